@@ -1,0 +1,230 @@
+//! Values of the maps that the eBPF programs and userspace share.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{FlowKey, HashSeed, MarkLayout};
+
+/// Slots of the worker table; a power of two, so that a slot is picked by masking.
+///
+/// With rendezvous hashing the share of one of n workers deviates by about
+/// sqrt(n / TABLE_SLOTS): 3 % for 16 workers.
+pub const TABLE_SLOTS: u32 = 16_384;
+
+/// Most workers of one instance.
+pub const MAX_WORKERS: u32 = 1024;
+
+/// Index of the backup in the `WORKERS` map.
+pub const BACKUP: u32 = MAX_WORKERS;
+
+/// Entries of the `WORKERS` map: all workers and the backup.
+pub const WORKER_SLOTS: u32 = MAX_WORKERS + 1;
+
+/// The table slot of a hash.
+#[inline(always)]
+pub const fn slot_of(hash: u32) -> u32 {
+    hash & (TABLE_SLOTS - 1)
+}
+
+/// Switches in [`SteerConfig::flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerFlags(pub u32);
+
+impl SteerFlags {
+    /// The programs write to aya-log.
+    pub const LOG: u32 = 1;
+    /// TC drops convicted flows as well (interfaces without XDP).
+    pub const CONVICT_IN_TC: u32 = 1 << 1;
+
+    /// Whether a switch is on.
+    #[inline(always)]
+    pub const fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// What the programs need to know; the only entry of the `CONFIG` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SteerConfig {
+    /// Secret of the flow hash.
+    pub seed: HashSeed,
+    /// A heartbeat older than this is a worker that is down, nanoseconds.
+    pub stale_ns: u64,
+    /// How long a first fragment is remembered, nanoseconds.
+    pub fragment_ns: u64,
+    /// An adoption idle for longer than this is forgotten, nanoseconds.
+    pub adoption_idle_ns: u64,
+    /// Mask of the mark.
+    pub mark_mask: u32,
+    /// Position of the mask's lowest bit.
+    pub mark_shift: u32,
+    /// Workers in the table; zero leaves all packets unmarked.
+    pub workers: u32,
+    /// [`SteerFlags`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<SteerConfig>() == 56 && align_of::<SteerConfig>() == 8);
+
+impl SteerConfig {
+    /// The mark layout.
+    #[inline(always)]
+    pub const fn mark(&self) -> MarkLayout {
+        MarkLayout::from_parts(self.mark_mask, self.mark_shift)
+    }
+
+    /// The switches.
+    #[inline(always)]
+    pub const fn flags(&self) -> SteerFlags {
+        SteerFlags(self.flags)
+    }
+}
+
+/// Whether a worker may be given packets; set by the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WorkerState {
+    /// Not running, or being replaced.
+    Down = 0,
+    /// Running; the heartbeat decides.
+    Up = 1,
+    /// Its heartbeat stopped; down until it has been steady again for a while (hysteresis).
+    Stale = 2,
+}
+
+/// One worker's entry in the `WORKERS` map, which userspace maps into memory.
+///
+/// A cache line of its own: the worker writes the heartbeat, the TC program on every CPU reads
+/// it. `heartbeat_ns` and `received_id` are written by the worker only, `state` by the
+/// supervisor, `tripped_ns` by the TC program (set) and the supervisor (cleared).
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct WorkerSlot {
+    /// CLOCK_MONOTONIC of the last turn of the worker's loop, nanoseconds.
+    pub heartbeat_ns: u64,
+    /// When the TC program first found the heartbeat stale, nanoseconds; zero when it has not.
+    pub tripped_ns: u64,
+    /// A [`WorkerState`].
+    pub state: u32,
+    /// Highest packet id that the worker has received from its queue. Not settled: what is
+    /// pending in the kernel up to this id when the worker dies was in its hands.
+    pub received_id: u32,
+    /// Whether `received_id` holds an id (ids start anywhere after a wrap).
+    pub received_any: u32,
+    /// Process id of the worker, zero when none.
+    pub pid: u32,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
+const _: () = assert!(size_of::<WorkerSlot>() == 64);
+
+/// Value of the LRU map `ADOPTED`: a flow that the backup took over keeps going there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Adoption {
+    /// Last packet, nanoseconds of CLOCK_MONOTONIC.
+    pub last_ns: u64,
+    /// The worker that was down.
+    pub from_worker: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of the LRU map `CONVICTED`: packets of this flow are dropped until `expires_ns`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Conviction {
+    /// End of the sentence, nanoseconds of CLOCK_MONOTONIC.
+    pub expires_ns: u64,
+    /// Packets dropped.
+    pub packets: u64,
+    /// Bytes dropped.
+    pub bytes: u64,
+    /// The rule that convicted, zero when the operator did.
+    pub signature_id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of the LRU map `FRAGMENTS`: the flow of a datagram whose first fragment was seen.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FragmentEntry {
+    /// The flow.
+    pub key: FlowKey,
+    /// When the first fragment came, nanoseconds of CLOCK_MONOTONIC.
+    pub seen_ns: u64,
+}
+
+const _: () = assert!(size_of::<FragmentEntry>() == 48);
+
+/// What an [`Event`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// The backup took over a flow.
+    Adopted = 1,
+    /// A worker's heartbeat was found stale.
+    Stale = 2,
+}
+
+/// Record of the ring buffer `EVENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Event {
+    /// When, nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// The flow, zero when the event is not about one.
+    pub key: FlowKey,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// The worker concerned.
+    pub worker: u32,
+}
+
+const _: () = assert!(size_of::<Event>() == 56);
+
+/// What the parser made of a packet; written by the test program `sluice_probe` into the
+/// `PROBE` map so that both implementations can be compared.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Probe {
+    /// The key; zero when there is none.
+    pub key: FlowKey,
+    /// The fragment key; zero when the packet is no fragment.
+    pub fragment: crate::FragmentKey,
+    /// Hash of the key with the configured seed.
+    pub hash: u32,
+    /// 0 = not IP, 1 = malformed, 2 = key, 3 = first fragment (key and fragment key), 4 = later
+    /// fragment (fragment key; the key is the one of an orphan).
+    pub kind: u32,
+    /// 1 when a header was cut short (counter `truncated`).
+    pub truncated: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Probe>() == 96);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Adoption, Conviction, Event, FragmentEntry, Probe, SteerConfig, WorkerSlot};
+
+    macro_rules! pod {
+        ($($type:ty),*) => {$(
+            // SAFETY: bytemuck::Pod was derived for the type, which asserts the same: repr(C),
+            // no padding, every bit pattern valid.
+            unsafe impl aya::Pod for $type {}
+        )*};
+    }
+    pod!(
+        Adoption,
+        Conviction,
+        Event,
+        FragmentEntry,
+        Probe,
+        SteerConfig,
+        WorkerSlot
+    );
+}

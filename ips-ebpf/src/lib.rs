@@ -1,0 +1,2 @@
+//! The stages of the eBPF programs.
+#![no_std]

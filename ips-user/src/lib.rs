@@ -1,0 +1,25 @@
+//! Sluice: an inline intrusion prevention system.
+//!
+//! Data plane, in the order a packet goes through it: [`source`] → [`decode`] → [`flow`] →
+//! [`detect`] → [`verdict`] → [`log`]; [`worker`] is the loop that ties them together.
+//! Control plane: [`cli`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
+//! [`supervisor`], [`health`], [`metrics`], [`control`]. [`sys`] holds the remaining unsafe.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod decode;
+pub mod detect;
+pub mod flow;
+pub mod health;
+pub mod loader;
+pub mod log;
+pub mod maps;
+pub mod metrics;
+pub mod netfilter;
+pub mod rules;
+pub mod source;
+pub mod supervisor;
+pub mod sys;
+pub mod verdict;
+pub mod worker;

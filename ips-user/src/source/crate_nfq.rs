@@ -1,0 +1,1 @@
+//! The `nfq` crate as a transport.

@@ -1,0 +1,1 @@
+//! The namespace lab: client, gateway and server on one machine, with real traffic.
