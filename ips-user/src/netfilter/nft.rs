@@ -84,7 +84,12 @@ pub(super) fn explain(failure: &CommandFailure) -> String {
     } else {
         "nft refused the table"
     };
-    format!("{cause}: {}", failure.summary())
+    // Without the position in a file that nobody can look at.
+    let message = failure.summary();
+    let message = message
+        .split_once("Error: ")
+        .map_or(message, |(_, rest)| rest);
+    format!("{cause}: {message}")
 }
 
 /// Whether the instance's table exists.
