@@ -7,20 +7,13 @@ use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 use ips_common::{Direction, Endpoint, FAMILY_IPV4, FlowKey, FragmentKey};
 
 use super::network::{Bounds, Fragment, Network};
+use super::protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 
 /// VLAN tags that are looked through (IEEE 802.1Q: one or two).
 const MAX_VLAN_TAGS: usize = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const DCCP: u8 = 33;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
-const UDP_LITE: u8 = 136;
 
 /// Length of the fixed part of an ICMP message, RFC 792 and RFC 4443 §2.1.
 const ICMP_HEADER_LEN: usize = 8;
