@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ips_common::{MarkLayout, Steer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Default priority of the base chain: that of the kernel's `security` table
@@ -15,7 +16,8 @@ pub const DEFAULT_PRIORITY: i32 = 150;
 const INSTANCE_MAX: usize = 32;
 
 /// Where on its way through the kernel a packet is queued.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Hook {
     /// Routed packets (and bridged ones where `br_netfilter` calls the IP hooks).
@@ -59,13 +61,23 @@ impl fmt::Display for Hook {
 }
 
 /// What becomes of a steered packet when nobody listens at its queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fail {
     /// It passes (the queue's bypass flag). Covers only an absent listener: a full queue is
     /// the transport's `fail_open`.
     Open,
     /// It is dropped.
     Closed,
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 /// By what the rules are put into the kernel.

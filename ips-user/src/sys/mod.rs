@@ -1,1 +1,4 @@
-//! sys
+//! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
+
+pub mod process;
+pub mod shared_words;
