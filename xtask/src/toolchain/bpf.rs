@@ -157,7 +157,7 @@ fn install_compiler() -> Result<CompilerVersion> {
                     format!("{DEBIAN_RUSTC} is older than {OLDEST} or has no `core` for {TARGET}: is the security suite of your release in the apt sources?")
                 });
             }
-            "this release of the distribution does not have them"
+            "the package lists do not offer it; on Debian 12 it comes from the suite bookworm-security"
         }
         Err(obstacle) => obstacle,
     };
