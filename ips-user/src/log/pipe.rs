@@ -83,7 +83,7 @@ impl EventWriter {
         let (writer, reader) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         // SNDBUFFORCE passes net.core.wmem_max; without the capability the sysctl's bound stays.
-        if setsockopt(&writer, ForcedSendBuffer, &(buffer as libc::c_int)).is_err() {
+        if setsockopt(&writer, sockopt::SndBufForce, &buffer).is_err() {
             setsockopt(&writer, sockopt::SndBuf, &buffer)?;
         }
         let shared = Arc::new(Shared::default());
@@ -118,15 +118,6 @@ impl Drop for EventWriter {
         }
     }
 }
-
-nix::sockopt_impl!(
-    /// SO_SNDBUFFORCE, socket(7).
-    ForcedSendBuffer,
-    SetOnly,
-    libc::SOL_SOCKET,
-    libc::SO_SNDBUFFORCE,
-    libc::c_int
-);
 
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(path);

@@ -57,7 +57,8 @@ impl Launching {
         feedback: &FeedbackSocket,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare { config: Box::new(config.clone()), trace };
-        let fds = [pages.as_fd(), board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let pages = pages.fd().context("the heartbeat map has no descriptor")?;
+        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
         self.send(&message, &fds).context("preparing the launcher")
     }
 

@@ -59,6 +59,13 @@ pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
     })
 }
 
+/// What somebody outside wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Stop(&'static str),
+    ReopenLog,
+}
+
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -74,10 +81,20 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) -> &'static str {
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Wish::ReopenLog,
+        }
+    }
+
+    /// Until a stop is wished for.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Wish::Stop(name) = self.next().await {
+                return name;
+            }
         }
     }
 }
@@ -144,7 +161,6 @@ impl Supervisor {
         self.prepare_launcher().await?;
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
-            self.steering.pages().clear(seat.slot());
             self.launching.spawn(seat, self.seats.socket(seat))?;
         }
         self.wait_for_workers().await?;
@@ -215,14 +231,16 @@ impl Supervisor {
         log::info!("ready");
         let result = loop {
             tokio::select! {
-                name = signals.stop() => {
-                    log::info!("{name}: stopping");
-                    break Ok(());
-                }
-                _ = signals.hangup.recv() => {
-                    log::info!("SIGHUP: event log reopened");
-                    self.writer.reopen();
-                }
+                wish = signals.next() => match wish {
+                    Wish::Stop(name) => {
+                        log::info!("{name}: stopping");
+                        break Ok(());
+                    }
+                    Wish::ReopenLog => {
+                        log::info!("SIGHUP: event log reopened");
+                        self.writer.reopen();
+                    }
+                },
                 message = self.launching.next() => {
                     if let Err(error) = message.and_then(|message| self.on_launcher(message)) {
                         break Err(error);

@@ -199,7 +199,7 @@ impl Seats {
             let pages = steering.pages();
             let now_ns = monotonic_ns();
             let heartbeat_ns = pages.heartbeat(slot);
-            let tripped = pages.tripped(slot) != 0;
+            let tripped = pages.tripped(slot).is_some();
             match occupancy.pulse.judge(now_ns, heartbeat_ns, tripped, limits) {
                 Some(Change::Tripped) => {
                     occupancy.trips += 1;

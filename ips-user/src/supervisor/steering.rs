@@ -2,18 +2,22 @@
 //! rules.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, Counter, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags,
+    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags,
     WorkerState,
 };
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use super::seat::Seat;
 use crate::config::{Backend, Config, Xdp};
-use crate::loader::{LoadOptions, Programs, XdpMode, XdpPolicy};
-use crate::maps::WorkerPages;
+use crate::loader::{LoadOptions, Programs, XdpPolicy};
+use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
 use crate::sys::process::monotonic_ns;
@@ -21,10 +25,11 @@ use crate::sys::process::monotonic_ns;
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
     programs: Programs,
+    maps: SteeringMaps,
+    /// Readable when the programs have reported something.
+    reported: AsyncFd<OwnedFd>,
     attachments: BTreeMap<String, Attachment>,
     netfilter: Option<netfilter::Installed>,
-    convicted: usize,
-    adopted: usize,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
@@ -38,7 +43,8 @@ impl Steering {
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
-        let mut programs = Programs::load(&options).context("loading the eBPF programs")?;
+        let (programs, mut maps) =
+            Programs::load(&options).context("loading the eBPF programs")?;
         let adopted = programs.adopted();
         if adopted.maps > 0 || adopted.links > 0 {
             log::info!(
@@ -48,7 +54,6 @@ impl Steering {
             );
         }
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-        let maps = programs.maps();
         // Kept from a former run, so that its flows stay where they are.
         let seed = match maps.config()?.seed {
             seed if seed != HashSeed::default() => seed,
@@ -58,7 +63,7 @@ impl Steering {
         if config.steering.log {
             flags |= SteerFlags::LOG;
         }
-        maps.set_config(&SteerConfig {
+        maps.write_config(&SteerConfig {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
@@ -71,20 +76,29 @@ impl Steering {
             flags: flags | SteerFlags::CONVICT_IN_TC,
         })?;
         let workers: Vec<u32> = (0..config.worker_count()).collect();
-        maps.set_table(&crate::maps::worker_table(&workers))?;
+        maps.table.write(&worker_table(&workers))?;
+        for seat in Seat::all(config.worker_count()) {
+            maps.workers.set_state(seat.slot(), WorkerState::Down);
+            maps.workers.clear_tripped(seat.slot());
+            maps.workers.clear_received(seat.slot());
+        }
+        let reported = AsyncFd::with_interest(
+            maps.events.as_fd().try_clone_to_owned()?,
+            Interest::READABLE,
+        )?;
         Ok(Self {
             programs,
+            maps,
+            reported,
             attachments: BTreeMap::new(),
             netfilter: None,
-            convicted: 0,
-            adopted: 0,
             adoptions_unsaid: 0,
         })
     }
 
     /// The heartbeats.
     pub(super) fn pages(&self) -> &WorkerPages {
-        self.programs.maps_ref().pages()
+        &self.maps.workers
     }
 
     /// Queues marked packets, then has packets marked.
@@ -123,7 +137,7 @@ impl Steering {
 
     pub(super) fn set_up(&self, seat: Seat) {
         let pages = self.pages();
-        pages.clear_trip(seat.slot());
+        pages.clear_tripped(seat.slot());
         pages.set_state(seat.slot(), WorkerState::Up);
     }
 
@@ -134,7 +148,7 @@ impl Steering {
     pub(super) fn set_stale(&self, seat: Seat) {
         let pages = self.pages();
         pages.set_state(seat.slot(), WorkerState::Stale);
-        pages.clear_trip(seat.slot());
+        pages.clear_tripped(seat.slot());
     }
 
     /// Has the programs drop the rest of a flow.
@@ -145,7 +159,7 @@ impl Steering {
             signature_id: signature,
             ..Conviction::default()
         };
-        match self.programs.maps().convict(key, &conviction) {
+        match self.maps.convictions.convict(key, &conviction) {
             Ok(()) => log::debug!("{seat} convicted {key} by rule {signature}"),
             // The worker goes on dropping the flow itself.
             Err(error) => log::warn!("{key} could not be convicted: {error}"),
@@ -154,12 +168,19 @@ impl Steering {
 
     /// Waits until the programs have reported something.
     pub(super) async fn event(&self) {
-        self.programs.maps_ref().event().await;
+        match self.reported.readable().await {
+            // The events are taken out right after this: readiness starts anew.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => {
+                log::error!("events of the eBPF programs: {error}");
+                std::future::pending().await
+            }
+        }
     }
 
     /// Logs what the programs have reported.
     pub(super) fn drain_events(&mut self) {
-        while let Some(event) = self.programs.maps().next_event() {
+        while let Some(event) = self.maps.events.next() {
             let seat = Seat::of_slot(event.worker);
             if event.kind == EventKind::Adopted as u32 {
                 self.adoptions_unsaid += 1;
@@ -180,23 +201,34 @@ impl Steering {
         }
         let idle = Duration::from_secs(config.steering.adoption_idle_seconds);
         let now_ns = monotonic_ns();
-        let maps = self.programs.maps();
-        match maps.purge_adoptions(now_ns, nanoseconds(idle)) {
-            Ok(left) => self.adopted = left,
-            Err(error) => log::warn!("adoptions not swept: {error}"),
-        }
-        match maps.purge_convictions(now_ns) {
-            Ok(left) => self.convicted = left,
-            Err(error) => log::warn!("convictions not swept: {error}"),
+        if let Err(error) = self.maps.adoptions.purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
+        {
+            log::warn!("adoptions not swept: {error}");
         }
     }
 
+    /// What the eBPF programs have counted.
     pub(super) fn counters(&self) -> BTreeMap<String, u64> {
-        let counters = self.programs.maps_ref().counters().unwrap_or_default();
-        Counter::ALL
-            .iter()
-            .map(|counter| (counter.name().to_owned(), counters[*counter as usize]))
-            .collect()
+        match self.maps.counters.read() {
+            Ok(totals) => totals
+                .iter()
+                .map(|(counter, value)| (counter.name().to_owned(), value))
+                .collect(),
+            Err(error) => {
+                log::warn!("counters of the eBPF programs: {error}");
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// Flows convicted now.
+    pub(super) fn convicted(&self) -> usize {
+        self.maps.convictions.list(monotonic_ns()).map_or(0, |list| list.len())
+    }
+
+    /// Flows adopted by the backup now.
+    pub(super) fn adopted(&self) -> usize {
+        self.maps.adoptions.list().map_or(0, |list| list.len())
     }
 
     pub(super) fn netfilter(&self) -> String {
@@ -205,14 +237,6 @@ impl Steering {
 
     pub(super) fn attachments(&self) -> &BTreeMap<String, Attachment> {
         &self.attachments
-    }
-
-    pub(super) fn convicted(&self) -> usize {
-        self.convicted
-    }
-
-    pub(super) fn adopted(&self) -> usize {
-        self.adopted
     }
 
     /// No packet is queued any more; the programs still mark.
