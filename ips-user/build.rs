@@ -29,7 +29,9 @@ fn main() {
 
 /// `OUT_DIR` is `<target directory>/[<triple>/]<profile>/build/<package>/out`.
 fn target_directory() -> PathBuf {
-    let out = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    let out = env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let above_profile = out.ancestors().nth(4).unwrap_or(Path::new("target"));
     let triple = env::var_os("TARGET").unwrap_or_default();
     match above_profile.parent() {

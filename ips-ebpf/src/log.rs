@@ -30,5 +30,8 @@ fn log_steered(context: *mut c_void, worker: u32) {
 
 #[inline(never)]
 pub(crate) fn dropped(context: *mut c_void, bytes: u32) {
-    debug!(Context(context), "dropped {} bytes of a convicted flow", bytes);
+    debug!(
+        Context(context),
+        "dropped {} bytes of a convicted flow", bytes
+    );
 }

@@ -1,7 +1,7 @@
 //! The kernel accepts the programs.
 
-use aya::{EbpfLoader, VerifierLogLevel};
 use aya::programs::Program;
+use aya::{EbpfLoader, VerifierLogLevel};
 
 #[test]
 fn the_verifier_accepts_every_program() {
@@ -15,6 +15,10 @@ fn the_verifier_accepts_every_program() {
             Program::SchedClassifier(p) => p.load().unwrap_or_else(|e| panic!("{name}: {e:?}")),
             _ => unreachable!(),
         }
-        println!("{name}: {:?} insns verified {:?}", program.info().unwrap().verified_instruction_count(), program.info().unwrap().size_translated());
+        println!(
+            "{name}: {:?} insns verified {:?}",
+            program.info().unwrap().verified_instruction_count(),
+            program.info().unwrap().size_translated()
+        );
     }
 }
