@@ -1,0 +1,190 @@
+//! A child process that cannot outlive its guard, with everything it printed.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running child. Dropping it kills (SIGKILL) and reaps it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    shown: String,
+    log: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts a command, usually from [`crate::Namespace::command`]; its standard output and
+    /// error are captured line by line.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        let shown = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {shown}"))?;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
+        if let Some(output) = child.stdout.take() {
+            readers.push(capture(output, &log));
+        }
+        if let Some(output) = child.stderr.take() {
+            readers.push(capture(output, &log));
+        }
+        Ok(Self {
+            child,
+            shown,
+            log,
+            readers,
+        })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        // A reaped child's id may belong to somebody else by now.
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} has ended already: {status}", self.shown);
+        }
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, signal).with_context(|| format!("{signal} to {}", self.shown))
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it has not ended after `timeout`; it then still runs.
+    pub fn wait(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} has not ended after {timeout:?}; its log:\n{}",
+                    self.shown,
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Errors
+    /// When it has ended already, or has not ended after `timeout`.
+    pub fn stop(&mut self, signal: Signal, timeout: Duration) -> Result<ExitStatus> {
+        self.signal(signal)?;
+        self.wait(timeout)
+    }
+
+    /// Everything it printed so far, standard output and error mixed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .join("\n")
+    }
+
+    /// Waits for a line that contains `text` and returns it.
+    ///
+    /// # Errors
+    /// When none comes within `timeout`, or the process ends without it; the error holds the
+    /// log.
+    pub fn wait_for_line(&mut self, text: &str, timeout: Duration) -> Result<String> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            // Asked before the log is read: what it printed before its end is not missed.
+            let ended = self.child.try_wait()?;
+            if ended.is_some() {
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
+            }
+            let found = self
+                .log
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .find(|line| line.contains(text))
+                .cloned();
+            if let Some(line) = found {
+                return Ok(line);
+            }
+            if let Some(status) = ended {
+                bail!(
+                    "{} ended ({status}) before {text:?}:\n{}",
+                    self.shown,
+                    self.log()
+                );
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} has not printed {text:?} after {timeout:?}:\n{}",
+                    self.shown,
+                    self.log()
+                );
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it has been reaped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn capture(output: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    let log = Arc::clone(log);
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match output.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => {
+                    let text = String::from_utf8_lossy(&line);
+                    log.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(text.trim_end().to_owned());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    })
+}
