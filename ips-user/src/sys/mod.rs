@@ -3,4 +3,5 @@
 pub mod bpf_link;
 pub mod driver;
 pub mod process;
+pub mod readable;
 pub mod shared_words;
