@@ -9,6 +9,7 @@
 
 pub mod ast;
 pub mod classification;
+mod configured;
 mod content;
 pub mod diagnostic;
 mod list;
@@ -26,6 +27,7 @@ pub use ast::{
 };
 pub use classification::Classification;
 pub use diagnostic::{Diagnostic, Severity};
+pub use configured::{Unreadable, load};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;
 pub use variables::Variables;
