@@ -1,2 +1,65 @@
-//! Builds, demonstrates, tests and measures Sluice.
-fn main() {}
+//! Builds, demonstrates, tests and measures Sluice: `cargo xtask --help`.
+//!
+//! Every command first sees to what it needs ([`toolchain`]): the BPF compiler and the system
+//! programs, found or installed after saying what and why.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod progress;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use toolchain::search;
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, demonstrates, tests and measures Sluice"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find or install the BPF toolchain and the system programs, build nothing
+    Setup,
+    /// Build the eBPF object and the `sluice` program
+    Build(build::Arguments),
+    /// Without arguments the demonstration; with --interface or --config, Sluice on real interfaces
+    Run(run::Arguments),
+    /// Unit, eBPF and namespace tests
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    search::with_full_path()?;
+    let workspace = Workspace::find()?;
+    match arguments.command {
+        Command::Setup => setup::run(&workspace),
+        Command::Build(arguments) => build::run(&workspace, &arguments),
+        Command::Run(arguments) => run::run(&workspace, &arguments),
+        Command::Test(arguments) => test::run(&workspace, &arguments),
+    }
+}

@@ -1,0 +1,47 @@
+//! `cargo xtask run`: the demonstration, or Sluice on real interfaces.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::build;
+use crate::toolchain::system;
+use crate::workspace::{Workspace, clean_library_path};
+
+/// Options of `cargo xtask run`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Inspect what is forwarded by this interface (several times: all of them)
+    #[arg(long, short)]
+    interface: Vec<String>,
+    /// Configuration file of Sluice
+    #[arg(long, short)]
+    config: Option<PathBuf>,
+    /// Write the table of the demonstration with all its evidence to this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["interface", "config"])]
+    json: Option<PathBuf>,
+    /// Further arguments of `sluice run`
+    #[arg(last = true)]
+    further: Vec<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    system::ensure(system::RUN)?;
+    build::object(workspace)?;
+    build::program(workspace, true)?;
+    let mut sluice = Command::new(workspace.sluice(true));
+    clean_library_path(&mut sluice);
+    sluice.arg("run");
+    if let Some(config) = &arguments.config {
+        sluice.arg("--config").arg(config);
+    }
+    for interface in &arguments.interface {
+        sluice.arg("--interface").arg(interface);
+    }
+    sluice.args(&arguments.further);
+    // Replaces this process: signals and the exit code are Sluice's own.
+    Err(sluice.exec()).with_context(|| format!("cannot start {}", workspace.sluice(true).display()))
+}

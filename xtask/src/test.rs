@@ -1,0 +1,372 @@
+//! `cargo xtask test`: every test of the workspace, one test program after the other, and a
+//! summary that leaves nothing out: what failed, and what was skipped and why.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::build;
+use crate::progress::{self, Progress};
+use crate::toolchain::system;
+use crate::workspace::{Workspace, clean_library_path};
+
+/// A test program that says nothing for so long hangs.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// The package whose tests build networks and measure times: one at a time.
+const LAB: &str = "sluice-tests";
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only tests whose name contains this
+    #[arg(long, short)]
+    filter: Option<String>,
+    /// Only this package (ips-common, ips-user, sluice-tests, xtask)
+    #[arg(long, short)]
+    package: Option<String>,
+    /// Captures to run decoders and eBPF programs over (instead of SLUICE_PCAPS)
+    #[arg(long, value_name = "DIR")]
+    pcaps: Option<PathBuf>,
+    /// Print what every test prints
+    #[arg(long, short)]
+    verbose: bool,
+    /// Further arguments for the test programs
+    #[arg(last = true)]
+    further: Vec<String>,
+}
+
+/// A compiled test program.
+struct TestProgram {
+    package: String,
+    target: String,
+    executable: PathBuf,
+    directory: PathBuf,
+}
+
+/// What one program's run showed.
+#[derive(Default)]
+struct Results {
+    passed: usize,
+    failed: Vec<String>,
+    ignored: usize,
+    filtered: usize,
+    /// Test and reason.
+    skipped: Vec<(String, String)>,
+}
+
+/// Runs the command.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    system::ensure(system::ALL)?;
+    build::object(workspace)?;
+    // The namespace tests start the `sluice` program itself.
+    build::program(workspace, false)?;
+    let programs = compile(workspace)?;
+    let started = Instant::now();
+    let mut totals = Results::default();
+    for program in &programs {
+        if arguments
+            .package
+            .as_ref()
+            .is_some_and(|package| *package != program.package)
+        {
+            continue;
+        }
+        let results = run_program(workspace, program, arguments)?;
+        totals.passed += results.passed;
+        totals.ignored += results.ignored;
+        totals.filtered += results.filtered;
+        totals.failed.extend(results.failed);
+        totals.skipped.extend(results.skipped);
+    }
+    Ok(summary(&totals, started.elapsed()))
+}
+
+fn summary(totals: &Results, elapsed: Duration) -> ExitCode {
+    println!();
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (test, reason) in &totals.skipped {
+        reasons.entry(reason).or_default().push(test);
+    }
+    for (reason, tests) in &reasons {
+        println!("skipped: {reason}");
+        for test in tests {
+            println!("    {test}");
+        }
+    }
+    for test in &totals.failed {
+        println!("FAILED: {test}");
+    }
+    let seconds = elapsed.as_secs();
+    println!(
+        "{} passed, {} failed, {} skipped, {} ignored in {seconds} s",
+        totals.passed.saturating_sub(totals.skipped.len()),
+        totals.failed.len(),
+        totals.skipped.len(),
+        totals.ignored
+    );
+    if totals.passed + totals.failed.len() == 0 {
+        println!("No test was run.");
+        return ExitCode::FAILURE;
+    }
+    if totals.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Compiles all tests and lists the programs, unit tests first and the lab last.
+fn compile(workspace: &Workspace) -> Result<Vec<TestProgram>> {
+    let selection = ["--workspace", "--exclude", "ips-ebpf"];
+    progress::cargo(
+        "tests",
+        workspace.cargo().args(["test", "--no-run"]).args(selection),
+    )?;
+    // Everything is fresh now; this only asks for the paths.
+    let output = workspace
+        .cargo()
+        .args(["test", "--no-run", "--quiet", "--message-format=json"])
+        .args(selection)
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!(
+            "cargo test --no-run: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut programs: Vec<TestProgram> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(test_program)
+        .collect();
+    programs.sort_by_key(|program| {
+        (
+            program.package == LAB,
+            program.package.clone(),
+            program.target.clone(),
+        )
+    });
+    Ok(programs)
+}
+
+/// The test program that a message of cargo announces, if it does.
+fn test_program(message: &str) -> Option<TestProgram> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let directory = Path::new(message["manifest_path"].as_str()?)
+        .parent()?
+        .to_path_buf();
+    // The id ends in `path/to/directory#version` or `#name@version`.
+    let id = message["package_id"].as_str()?;
+    let package = match id.rsplit_once('#')?.1.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => directory.file_name()?.to_str()?.to_owned(),
+    };
+    let kind = message["target"]["kind"][0].as_str()?;
+    let name = message["target"]["name"].as_str()?;
+    Some(TestProgram {
+        package,
+        target: match kind {
+            "lib" => "library".to_owned(),
+            "bin" => format!("program {name}"),
+            _ => name.to_owned(),
+        },
+        executable: message["executable"].as_str()?.into(),
+        directory,
+    })
+}
+
+fn run_program(
+    workspace: &Workspace,
+    program: &TestProgram,
+    arguments: &Arguments,
+) -> Result<Results> {
+    let name = format!("{} {}", program.package, program.target);
+    let mut command = Command::new(&program.executable);
+    clean_library_path(&mut command);
+    command.args(&arguments.filter);
+    command.args(["--show-output", "--color=never"]);
+    if program.package == LAB {
+        command.arg("--test-threads=1");
+    }
+    command
+        .args(&arguments.further)
+        .current_dir(&program.directory)
+        .env("CARGO_MANIFEST_DIR", &program.directory)
+        .env("SLUICE_BIN", workspace.sluice(false))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Its own group, so that a hanging test goes together with what it started.
+        .process_group(0);
+    if let Some(pcaps) = &arguments.pcaps {
+        let absolute = pcaps
+            .canonicalize()
+            .with_context(|| format!("captures in {}", pcaps.display()))?;
+        command.env("SLUICE_PCAPS", absolute);
+    }
+    let started = Instant::now();
+    let mut line_shown = Progress::new(&name);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.executable.display()))?;
+    let (sender, lines) = mpsc::channel();
+    progress::forward(child.stdout.take(), sender.clone());
+    progress::forward(child.stderr.take(), sender);
+    let mut output = Vec::new();
+    let mut last = Instant::now();
+    let mut hung = false;
+    loop {
+        match lines.recv_timeout(Duration::from_millis(200)) {
+            Ok(line) => {
+                last = Instant::now();
+                output.push(line);
+            }
+            Err(RecvTimeoutError::Timeout) if last.elapsed() > SILENCE && !hung => {
+                hung = true;
+                let group = Pid::from_raw(i32::try_from(child.id())?);
+                killpg(group, Signal::SIGKILL).context("killing a test program that hangs")?;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        line_shown.tick(output.last().map_or("", |line: &String| line.trim()));
+    }
+    let status = child.wait().context("waiting for a test program")?;
+    line_shown.clear();
+    let mut results = read_results(&name, &output);
+    if hung {
+        results
+            .failed
+            .push(format!("{name}: said nothing for {} s", SILENCE.as_secs()));
+    } else if !status.success() && results.failed.is_empty() {
+        results.failed.push(format!("{name}: ended with {status}"));
+    }
+    if arguments.verbose || !results.failed.is_empty() {
+        for line in &output {
+            println!("{line}");
+        }
+    }
+    let ran = results.passed + results.failed.len();
+    if ran > 0 {
+        println!(
+            "{name}: {} passed, {} failed, {} skipped ({:.1} s)",
+            results.passed - results.skipped.len().min(results.passed),
+            results.failed.len(),
+            results.skipped.len(),
+            started.elapsed().as_secs_f32()
+        );
+    }
+    Ok(results)
+}
+
+/// Reads what libtest prints.
+fn read_results(program: &str, output: &[String]) -> Results {
+    let mut results = Results::default();
+    let mut shown = "";
+    for line in output {
+        if let Some(test) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            shown = test;
+        } else if let Some(reason) = skip_reason(line) {
+            results
+                .skipped
+                .push((format!("{program}: {shown}"), reason.to_owned()));
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            let count = |what: &str| {
+                counts
+                    .split([';', '.'])
+                    .filter_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
+                    .next()
+                    .unwrap_or(0)
+            };
+            results.passed += count("passed");
+            results.ignored += count("ignored");
+            results.filtered += count("filtered out");
+        } else if let Some(test) = failed_test(line) {
+            let test = format!("{program}: {test}");
+            if !results.failed.contains(&test) {
+                results.failed.push(test);
+            }
+        }
+    }
+    results
+}
+
+/// The reason in the line with which a test says that it cannot run here.
+fn skip_reason(line: &str) -> Option<&str> {
+    if let Some(reason) = line.strip_prefix("skipped: ") {
+        return Some(reason);
+    }
+    Some(line.strip_prefix("SKIPPED ")?.split_once(": ")?.1)
+}
+
+/// The name in `test NAME ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn passed_failed_and_skipped_tests_are_counted_from_libtests_output() {
+        let results = read_results(
+            "ips-user library",
+            &lines(
+                "running 3 tests\n\
+                 test a::one ... ok\n\
+                 test a::two ... FAILED\n\
+                 test b::three ... ok\n\
+                 \n\
+                 successes:\n\
+                 \n\
+                 ---- b::three stdout ----\n\
+                 SKIPPED sluice_tests::b: needs root (network namespaces)\n\
+                 \n\
+                 failures:\n\
+                 \n\
+                 ---- a::two stdout ----\n\
+                 thread panicked\n\
+                 \n\
+                 test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 5 filtered out; finished in 0.00s",
+            ),
+        );
+        assert_eq!(
+            (results.passed, results.ignored, results.filtered),
+            (2, 4, 5)
+        );
+        assert_eq!(results.failed, ["ips-user library: a::two"]);
+        assert_eq!(
+            results.skipped,
+            [(
+                "ips-user library: b::three".to_owned(),
+                "needs root (network namespaces)".to_owned()
+            )]
+        );
+    }
+
+    #[test]
+    fn both_forms_of_a_skip_line_are_understood() {
+        assert_eq!(skip_reason("skipped: no captures"), Some("no captures"));
+        assert_eq!(skip_reason("SKIPPED a::b: needs root"), Some("needs root"));
+        assert_eq!(skip_reason("nothing was skipped: really"), None);
+    }
+}

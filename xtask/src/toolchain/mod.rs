@@ -1,0 +1,9 @@
+//! What a build or a run needs besides Rust: found where it is, installed where that is possible
+//! after saying what and why, and otherwise named together with the exact commands.
+
+pub(crate) mod bpf;
+mod debian;
+mod linker;
+mod nightly;
+pub(crate) mod search;
+pub(crate) mod system;
