@@ -20,8 +20,9 @@ pub use flow_key::{
 pub use hash::{HashSeed, flow_hash};
 pub use mark::{MarkError, MarkLayout, Steer};
 pub use state::{
-    Adoption, BACKUP, Conviction, Event, EventKind, FragmentEntry, MAX_WORKERS, Probe, SteerConfig,
-    SteerFlags, TABLE_SLOTS, WORKER_SLOTS, WorkerSlot, WorkerState, slot_of,
+    Adoption, BACKUP, Conviction, Event, EventKind, FragmentEntry, HINT_COUNT, Hint, MAX_WORKERS,
+    Probe, SteerConfig, SteerFlags, TABLE_SLOTS, WORKER_SLOTS, WorkerSlot, WorkerState, hint_slack,
+    slot_of,
 };
 
 /// Version of every layout in this crate; part of the pin path.

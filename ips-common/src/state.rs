@@ -159,6 +159,29 @@ pub struct FragmentEntry {
 
 const _: () = assert!(size_of::<FragmentEntry>() == 48);
 
+/// Index into the mmapable map `HINTS` of u64: what lets the programs skip look-ups that cannot
+/// find anything, which is what nearly every packet would otherwise pay for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hint {
+    /// When an adoption was last recorded or refreshed; written by the TC program. No entry of
+    /// `ADOPTED` is younger than this (but for [`hint_slack`]).
+    AdoptedNs = 0,
+    /// The latest `expires_ns` of any entry ever put into `CONVICTED`; raised by whoever
+    /// convicts, after the entry was written.
+    ConvictedUntilNs = 1,
+}
+
+/// Entries of the map `HINTS`.
+pub const HINT_COUNT: u32 = 2;
+
+/// How long the TC program goes without refreshing an adoption, so that an adopted flow does
+/// not cost two shared writes a packet.
+#[inline(always)]
+pub const fn hint_slack(adoption_idle_ns: u64) -> u64 {
+    adoption_idle_ns / 16
+}
+
 /// What an [`Event`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -1,6 +1,125 @@
-//! cli
+//! The command line: arguments in, exit status out.
+
+mod check;
+mod config;
+mod doctor;
+mod launcher;
+mod run;
+mod status;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-/// Runs the command line.
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::netfilter::Fail;
+
+/// Inline intrusion prevention: eBPF steering, NFQUEUE workers, Suricata rules.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Inspect traffic until stopped (SIGINT, SIGTERM); SIGHUP reopens the event log.
+    Run(run::RunArgs),
+    /// Check configuration and rules; exit 1 on any error.
+    Check(check::CheckArgs),
+    /// Show a running instance.
+    Status(status::StatusArgs),
+    /// Examine the machine: what Sluice needs, what is missing, what is used instead.
+    Doctor(doctor::DoctorArgs),
+    /// Show the configuration.
+    Config(config::ConfigArgs),
+    /// Accept every packet of one queue: the transport alone, for measurements.
+    #[command(hide = true)]
+    AcceptAll(accept_all::AcceptAllArgs),
+    /// Started by `run`: compiles the rules and forks the workers.
+    #[command(hide = true)]
+    Launcher,
+}
+
+mod accept_all;
+
+/// Where the configuration comes from: a file, then these arguments.
+#[derive(Clone, Debug, Default, Args)]
+struct Settings {
+    /// Configuration file [default: /etc/sluice/sluice.toml if it exists].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Interface whose incoming packets are steered; repeat for each (replaces the file's).
+    #[arg(short, long, value_name = "IF")]
+    interface: Vec<String>,
+    /// Number of workers, 0 = one per CPU.
+    #[arg(short, long, value_name = "N")]
+    workers: Option<u32>,
+    /// Rule file; repeat for each (replaces the file's).
+    #[arg(short, long, value_name = "FILE")]
+    rules: Vec<PathBuf>,
+    /// What happens to traffic that cannot be inspected.
+    #[arg(long, value_name = "POLICY", value_parser = parse_fail)]
+    fail: Option<Fail>,
+}
+
+/// Read when `-c` is not given and the file exists.
+const DEFAULT_FILE: &str = "/etc/sluice/sluice.toml";
+
+fn parse_fail(text: &str) -> Result<Fail, String> {
+    match text {
+        "open" => Ok(Fail::Open),
+        "closed" => Ok(Fail::Closed),
+        _ => Err("expected `open` or `closed`".into()),
+    }
+}
+
+impl Settings {
+    /// The configuration, validated.
+    fn load(&self) -> anyhow::Result<Config> {
+        let default = Path::new(DEFAULT_FILE);
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None if default.exists() => Config::read(default)?,
+            None => Config::default(),
+        };
+        if !self.interface.is_empty() {
+            config.interfaces.clone_from(&self.interface);
+        }
+        if let Some(workers) = self.workers {
+            config.workers.count = workers;
+        }
+        if !self.rules.is_empty() {
+            config.rules.files.clone_from(&self.rules);
+        }
+        if let Some(fail) = self.fail {
+            config.fail = fail;
+        }
+        let origin = self.config.as_deref().map_or("configuration".into(), Path::to_string_lossy);
+        config.validate().with_context(|| origin.into_owned())?;
+        Ok(config)
+    }
+}
+
+/// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let environment = env_logger::Env::default().filter_or("SLUICE_LOG", "info");
+    env_logger::Builder::from_env(environment).format_target(false).format_timestamp_millis().init();
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Launcher => launcher::run().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("sluice: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -1,1 +1,521 @@
-//! config
+//! The configuration file: TOML, every key documented in `defaults.toml`.
+//!
+//! Parsed into [`Config`] (unknown keys and wrong types are errors with line and column), then
+//! checked as a whole by [`Config::validate`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, fs};
+
+use ips_common::{MAX_WORKERS, MarkLayout};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
+use crate::source::{Disposition, QueueOptions};
+
+/// The documented defaults, as `sluice config --defaults` prints them.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// Which implementation of [`crate::source::PacketQueue`] the workers use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// [`crate::source::nfqueue`]: its socket is opened by the supervisor and handed over.
+    Batched,
+    /// [`crate::source::crate_nfq`]: opens its own socket, no hand-over.
+    Nfq,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Batched => "batched",
+            Self::Nfq => "nfq",
+        })
+    }
+}
+
+/// Where XDP runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// By driver.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// Behind the driver.
+    Generic,
+    /// Nowhere.
+    Off,
+}
+
+/// Netfilter front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// What the kernel has.
+    Auto,
+    /// nftables' queue expression.
+    Nft,
+    /// NFQUEUE targets through iptables-nft.
+    Iptables,
+}
+
+/// What becomes of packets that a dead worker had in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Settle {
+    /// They pass.
+    Accept,
+    /// They are dropped.
+    Drop,
+    /// As `fail` says.
+    Fail,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// The whole file. What each key means is written in `defaults.toml`.
+    Config {
+        /// Instance.
+        name: String = "sluice".into(),
+        /// Steered interfaces.
+        interfaces: Vec<String> = Vec::new(),
+        /// Fail policy.
+        fail: Fail = Fail::Open,
+        /// `[workers]`
+        workers: Workers = Workers::default(),
+        /// `[queue]`
+        queue: Queue = Queue::default(),
+        /// `[steering]`
+        steering: Steering = Steering::default(),
+        /// `[netfilter]`
+        netfilter: Netfilter = Netfilter::default(),
+        /// `[rules]`
+        rules: Rules = Rules::default(),
+        /// `[conviction]`
+        conviction: ConvictionPolicy = ConvictionPolicy::default(),
+        /// `[failover]`
+        failover: Failover = Failover::default(),
+        /// `[flow]`
+        flow: Flow = Flow::default(),
+        /// `[log]`
+        log: Log = Log::default(),
+        /// `[control]`
+        control: Control = Control::default(),
+    }
+}
+
+section! {
+    /// `[workers]`
+    Workers {
+        /// Number, 0 = by CPUs.
+        count: u32 = 0,
+        /// CPU of each.
+        cpus: Vec<u32> = Vec::new(),
+        /// CPU of the backup, -1 = any.
+        backup_cpu: i32 = -1,
+        /// Bind to CPUs.
+        pin: bool = true,
+        /// Wait for the first heartbeat.
+        start_ms: u64 = 5000,
+        /// Longest pause before a restart.
+        restart_pause_max_ms: u64 = 1000,
+    }
+}
+
+section! {
+    /// `[queue]`
+    Queue {
+        /// First queue number.
+        first: u16 = 100,
+        /// Packets that may wait.
+        length: u32 = 8192,
+        /// Bytes.
+        receive_buffer: usize = 32 << 20,
+        /// Bytes of each packet.
+        copy_range: u16 = u16::MAX,
+        /// Implementation.
+        transport: Transport = Transport::Batched,
+        /// Packets per call.
+        batch: usize = 64,
+        /// Aggregates whole.
+        gso: bool = true,
+    }
+}
+
+section! {
+    /// `[steering]`
+    Steering {
+        /// Our bits.
+        mark_mask: u32 = 0x00ff_0000,
+        /// Heartbeat limit.
+        stale_ms: u64 = 200,
+        /// Steadiness asked for.
+        recover_ms: u64 = 1000,
+        /// First fragments.
+        fragment_seconds: u64 = 30,
+        /// Adopted flows.
+        adoption_idle_seconds: u64 = 300,
+        /// XDP policy.
+        xdp: Xdp = Xdp::Auto,
+        /// Map entries.
+        max_adopted: u32 = 65_536,
+        /// Map entries.
+        max_convicted: u32 = 65_536,
+        /// Map entries.
+        max_fragments: u32 = 16_384,
+        /// aya-log.
+        log: bool = false,
+        /// bpffs directory.
+        pin_directory: PathBuf = "/sys/fs/bpf".into(),
+    }
+}
+
+section! {
+    /// `[netfilter]`
+    Netfilter {
+        /// Hook.
+        hook: Hook = Hook::Forward,
+        /// Base chain priority.
+        priority: i32 = DEFAULT_PRIORITY,
+        /// Front end.
+        backend: Backend = Backend::Auto,
+    }
+}
+
+section! {
+    /// `[rules]`
+    Rules {
+        /// Files.
+        files: Vec<PathBuf> = Vec::new(),
+        /// classification.config, empty = built in.
+        classification: PathBuf = PathBuf::new(),
+        /// Variables.
+        variables: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// `[conviction]`
+    ConvictionPolicy {
+        /// On or off.
+        enabled: bool = true,
+        /// Length of the sentence.
+        seconds: u64 = 60,
+    }
+}
+
+section! {
+    /// `[failover]`
+    Failover {
+        /// Policy.
+        settle: Settle = Settle::Fail,
+    }
+}
+
+section! {
+    /// `[flow]`
+    Flow {
+        /// Flows per worker.
+        max: usize = 262_144,
+        /// Seconds.
+        tcp_idle_seconds: u64 = 600,
+        /// Seconds.
+        tcp_closed_seconds: u64 = 10,
+        /// Seconds.
+        udp_idle_seconds: u64 = 60,
+        /// Seconds.
+        other_idle_seconds: u64 = 30,
+    }
+}
+
+section! {
+    /// `[log]`
+    Log {
+        /// Directory.
+        directory: PathBuf = "/var/log/sluice".into(),
+        /// File name.
+        eve: String = "eve.json".into(),
+        /// Seconds, 0 = never.
+        stats_seconds: u64 = 10,
+        /// Bytes.
+        buffer: usize = 4 << 20,
+    }
+}
+
+section! {
+    /// `[control]`
+    Control {
+        /// Directory.
+        directory: PathBuf = "/run/sluice".into(),
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{origin}:{line}:{column}: {message}")]
+    Parse {
+        /// File name, or where else the text came from.
+        origin: String,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// Values that cannot be, alone or together.
+    #[error("{key}: {message}")]
+    Invalid {
+        /// Dotted key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and parses a file. Call [`Self::validate`] after applying the command line.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] and [`ConfigError::Parse`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses `text`; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`].
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = text.get(..start).unwrap_or(text);
+            let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+            ConfigError::Parse {
+                origin: origin.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before[line_start..].chars().count() + 1,
+                message: error.message().replace('\n', " "),
+            }
+        })
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let invalid = |key, message: String| Err(ConfigError::Invalid { key, message });
+        let name_fits = (1..=15).contains(&self.name.len())
+            && self.name.starts_with(|first: char| first.is_ascii_alphabetic())
+            && self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !name_fits {
+            return invalid(
+                "name",
+                format!(
+                    "{:?} must be 1 to 15 letters, digits or dashes, a letter first",
+                    self.name
+                ),
+            );
+        }
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
+                return invalid("interfaces", format!("{interface:?} is no interface name"));
+            }
+            if self.interfaces[..index].contains(interface) {
+                return invalid("interfaces", format!("{interface:?} is listed twice"));
+            }
+        }
+        let workers = self.worker_count();
+        if workers > MAX_WORKERS {
+            return invalid("workers.count", format!("at most {MAX_WORKERS}, not {workers}"));
+        }
+        if let Err(error) = MarkLayout::new(self.steering.mark_mask, workers) {
+            return invalid("steering.mark_mask", error.to_string());
+        }
+        if u32::from(self.queue.first) + workers > u32::from(u16::MAX) {
+            return invalid(
+                "queue.first",
+                format!(
+                    "{workers} workers and a backup from {} on would pass 65535",
+                    self.queue.first
+                ),
+            );
+        }
+        if !(1..=1024).contains(&self.queue.batch) {
+            return invalid("queue.batch", format!("1 to 1024, not {}", self.queue.batch));
+        }
+        if self.queue.length == 0 {
+            return invalid("queue.length", "must be at least 1".into());
+        }
+        if self.queue.copy_range < 128 {
+            return invalid(
+                "queue.copy_range",
+                format!("at least 128 bytes (the headers), not {}", self.queue.copy_range),
+            );
+        }
+        if self.steering.stale_ms < 20 {
+            return invalid(
+                "steering.stale_ms",
+                format!(
+                    "at least 20 (workers stamp every {} ms), not {}",
+                    crate::worker::HEARTBEAT.as_millis(),
+                    self.steering.stale_ms
+                ),
+            );
+        }
+        let limits = [
+            ("steering.max_adopted", self.steering.max_adopted),
+            ("steering.max_convicted", self.steering.max_convicted),
+            ("steering.max_fragments", self.steering.max_fragments),
+        ];
+        for (key, entries) in limits {
+            if !(1..=1 << 24).contains(&entries) {
+                return invalid(key, format!("1 to {}, not {entries}", 1 << 24));
+            }
+        }
+        if self.flow.max == 0 {
+            return invalid("flow.max", "must be at least 1".into());
+        }
+        if self.log.eve.is_empty() || self.log.eve.contains('/') {
+            return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
+        }
+        if self.log.buffer < 65_536 {
+            return invalid("log.buffer", "at least 65536".into());
+        }
+        Ok(())
+    }
+
+    /// Workers without the backup: as configured, or one per usable CPU.
+    pub fn worker_count(&self) -> u32 {
+        if self.workers.count > 0 {
+            return self.workers.count;
+        }
+        std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
+    }
+
+    /// Queue number of worker `index`; the backup's index is [`Self::worker_count`].
+    pub fn queue_number(&self, index: u32) -> u16 {
+        self.queue.first.saturating_add(index as u16)
+    }
+
+    /// Options of one queue.
+    pub fn queue_options(&self, number: u16) -> QueueOptions {
+        QueueOptions {
+            number,
+            max_length: self.queue.length,
+            receive_buffer: self.queue.receive_buffer,
+            copy_range: self.queue.copy_range,
+            fail_open: self.fail == Fail::Open,
+            gso: self.queue.gso,
+            batch: self.queue.batch,
+        }
+    }
+
+    /// What becomes of packets that a dead worker had in hand.
+    pub fn settle(&self) -> Disposition {
+        match (self.failover.settle, self.fail) {
+            (Settle::Accept, _) | (Settle::Fail, Fail::Open) => Disposition::Accept,
+            (Settle::Drop, _) | (Settle::Fail, Fail::Closed) => Disposition::Drop,
+        }
+    }
+
+    /// Age at which a heartbeat is stale.
+    pub fn stale(&self) -> Duration {
+        Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Path of the control socket.
+    pub fn control_socket(&self) -> PathBuf {
+        self.control.directory.join(format!("{}.sock", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        assert_eq!(Config::parse(DEFAULTS, "defaults.toml").unwrap(), Config::default());
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        fn keys(prefix: &str, table: &toml::Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                let name = format!("{prefix}{key}");
+                if let toml::Value::Table(inner) = value {
+                    keys(&format!("{name}."), inner, found);
+                }
+                found.push(name);
+            }
+        }
+        let mut in_code = Vec::new();
+        let mut in_file = Vec::new();
+        let default = toml::Table::try_from(Config::default()).unwrap();
+        keys("", &default, &mut in_code);
+        keys("", &DEFAULTS.parse().unwrap(), &mut in_file);
+        in_code.sort();
+        in_file.sort();
+        assert_eq!(in_code, in_file);
+    }
+
+    fn check(text: &str, expected: &str) {
+        let error = Config::parse(text, "t.toml").and_then(|config| {
+            config.validate()?;
+            Ok(config)
+        });
+        let message = error.expect_err(text).to_string();
+        assert!(message.contains(expected), "{text:?}: {message}");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        check("nmae = 'x'", "t.toml:1:1: unknown field `nmae`");
+        check("\n[queue]\n  lenght = 1", "t.toml:3:3: unknown field `lenght`");
+        check("fail = 'ajar'", "t.toml:1:8: unknown variant `ajar`, expected `open` or `closed`");
+        check("[queue]\nfirst = 'a'", "t.toml:2:9: invalid type");
+        check("[queue]\nfirst = 70000", "t.toml:2:9");
+        check("name = ", "t.toml:1:8");
+        check("name = 'a/b'", "name: \"a/b\" must be");
+        check("interfaces = ['a', 'a']", "listed twice");
+        check("steering.mark_mask = 5", "steering.mark_mask: mark mask 0x00000005");
+        check("steering.mark_mask = 15\nworkers.count = 14", "room for 13 workers");
+        check("queue.first = 65535\nworkers.count = 1", "queue.first");
+        check("queue.batch = 0", "queue.batch");
+        check("steering.stale_ms = 5", "steering.stale_ms");
+        check("flow.max = 0", "flow.max");
+    }
+}

@@ -1,1 +1,27 @@
-//! control
+//! The control socket: one JSON request a line, one JSON answer a line.
+
+mod client;
+mod server;
+
+pub use client::ask;
+pub use server::{Ask, serve};
+
+use serde::{Deserialize, Serialize};
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The instance's [`crate::metrics::snapshot::Snapshot`].
+    Status,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// Why not.
+    Error(String),
+}

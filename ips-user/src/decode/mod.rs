@@ -1,1 +1,140 @@
-//! decode
+//! From bytes to a decoded packet: [`network`] finds the ends of the IP packet and its
+//! transport header, [`key`] names its flow, [`packet`] adds the transport layer.
+//!
+//! Nothing here allocates, reads a clock or panics, whatever the bytes.
+
+use thiserror::Error;
+
+pub mod key;
+pub mod network;
+pub mod packet;
+
+pub use key::{KeyOutcome, frame_key, packet_key};
+pub use network::{Fragment, Network};
+pub use packet::{Decoded, Transport};
+
+/// IP protocol numbers (IANA) that are treated by name.
+pub mod protocol {
+    /// ICMP, RFC 792.
+    pub const ICMP: u8 = 1;
+    /// TCP, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// UDP, RFC 768.
+    pub const UDP: u8 = 17;
+    /// DCCP, RFC 4340.
+    pub const DCCP: u8 = 33;
+    /// ICMPv6, RFC 4443.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP, RFC 9260.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite, RFC 3828.
+    pub const UDP_LITE: u8 = 136;
+}
+
+/// Why a packet cannot be inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Invalid {
+    /// No bytes at all.
+    #[error("empty packet")]
+    Empty,
+    /// The version is neither 4 nor 6.
+    #[error("IP version is neither 4 nor 6")]
+    UnknownIpVersion,
+    /// The IPv4 header is cut short, or its length or version field is wrong.
+    #[error("incomplete or malformed IPv4 header")]
+    Ipv4Header,
+    /// The IPv4 total length is less than the header.
+    #[error("IPv4 total length below the header length")]
+    Ipv4TotalLength,
+    /// The IPv6 header is cut short, or its version field is wrong.
+    #[error("incomplete or malformed IPv6 header")]
+    Ipv6Header,
+    /// The chain of IPv6 extension headers is cut short or too long.
+    #[error("IPv6 extension headers cut short or too many")]
+    ExtensionChain,
+    /// The TCP header is cut short, or its data offset is wrong.
+    #[error("incomplete or malformed TCP header")]
+    TcpHeader,
+    /// The UDP header is cut short.
+    #[error("incomplete UDP header")]
+    UdpHeader,
+    /// The UDP length field is below eight or beyond the packet.
+    #[error("UDP length contradicts the packet")]
+    UdpLength,
+    /// The ICMP header is cut short.
+    #[error("incomplete ICMP header")]
+    IcmpHeader,
+}
+
+impl Invalid {
+    /// Every reason, in the order of [`InvalidCounters`].
+    pub const ALL: [Self; 10] = [
+        Self::Empty,
+        Self::UnknownIpVersion,
+        Self::Ipv4Header,
+        Self::Ipv4TotalLength,
+        Self::Ipv6Header,
+        Self::ExtensionChain,
+        Self::TcpHeader,
+        Self::UdpHeader,
+        Self::UdpLength,
+        Self::IcmpHeader,
+    ];
+
+    /// Name of the counter, as in statistics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::UnknownIpVersion => "unknown_ip_version",
+            Self::Ipv4Header => "ipv4_header",
+            Self::Ipv4TotalLength => "ipv4_total_length",
+            Self::Ipv6Header => "ipv6_header",
+            Self::ExtensionChain => "ipv6_extension_chain",
+            Self::TcpHeader => "tcp_header",
+            Self::UdpHeader => "udp_header",
+            Self::UdpLength => "udp_length",
+            Self::IcmpHeader => "icmp_header",
+        }
+    }
+}
+
+/// How many packets could not be inspected, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InvalidCounters([u64; Invalid::ALL.len()]);
+
+impl InvalidCounters {
+    /// Counts one packet.
+    pub fn count(&mut self, reason: Invalid) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// Packets with this reason.
+    pub fn get(&self, reason: Invalid) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Reason and count, every reason.
+    pub fn iter(&self) -> impl Iterator<Item = (Invalid, u64)> + '_ {
+        Invalid::ALL.into_iter().zip(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        for (position, reason) in Invalid::ALL.into_iter().enumerate() {
+            assert_eq!(position, reason as usize);
+            let mut counters = InvalidCounters::default();
+            counters.count(reason);
+            assert_eq!((counters.get(reason), counters.total()), (1, 1));
+        }
+    }
+}

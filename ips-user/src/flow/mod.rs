@@ -1,1 +1,13 @@
-//! flow
+//! The flows of one worker.
+//!
+//! [`table`] finds a packet's flow and keeps their number bounded, [`entry`] is what is known
+//! about one flow, [`idle`] orders flows by the time since their last packet.
+
+pub mod entry;
+mod idle;
+pub mod table;
+mod timestamp;
+
+pub use entry::{Flow, FlowAction, PacketDirection, Tally, TcpState};
+pub use table::{FlowCounters, FlowLimits, FlowTable, Timeouts};
+pub use timestamp::Timestamp;

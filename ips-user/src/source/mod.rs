@@ -70,7 +70,9 @@ pub struct Verdict {
     pub disposition: Disposition,
     /// A new `skb->mark` (all 32 bits: keep what is outside the configured mask).
     pub mark: Option<u32>,
-    /// A new packet from the IP header on, checksums included. Ignored on drop.
+    /// A new packet from the IP header on, checksums included, at most 65,531 bytes (a longer
+    /// one is counted as refused, and the packet dropped). Ignored on drop. The replacement of
+    /// an aggregate keeps its length: the kernel will cut it into segments again.
     pub replacement: Option<Vec<u8>>,
 }
 
@@ -116,9 +118,10 @@ pub struct QueueCounters {
     pub replaced: u64,
     /// Datagrams from the kernel that could not be understood (no id: no verdict possible).
     pub undecodable: u64,
-    /// Times the kernel reported a full receive buffer (ENOBUFS): packets were lost to it.
+    /// Packets that the full receive buffer refused: dropped, or accepted by fail-open.
     pub overruns: u64,
-    /// Verdicts that the kernel refused, by error reply (for example unknown id).
+    /// Verdicts that the kernel refused, by error reply (for example unknown id), and
+    /// replacements too long for it.
     pub refused: u64,
 }
 

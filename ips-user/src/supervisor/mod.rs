@@ -1,1 +1,389 @@
-//! supervisor
+//! The supervisor: owns the queue sockets, starts and replaces workers, steers, and undoes it
+//! all at the end.
+//!
+//! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
+//! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop is the
+//! reverse, with the workers emptying their queues before they end.
+
+pub mod feedback;
+mod instance;
+pub mod launcher;
+mod launching;
+pub mod message;
+pub mod seat;
+mod seats;
+mod status;
+mod steering;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFdReadyGuard};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use self::feedback::{FeedbackSocket, Message};
+use self::instance::{Instance, Started};
+use self::launching::Launching;
+use self::message::FromLauncher;
+use self::seats::Seats;
+use self::steering::Steering;
+use crate::config::Config;
+use crate::control::{self, Ask, Request, Response};
+use crate::log::pipe::{EventPipe, EventWriter, event_log};
+use crate::metrics::board::Board;
+
+/// How often heartbeats are judged.
+const JUDGE_EVERY: Duration = Duration::from_millis(10);
+/// How often idle adoptions and expired convictions are swept from the maps.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long workers may take to empty their queues at a stop.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs an instance until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When it cannot start, or the launcher fails for good. What it had installed is removed then
+/// as well.
+pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut supervisor = Supervisor::new(config, trace)?;
+        let result = supervisor.start_and_serve(&mut signals).await;
+        let stopped = supervisor.stop().await;
+        result.and(stopped)
+    })
+}
+
+/// What somebody outside wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Stop(&'static str),
+    ReopenLog,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
+            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Wish::ReopenLog,
+        }
+    }
+
+    /// Until a stop is wished for.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Wish::Stop(name) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
+
+struct Supervisor {
+    config: Config,
+    trace: bool,
+    started: Instant,
+    instance: Instance,
+    writer: EventWriter,
+    events: EventPipe,
+    board: Board,
+    feedback: AsyncFd<FeedbackSocket>,
+    workers_feedback: FeedbackSocket,
+    steering: Steering,
+    launching: Launching,
+    seats: Seats,
+    rules: usize,
+    rules_skipped: usize,
+}
+
+impl Supervisor {
+    /// Claims the instance and makes what needs no undoing in the kernel.
+    fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
+        let (instance, ended) = Instance::claim(&config.control.directory, &config.name)?;
+        if ended > 0 {
+            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
+        }
+        std::fs::create_dir_all(&config.log.directory)
+            .with_context(|| format!("creating {}", config.log.directory.display()))?;
+        let (writer, events) = EventWriter::start(&event_log(&config.log), config.log.buffer)?;
+        let workers = config.worker_count();
+        let board = Board::create(workers as usize + 1)?;
+        let (feedback, workers_feedback) = FeedbackSocket::pair()?;
+        let steering = Steering::load(&config)?;
+        let launching = Launching::start()?;
+        Ok(Self {
+            trace,
+            started: Instant::now(),
+            instance,
+            writer,
+            events,
+            board,
+            feedback: AsyncFd::with_interest(feedback, Interest::READABLE)?,
+            workers_feedback,
+            steering,
+            launching,
+            seats: Seats::new(&config),
+            rules: 0,
+            rules_skipped: 0,
+            config,
+        })
+    }
+
+    async fn start_and_serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        tokio::select! {
+            started = self.start() => started?,
+            name = signals.stop() => bail!("{name} during start"),
+        }
+        self.serve(signals).await
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        self.prepare_launcher().await?;
+        self.seats.open_queues(&self.config)?;
+        for seat in self.seats.all() {
+            self.launching.spawn(seat, self.seats.socket(seat))?;
+        }
+        self.wait_for_workers().await?;
+        self.steering.install(&self.config)?;
+        log::info!(
+            "{}: {} workers and a backup serve queues {} to {}, {} rules ({} skipped)",
+            self.config.name,
+            self.config.worker_count(),
+            self.config.queue.first,
+            self.config.queue_number(self.config.worker_count()),
+            self.rules,
+            self.rules_skipped
+        );
+        Ok(())
+    }
+
+    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+        self.launching.prepare(
+            &self.config,
+            self.trace,
+            self.steering.pages(),
+            &self.board,
+            &self.events,
+            &self.workers_feedback,
+        )?;
+        match self.launching.next().await? {
+            Some(FromLauncher::Ready { rules, skipped }) => {
+                (self.rules, self.rules_skipped) = (rules, skipped);
+                Ok(())
+            }
+            Some(FromLauncher::Failed { message }) => bail!("{message}"),
+            other => bail!("the launcher said {other:?} instead of being ready"),
+        }
+    }
+
+    /// Until each has beaten once: before that nothing is steered.
+    async fn wait_for_workers(&mut self) -> anyhow::Result<()> {
+        let patience = Duration::from_millis(self.config.workers.start_ms);
+        let all = async {
+            while !self.seats.all_up() {
+                tokio::select! {
+                    message = self.launching.next() => self.on_launcher(message?)?,
+                    ready = self.feedback.readable() => {
+                        let messages = drain(ready?);
+                        self.on_feedback(messages)?;
+                    }
+                }
+                if let Some((seat, how)) = self.seats.first_dead() {
+                    bail!("{seat} ended at its start: {how}");
+                }
+            }
+            Ok(())
+        };
+        timeout(patience, all)
+            .await
+            .with_context(|| format!("no heartbeat from every worker in {patience:?}"))?
+    }
+
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let (asks, mut asked) = mpsc::channel::<Ask>(16);
+        let socket = self.config.control_socket();
+        let control = control::serve(&socket, asks)
+            .with_context(|| format!("control socket {}", socket.display()))?;
+        let control = tokio::spawn(control);
+        let mut judge = ticks(JUDGE_EVERY);
+        let mut sweep = ticks(SWEEP_EVERY);
+        let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
+        log::info!("ready");
+        let result = loop {
+            tokio::select! {
+                wish = signals.next() => match wish {
+                    Wish::Stop(name) => {
+                        log::info!("{name}: stopping");
+                        break Ok(());
+                    }
+                    Wish::ReopenLog => {
+                        log::info!("SIGHUP: event log reopened");
+                        self.writer.reopen();
+                    }
+                },
+                message = self.launching.next() => {
+                    if let Err(error) = message.and_then(|message| self.on_launcher(message)) {
+                        break Err(error);
+                    }
+                }
+                ready = self.feedback.readable() => {
+                    let messages = drain(ready?);
+                    if let Err(error) = self.on_feedback(messages) {
+                        break Err(error);
+                    }
+                }
+                () = self.steering.event() => self.steering.drain_events(),
+                _ = judge.tick() => {
+                    self.seats.judge(&self.config, &mut self.steering);
+                    for seat in self.seats.due() {
+                        self.launching.spawn(seat, self.seats.socket(seat))?;
+                    }
+                }
+                _ = sweep.tick() => self.steering.sweep(&self.config),
+                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
+                Some(ask) = asked.recv() => {
+                    let response = match ask.request {
+                        Request::Status => self.status_response(),
+                    };
+                    // The client may have gone: its answer is then nobody's.
+                    let _ = ask.answer.send(response);
+                }
+            }
+        };
+        control.abort();
+        result
+    }
+
+    fn status_response(&mut self) -> Response {
+        match serde_json::to_value(self.snapshot()) {
+            Ok(value) => Response::Ok(value),
+            Err(error) => Response::Error(error.to_string()),
+        }
+    }
+
+    /// A message of the launcher's; `None` when it is gone, which ends this supervisor: the
+    /// workers could not be replaced any more.
+    fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
+        match message {
+            Some(FromLauncher::Spawned { seat, pid }) => {
+                self.seats.spawned(seat, pid);
+                self.record()?;
+            }
+            Some(FromLauncher::Exited { seat, pid, how }) => {
+                if self.seats.exited(seat, pid, &how, &self.config) {
+                    self.steering.set_down(seat);
+                }
+                for seat in self.seats.due() {
+                    self.launching.spawn(seat, self.seats.socket(seat))?;
+                }
+            }
+            Some(FromLauncher::NotSpawned { seat, message }) => {
+                log::error!("{seat} could not be started: {message}");
+                self.seats.not_spawned(seat, &message, &self.config);
+            }
+            Some(message) => bail!("the launcher said {message:?} out of turn"),
+            None => bail!("the launcher has ended"),
+        }
+        Ok(())
+    }
+
+    fn on_feedback(&mut self, messages: Vec<io::Result<Message>>) -> anyhow::Result<()> {
+        for message in messages {
+            match message {
+                Ok(Message::Started { seat, pid }) => {
+                    if self.seats.started(seat, pid) {
+                        self.steering.set_up(seat);
+                        log::info!("{seat} serves its queue, pid {pid}");
+                    }
+                }
+                Ok(Message::Convict { seat, key, signature_id }) => {
+                    self.steering.convict(seat, &key, signature_id, &self.config);
+                }
+                Err(error) => log::warn!("a worker sent what is no message: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the running processes for a successor.
+    fn record(&self) -> anyhow::Result<()> {
+        let launcher = self.launching.pid().and_then(Started::of);
+        let started: Vec<_> = self.seats.processes().chain(launcher).collect();
+        self.instance.record(&started).context("recording the processes")
+    }
+
+    /// Undoes everything, in the reverse order of the start; goes on after a failure.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let removed = self.steering.uninstall(&self.config);
+        self.seats.ask_to_stop();
+        let ended = timeout(STOP_WITHIN, async {
+            while self.seats.any_running() {
+                match self.launching.next().await {
+                    Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
+                        self.seats.ended(seat, pid, &how);
+                    }
+                    Ok(Some(FromLauncher::Spawned { seat, pid })) => {
+                        self.seats.spawned(seat, pid);
+                        self.seats.ask_to_stop();
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        });
+        if ended.await.is_err() || self.seats.any_running() {
+            log::warn!("workers did not end within {STOP_WITHIN:?}: killed");
+            self.seats.kill();
+        }
+        self.emit_stats();
+        let unloaded = self.steering.unload();
+        // Closing its socket ends the launcher.
+        self.launching.end();
+        self.seats.report_pending();
+        // Absent when the start failed early.
+        let _ = std::fs::remove_file(self.config.control_socket());
+        self.instance.forget();
+        log::info!("stopped");
+        removed.and(unloaded)
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// All messages that wait.
+fn drain(mut ready: AsyncFdReadyGuard<'_, FeedbackSocket>) -> Vec<io::Result<Message>> {
+    let mut messages = Vec::new();
+    loop {
+        match ready.get_inner().receive() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready.clear_ready();
+                return messages;
+            }
+            result => messages.push(result),
+        }
+    }
+}

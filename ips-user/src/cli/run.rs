@@ -1,0 +1,27 @@
+//! `sluice run`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Settings;
+use crate::supervisor;
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Show packets and verdicts as they pass.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let config = args.settings.load()?;
+    if config.interfaces.is_empty() {
+        anyhow::bail!("no interfaces: give `--interface IF` for each, or `interfaces` in the file");
+    }
+    supervisor::run(config, args.verbose)?;
+    Ok(ExitCode::SUCCESS)
+}

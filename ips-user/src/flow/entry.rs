@@ -1,0 +1,204 @@
+//! What is known about one flow.
+
+use ips_common::{Direction, FlowKey};
+
+use super::Timestamp;
+use super::idle::Class;
+use crate::decode::{Decoded, protocol};
+
+/// Which way a packet goes, relative to who opened the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketDirection {
+    /// From the client.
+    ToServer,
+    /// From the server.
+    ToClient,
+}
+
+/// Packets and bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets; an aggregate of segments counts once.
+    pub packets: u64,
+    /// Bytes from the IP header on.
+    pub bytes: u64,
+}
+
+/// Coarse state of a TCP connection, by the flags seen. Not a check of sequence numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpState {
+    /// Not TCP, or nothing seen yet.
+    #[default]
+    None,
+    /// A SYN was seen.
+    SynSent,
+    /// A SYN-ACK was seen.
+    SynReceived,
+    /// Data or an acknowledgement after the handshake, or a connection picked up midstream.
+    Established,
+    /// A FIN from one side.
+    Closing,
+    /// FINs from both sides, or a reset.
+    Closed,
+}
+
+/// What was decided for the rest of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowAction {
+    /// Every packet is inspected.
+    #[default]
+    Inspect,
+    /// Packets are accepted without inspection (a `pass` rule).
+    Pass,
+    /// Packets are dropped without inspection.
+    Drop {
+        /// The rule that decided it.
+        signature_id: u32,
+    },
+}
+
+/// A flow: both directions of a conversation.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Number of the flow in records; below 2^53, so that JSON readers keep it exact.
+    pub id: u64,
+    /// Its key.
+    pub key: FlowKey,
+    /// The direction in which packets of the client go.
+    pub client: Direction,
+    /// Time of the first packet.
+    pub start: Timestamp,
+    /// Time of the latest packet.
+    pub last: Timestamp,
+    /// What the client sent.
+    pub to_server: Tally,
+    /// What the server sent.
+    pub to_client: Tally,
+    /// State of the connection.
+    pub tcp: TcpState,
+    /// What was decided for the rest of it.
+    pub action: FlowAction,
+    /// Who has sent a FIN.
+    fin: Option<PacketDirection>,
+}
+
+impl Flow {
+    /// A flow that begins with `packet`, nothing counted yet.
+    ///
+    /// The sender of the first packet is the client, unless that packet is a SYN-ACK.
+    pub(super) fn open(id: u64, packet: &Decoded<'_>, now: Timestamp) -> Self {
+        let answers = packet.tcp().is_some_and(|tcp| tcp.syn() && tcp.ack());
+        let client = if answers {
+            reverse(packet.direction)
+        } else {
+            packet.direction
+        };
+        Self {
+            id,
+            key: packet.key,
+            client,
+            start: now,
+            last: now,
+            to_server: Tally::default(),
+            to_client: Tally::default(),
+            tcp: TcpState::None,
+            action: FlowAction::Inspect,
+            fin: None,
+        }
+    }
+
+    /// Which way a packet of this flow goes.
+    pub fn direction_of(&self, direction: Direction) -> PacketDirection {
+        if direction == self.client {
+            PacketDirection::ToServer
+        } else {
+            PacketDirection::ToClient
+        }
+    }
+
+    /// Adds a packet.
+    pub(super) fn update(&mut self, packet: &Decoded<'_>, now: Timestamp) -> PacketDirection {
+        self.last = now;
+        let about_another = packet.protocol() != self.key.protocol;
+        if !about_another {
+            self.update_tcp(packet);
+        }
+        let direction = self.direction_of(packet.direction);
+        let tally = match direction {
+            PacketDirection::ToServer => &mut self.to_server,
+            PacketDirection::ToClient => &mut self.to_client,
+        };
+        tally.packets += 1;
+        tally.bytes += packet.len() as u64;
+        direction
+    }
+
+    fn update_tcp(&mut self, packet: &Decoded<'_>) {
+        let Some(tcp) = packet.tcp() else { return };
+        let midstream = matches!(self.tcp, TcpState::Established) && self.one_sided();
+        // Picked up in the middle and turned round wrongly: a handshake tells who is who.
+        if tcp.syn() && (matches!(self.tcp, TcpState::None) || midstream) {
+            let client = if tcp.ack() {
+                reverse(packet.direction)
+            } else {
+                packet.direction
+            };
+            if client != self.client {
+                self.client = client;
+                std::mem::swap(&mut self.to_server, &mut self.to_client);
+            }
+        }
+        let direction = self.direction_of(packet.direction);
+        self.tcp = match self.tcp {
+            _ if tcp.rst() => TcpState::Closed,
+            TcpState::Closed => TcpState::Closed,
+            state if tcp.fin() => match self.fin {
+                Some(first) if first != direction => TcpState::Closed,
+                Some(_) => state,
+                None => {
+                    self.fin = Some(direction);
+                    TcpState::Closing
+                }
+            },
+            TcpState::Closing => TcpState::Closing,
+            _ if tcp.syn() && tcp.ack() => TcpState::SynReceived,
+            TcpState::None if tcp.syn() => TcpState::SynSent,
+            state if tcp.syn() => state,
+            TcpState::SynSent => TcpState::SynSent,
+            _ => TcpState::Established,
+        };
+    }
+
+    /// Whether `packet` opens a new connection on the ports of this one, which has ended.
+    pub(super) fn is_reopened_by(&self, packet: &Decoded<'_>) -> bool {
+        self.tcp == TcpState::Closed
+            && packet
+                .tcp()
+                .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
+    }
+
+    fn one_sided(&self) -> bool {
+        self.to_server.packets == 0 || self.to_client.packets == 0
+    }
+
+    /// Which timeout applies to it.
+    pub(super) fn class(&self) -> Class {
+        let answered = !self.one_sided();
+        match (self.key.protocol, self.tcp) {
+            (protocol::TCP, TcpState::None | TcpState::SynSent | TcpState::SynReceived) => {
+                Class::TcpNew
+            }
+            (protocol::TCP, TcpState::Established | TcpState::Closing) => Class::TcpEstablished,
+            (protocol::TCP, TcpState::Closed) => Class::TcpClosed,
+            _ if answered => Class::Established,
+            _ => Class::New,
+        }
+    }
+}
+
+fn reverse(direction: Direction) -> Direction {
+    match direction {
+        Direction::LowToHigh => Direction::HighToLow,
+        Direction::HighToLow => Direction::LowToHigh,
+    }
+}

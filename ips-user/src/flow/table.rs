@@ -1,0 +1,312 @@
+//! Finds a packet's flow.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use ips_common::{FlowKey, HashSeed, flow_hash};
+
+use super::idle::{Class, IdleLists};
+use super::{Flow, PacketDirection, Timestamp};
+use crate::decode::Decoded;
+
+/// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
+/// `flow-timeouts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP before the handshake is complete.
+    pub tcp_new: Duration,
+    /// TCP after it.
+    pub tcp_established: Duration,
+    /// TCP after both FINs or a reset.
+    pub tcp_closed: Duration,
+    /// Other protocols, packets in one direction only.
+    pub new: Duration,
+    /// Other protocols, packets in both directions.
+    pub established: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_new: Duration::from_secs(60),
+            tcp_established: Duration::from_secs(600),
+            tcp_closed: Duration::from_secs(60),
+            new: Duration::from_secs(30),
+            established: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Timeouts {
+    fn of(&self, class: Class) -> Duration {
+        match class {
+            Class::TcpNew => self.tcp_new,
+            Class::TcpEstablished => self.tcp_established,
+            Class::TcpClosed => self.tcp_closed,
+            Class::New => self.new,
+            Class::Established => self.established,
+        }
+    }
+}
+
+/// Bounds of a flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// Most flows at a time; a new one then evicts the longest idle one. At least 1.
+    pub max_flows: u32,
+    /// When idle flows are forgotten.
+    pub timeouts: Timeouts,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self {
+            max_flows: 262_144,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// Totals of a flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounters {
+    /// Flows in the table now.
+    pub current: u64,
+    /// Flows ever created.
+    pub created: u64,
+    /// Flows forgotten because they were idle.
+    pub expired: u64,
+    /// Flows forgotten because the table was full.
+    pub evicted: u64,
+    /// Closed connections whose ports were used again.
+    pub reused: u64,
+}
+
+/// Hashes flow keys with the keyed hash that also steers them.
+#[derive(Clone, Copy, Debug)]
+struct KeyedHash(HashSeed);
+
+/// Receives the one 64-bit number that [`FlowTable`] hands it.
+struct Finished(u64);
+
+impl BuildHasher for KeyedHash {
+    type Hasher = Finished;
+
+    fn build_hasher(&self) -> Finished {
+        Finished(0)
+    }
+}
+
+impl Hasher for Finished {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u32(&mut self, hash: u32) {
+        // hashbrown takes the slot from the low bits and a tag from the top seven.
+        self.0 = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A key with its hash, computed once for each packet.
+#[derive(Clone, Copy, Debug)]
+struct HashedKey {
+    key: FlowKey,
+    hash: u32,
+}
+
+impl PartialEq for HashedKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for HashedKey {}
+
+impl std::hash::Hash for HashedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.hash);
+    }
+}
+
+/// The flows of one worker.
+///
+/// Memory grows with the number of flows up to the limit and is then reused.
+#[derive(Debug)]
+pub struct FlowTable {
+    limits: FlowLimits,
+    seed: KeyedHash,
+    next_id: u64,
+    slots: HashMap<HashedKey, u32, KeyedHash>,
+    flows: Vec<Flow>,
+    free: Vec<u32>,
+    idle: IdleLists,
+    counters: FlowCounters,
+}
+
+impl FlowTable {
+    /// An empty table. `seed` keys the hash and the flow ids: random, and different for each
+    /// worker, so that ids do not collide and buckets cannot be aimed at.
+    pub fn new(limits: FlowLimits, seed: [u64; 2]) -> Self {
+        let seed = KeyedHash(HashSeed { key: seed });
+        Self {
+            limits: FlowLimits {
+                max_flows: limits.max_flows.clamp(1, u32::MAX - 1),
+                ..limits
+            },
+            seed,
+            next_id: seed.0.key[0] ^ seed.0.key[1].rotate_left(32),
+            slots: HashMap::with_hasher(seed),
+            flows: Vec::new(),
+            free: Vec::new(),
+            idle: IdleLists::new(),
+            counters: FlowCounters::default(),
+        }
+    }
+
+    /// The flow of a packet, which is counted in it; created when there is none.
+    ///
+    /// `None` for an ICMP error about a flow that is not in the table: it opens none.
+    pub fn packet(
+        &mut self,
+        packet: &Decoded<'_>,
+        now: Timestamp,
+    ) -> Option<(&mut Flow, PacketDirection)> {
+        let hashed = self.hashed(&packet.key);
+        let slot = match self.slots.get(&hashed).copied() {
+            Some(slot) if self.flows[slot as usize].is_reopened_by(packet) => {
+                self.counters.reused += 1;
+                self.counters.created += 1;
+                let id = self.take_id();
+                self.flows[slot as usize] = Flow::open(id, packet, now);
+                slot
+            }
+            Some(slot) => slot,
+            None if packet.is_icmp_error() => return None,
+            None => self.create(hashed, packet, now),
+        };
+        let flow = &mut self.flows[slot as usize];
+        let direction = flow.update(packet, now);
+        self.idle.refresh(slot, flow.class());
+        Some((flow, direction))
+    }
+
+    /// The flow with this key.
+    pub fn get(&self, key: &FlowKey) -> Option<&Flow> {
+        let slot = self.slots.get(&self.hashed(key))?;
+        self.flows.get(*slot as usize)
+    }
+
+    /// Forgets a flow, for example because its conviction was undone.
+    pub fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
+        let slot = self.slots.get(&self.hashed(key)).copied()?;
+        let flow = self.flows[slot as usize].clone();
+        self.discard(slot);
+        Some(flow)
+    }
+
+    /// Forgets idle flows, at most `budget` of them; returns how many. To be called regularly,
+    /// also when no packets arrive.
+    pub fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
+        let mut expired = 0;
+        for class in Class::ALL {
+            let timeout_ns = self.limits.timeouts.of(class).as_nanos();
+            while expired < budget {
+                let Some(slot) = self.idle.oldest(class) else {
+                    break;
+                };
+                let idle_ns = now.since_ns(self.flows[slot as usize].last);
+                if u128::from(idle_ns) < timeout_ns {
+                    break;
+                }
+                self.discard(slot);
+                expired += 1;
+            }
+        }
+        self.counters.expired += expired as u64;
+        expired
+    }
+
+    /// Totals so far.
+    pub fn counters(&self) -> FlowCounters {
+        FlowCounters {
+            current: self.slots.len() as u64,
+            ..self.counters
+        }
+    }
+
+    /// The flows in the table, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.slots
+            .values()
+            .filter_map(|&slot| self.flows.get(slot as usize))
+    }
+
+    fn hashed(&self, key: &FlowKey) -> HashedKey {
+        HashedKey {
+            key: *key,
+            hash: flow_hash(self.seed.0, key),
+        }
+    }
+
+    fn create(&mut self, hashed: HashedKey, packet: &Decoded<'_>, now: Timestamp) -> u32 {
+        if self.slots.len() >= self.limits.max_flows as usize {
+            self.evict();
+        }
+        let id = self.take_id();
+        let flow = Flow::open(id, packet, now);
+        let class = flow.class();
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.flows[slot as usize] = flow;
+                slot
+            }
+            None => {
+                self.flows.push(flow);
+                (self.flows.len() - 1) as u32
+            }
+        };
+        self.slots.insert(hashed, slot);
+        self.idle.insert(slot, class);
+        self.counters.created += 1;
+        slot
+    }
+
+    fn evict(&mut self) {
+        let longest_idle = Class::ALL
+            .into_iter()
+            .filter_map(|class| self.idle.oldest(class))
+            .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns);
+        if let Some(slot) = longest_idle {
+            self.discard(slot);
+            self.counters.evicted += 1;
+        }
+    }
+
+    fn discard(&mut self, slot: u32) {
+        let hashed = self.hashed(&self.flows[slot as usize].key);
+        self.slots.remove(&hashed);
+        self.idle.remove(slot);
+        self.free.push(slot);
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014) over a counter: no id repeats within 2^53 flows
+    /// except by the chance of random numbers.
+    fn take_id(&mut self) -> u64 {
+        self.next_id = self.next_id.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.next_id;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) >> 11
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
+
+use super::*;
+use crate::flow::{FlowAction, TcpState};
+
+const CLIENT: [u8; 4] = [203, 0, 113, 9];
+const SERVER: [u8; 4] = [192, 0, 2, 1];
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp {
+        wall_us: 1_700_000_000_000_000 + seconds as i64 * 1_000_000,
+        monotonic_ns: seconds * 1_000_000_000,
+    }
+}
+
+fn table(max_flows: u32) -> FlowTable {
+    let limits = FlowLimits {
+        max_flows,
+        ..FlowLimits::default()
+    };
+    FlowTable::new(limits, [1, 2])
+}
+
+/// A TCP segment; `flags` out of `SAFR`.
+fn tcp(to_server: bool, port: u16, flags: &str) -> Vec<u8> {
+    let (source, destination, ports) = if to_server {
+        (CLIENT, SERVER, (port, 80))
+    } else {
+        (SERVER, CLIENT, (80, port))
+    };
+    let mut builder = PacketBuilder::ipv4(source, destination, 64).tcp(ports.0, ports.1, 1, 1024);
+    for flag in flags.chars() {
+        builder = match flag {
+            'S' => builder.syn(),
+            'A' => builder.ack(1),
+            'F' => builder.fin(),
+            _ => builder.rst(),
+        };
+    }
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, b"").unwrap();
+    bytes
+}
+
+fn udp(to_server: bool, port: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if to_server {
+        PacketBuilder::ipv4(CLIENT, SERVER, 64).udp(port, 53)
+    } else {
+        PacketBuilder::ipv4(SERVER, CLIENT, 64).udp(53, port)
+    }
+    .write(&mut bytes, b"x")
+    .unwrap();
+    bytes
+}
+
+fn feed(table: &mut FlowTable, bytes: &[u8], seconds: u64) -> (Flow, PacketDirection) {
+    let packet = Decoded::parse(bytes).unwrap();
+    let (flow, direction) = table.packet(&packet, at(seconds)).unwrap();
+    (flow.clone(), direction)
+}
+
+#[test]
+fn both_directions_are_one_flow() {
+    let mut table = table(10);
+    let (first, direction) = feed(&mut table, &tcp(true, 1000, "S"), 1);
+    assert_eq!(direction, PacketDirection::ToServer);
+    let (second, direction) = feed(&mut table, &tcp(false, 1000, "SA"), 2);
+    assert_eq!(direction, PacketDirection::ToClient);
+    assert_eq!(first.id, second.id);
+    assert!(first.id < 1 << 53);
+    assert_eq!((second.start, second.last), (at(1), at(2)));
+    assert_eq!((second.to_server.packets, second.to_client.packets), (1, 1));
+    assert_eq!(table.counters().created, 1);
+}
+
+#[test]
+fn tcp_state_follows_the_flags() {
+    let check = |steps: &[(bool, &str)], expect: TcpState| {
+        let mut table = table(10);
+        let mut state = TcpState::None;
+        for (to_server, flags) in steps {
+            state = feed(&mut table, &tcp(*to_server, 1, flags), 0).0.tcp;
+        }
+        assert_eq!(state, expect, "{steps:?}");
+    };
+    check(&[(true, "S")], TcpState::SynSent);
+    check(&[(true, "S"), (false, "SA")], TcpState::SynReceived);
+    check(
+        &[(true, "S"), (false, "SA"), (true, "A")],
+        TcpState::Established,
+    );
+    check(&[(true, "A")], TcpState::Established);
+    check(
+        &[(true, "S"), (false, "SA"), (true, "A"), (true, "FA")],
+        TcpState::Closing,
+    );
+    check(
+        &[(true, "A"), (true, "FA"), (true, "FA")],
+        TcpState::Closing,
+    );
+    check(
+        &[(true, "A"), (true, "FA"), (false, "FA"), (true, "A")],
+        TcpState::Closed,
+    );
+    check(&[(true, "S"), (false, "RA")], TcpState::Closed);
+}
+
+#[test]
+fn a_handshake_corrects_who_is_the_client() {
+    let mut table = table(10);
+    // The first packet seen is the answer.
+    let (_, direction) = feed(&mut table, &tcp(false, 1, "SA"), 0);
+    assert_eq!(direction, PacketDirection::ToClient);
+    // A stray segment of the server, then the client opens the connection.
+    let (_, direction) = feed(&mut table, &tcp(false, 2, "A"), 0);
+    assert_eq!(direction, PacketDirection::ToServer);
+    let (flow, direction) = feed(&mut table, &tcp(true, 2, "S"), 0);
+    assert_eq!(direction, PacketDirection::ToServer);
+    assert_eq!((flow.to_server.packets, flow.to_client.packets), (1, 1));
+}
+
+#[test]
+fn a_full_table_evicts_the_longest_idle_flow() {
+    let mut table = table(3);
+    feed(&mut table, &udp(true, 1), 1);
+    feed(&mut table, &tcp(true, 2, "S"), 2);
+    feed(&mut table, &udp(true, 3), 3);
+    feed(&mut table, &udp(false, 1), 4);
+    feed(&mut table, &udp(true, 4), 5);
+    let counters = table.counters();
+    assert_eq!(
+        (counters.current, counters.evicted, counters.created),
+        (3, 1, 4)
+    );
+    let key = |bytes: &[u8]| Decoded::parse(bytes).unwrap().key;
+    assert!(table.get(&key(&tcp(true, 2, "S"))).is_none());
+    assert!(table.get(&key(&udp(true, 1))).is_some());
+    assert_eq!(table.iter().count(), 3);
+}
+
+#[test]
+fn flows_expire_by_the_timeout_of_their_state() {
+    let mut table = table(100);
+    feed(&mut table, &udp(true, 1), 0);
+    feed(&mut table, &udp(true, 2), 0);
+    feed(&mut table, &udp(false, 2), 0);
+    feed(&mut table, &tcp(true, 3, "S"), 0);
+    feed(&mut table, &tcp(true, 4, "A"), 0);
+    for (seconds, left) in [
+        (29, 4),
+        (30, 3),
+        (59, 3),
+        (60, 2),
+        (300, 1),
+        (599, 1),
+        (600, 0),
+    ] {
+        table.expire(at(seconds), 100);
+        assert_eq!(table.counters().current, left, "after {seconds} s");
+    }
+    assert_eq!(table.counters().expired, 4);
+}
+
+#[test]
+fn expiry_stops_at_its_budget() {
+    let mut table = table(100);
+    for port in 1..=10 {
+        feed(&mut table, &udp(true, port), 0);
+    }
+    assert_eq!(table.expire(at(1000), 4), 4);
+    assert_eq!(table.counters().current, 6);
+}
+
+#[test]
+fn ports_used_again_after_the_end_make_a_new_flow() {
+    let mut table = table(10);
+    let (first, _) = feed(&mut table, &tcp(true, 1, "S"), 0);
+    feed(&mut table, &tcp(false, 1, "RA"), 0);
+    let (second, _) = feed(&mut table, &tcp(true, 1, "S"), 1);
+    assert_ne!(first.id, second.id);
+    assert_eq!(second.tcp, TcpState::SynSent);
+    assert_eq!(table.counters().reused, 1);
+    assert_eq!(table.counters().current, 1);
+}
+
+#[test]
+fn an_icmp_error_belongs_to_a_known_flow_and_opens_none() {
+    let quote = udp(true, 7);
+    let mut error = Vec::new();
+    PacketBuilder::ipv4(SERVER, CLIENT, 64)
+        .icmpv4(Icmpv4Type::DestinationUnreachable(
+            icmpv4::DestUnreachableHeader::Port,
+        ))
+        .write(&mut error, &quote)
+        .unwrap();
+    let mut table = table(10);
+    let decoded = Decoded::parse(&error).unwrap();
+    assert!(table.packet(&decoded, at(0)).is_none());
+    let (flow, _) = feed(&mut table, &quote, 1);
+    let (same, direction) = feed(&mut table, &error, 2);
+    assert_eq!(flow.id, same.id);
+    assert_eq!(direction, PacketDirection::ToClient);
+}
+
+#[test]
+fn what_was_decided_for_a_flow_stays() {
+    let mut table = table(10);
+    let bytes = tcp(true, 1, "S");
+    let packet = Decoded::parse(&bytes).unwrap();
+    let drop = FlowAction::Drop { signature_id: 5 };
+    table.packet(&packet, at(0)).unwrap().0.action = drop;
+    assert_eq!(feed(&mut table, &tcp(false, 1, "SA"), 1).0.action, drop);
+    assert!(table.remove(&packet.key).is_some());
+    assert_eq!(feed(&mut table, &bytes, 2).0.action, FlowAction::Inspect);
+}
+
+#[test]
+fn slots_are_reused_under_churn() {
+    let mut table = table(16);
+    for round in 0..2000u64 {
+        feed(
+            &mut table,
+            &udp(round % 3 != 0, (round % 97) as u16 + 1),
+            round / 10,
+        );
+        if round % 50 == 0 {
+            table.expire(at(round / 10), 5);
+        }
+        assert!(table.flows.len() <= 16);
+        assert!(table.counters().current <= 16);
+    }
+    let counters = table.counters();
+    assert_eq!(
+        counters.created,
+        counters.current + counters.expired + counters.evicted
+    );
+}

@@ -1,0 +1,227 @@
+//! From the workers to the one event writer: a bounded socket. When it is full the event is
+//! lost and counted; a worker never waits for the disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
+};
+
+/// Longest event; longer ones are lost and counted.
+const EVENT_BYTES: usize = 64 * 1024;
+
+/// Where workers put events. Every copy of the descriptor leads to the same writer.
+#[derive(Debug)]
+pub struct EventPipe {
+    socket: OwnedFd,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Emitted {
+    /// On its way to the writer.
+    Queued,
+    /// The queue was full, the event too long, or the writer gone.
+    Lost,
+}
+
+impl EventPipe {
+    /// Takes over a descriptor made by [`EventWriter::start`].
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Hands over an event: a line without its newline. Never waits.
+    pub fn emit(&self, line: &[u8]) -> Emitted {
+        if line.is_empty() || line.len() > EVENT_BYTES {
+            return Emitted::Lost;
+        }
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(self.socket.as_raw_fd(), line, flags) {
+            Ok(_) => Emitted::Queued,
+            Err(_) => Emitted::Lost,
+        }
+    }
+}
+
+impl AsFd for EventPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The one writer: a thread of the supervisor, so that a slow disk delays nothing else.
+#[derive(Debug)]
+pub struct EventWriter {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    reopen: AtomicBool,
+    stop: AtomicBool,
+    written: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl EventWriter {
+    /// Opens `path` for appending and starts the thread. `buffer` bytes may wait for it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or descriptors run out.
+    pub fn start(path: &Path, buffer: usize) -> io::Result<(Self, EventPipe)> {
+        let file = open(path)?;
+        let (writer, reader) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        // SNDBUFFORCE passes net.core.wmem_max; without the capability the sysctl's bound stays.
+        if setsockopt(&writer, sockopt::SndBufForce, &buffer).is_err() {
+            setsockopt(&writer, sockopt::SndBuf, &buffer)?;
+        }
+        let shared = Arc::new(Shared::default());
+        let thread = std::thread::Builder::new().name("events".into()).spawn({
+            let (shared, path) = (Arc::clone(&shared), path.to_owned());
+            move || write_events(&reader, file, &path, &shared)
+        })?;
+        Ok((Self { shared, thread: Some(thread) }, EventPipe { socket: writer }))
+    }
+
+    /// Opens the file anew (it was rotated).
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+    }
+
+    /// Events written, and events that the disk refused.
+    pub fn totals(&self) -> (u64, u64) {
+        (
+            self.shared.written.load(Ordering::Acquire),
+            self.shared.failed.load(Ordering::Acquire),
+        )
+    }
+}
+
+impl Drop for EventWriter {
+    /// Writes what is queued, then ends.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer has been printed already; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Until told to stop and nothing is queued.
+fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) {
+    let mut event = vec![0; EVENT_BYTES];
+    let mut lines: Vec<u8> = Vec::with_capacity(2 * EVENT_BYTES);
+    let mut count = 0;
+    loop {
+        if shared.reopen.swap(false, Ordering::AcqRel) {
+            match open(path) {
+                Ok(new) => file = new,
+                Err(error) => ::log::error!("event log not reopened, the old one stays: {error}"),
+            }
+        }
+        match recv(reader.as_raw_fd(), &mut event, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return flush(&mut file, &mut lines, &mut count, path, shared),
+            Ok(length) => {
+                lines.extend_from_slice(&event[..length]);
+                lines.push(b'\n');
+                count += 1;
+                if lines.len() >= EVENT_BYTES {
+                    flush(&mut file, &mut lines, &mut count, path, shared);
+                }
+            }
+            Err(nix::Error::EINTR) => {}
+            Err(nix::Error::EAGAIN) => {
+                flush(&mut file, &mut lines, &mut count, path, shared);
+                if shared.stop.load(Ordering::Acquire) {
+                    return;
+                }
+                let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+                // Wakes up to look at `reopen` and `stop`; an error shows again in recv.
+                let _ = poll(&mut ready, PollTimeout::from(50u8));
+            }
+            Err(error) => {
+                ::log::error!("event writer ends: recv: {error}");
+                return flush(&mut file, &mut lines, &mut count, path, shared);
+            }
+        }
+    }
+}
+
+fn flush(file: &mut File, lines: &mut Vec<u8>, count: &mut u64, path: &Path, shared: &Shared) {
+    if *count == 0 {
+        return;
+    }
+    match file.write_all(lines) {
+        Ok(()) => {
+            shared.written.fetch_add(*count, Ordering::AcqRel);
+        }
+        Err(error) => {
+            if shared.failed.fetch_add(*count, Ordering::AcqRel) == 0 {
+                ::log::error!("{}: {error}; events are being lost", path.display());
+            }
+        }
+    }
+    lines.clear();
+    *count = 0;
+}
+
+/// Path of the event log of a configuration.
+pub fn event_log(config: &crate::config::Log) -> PathBuf {
+    config.directory.join(&config.eve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_arrive_as_lines_and_a_rotated_file_is_reopened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eve.json");
+        let (writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
+        assert_eq!(pipe.emit(b"one"), Emitted::Queued);
+        while writer.totals().0 < 1 {
+            std::thread::yield_now();
+        }
+        let rotated = directory.path().join("eve.json.1");
+        std::fs::rename(&path, &rotated).unwrap();
+        writer.reopen();
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        assert_eq!(pipe.emit(b"two"), Emitted::Queued);
+        assert_eq!(pipe.emit(&vec![b'x'; EVENT_BYTES + 1]), Emitted::Lost);
+        drop(writer);
+        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "two\n");
+        assert_eq!(pipe.emit(b"three"), Emitted::Lost);
+    }
+
+    #[test]
+    fn a_full_queue_loses_the_event_and_says_so() {
+        let (writer, _reader) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        let pipe = EventPipe::from_fd(writer);
+        let line = [b'x'; 1000];
+        let queued = (0..100_000).take_while(|_| pipe.emit(&line) == Emitted::Queued).count();
+        assert!(queued > 0 && queued < 100_000, "{queued}");
+    }
+}

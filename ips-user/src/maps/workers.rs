@@ -1,0 +1,159 @@
+//! Heartbeats and states of the workers, in memory shared by the supervisor, the workers and
+//! the TC program.
+
+use std::mem::offset_of;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use aya::maps::MapData;
+use ips_common::{BACKUP, WORKER_SLOTS, WorkerSlot, WorkerState};
+
+use super::MapsError;
+use super::memory::SharedArray;
+
+const NAME: &str = "WORKERS";
+const LEN: NonZeroUsize =
+    NonZeroUsize::new(WORKER_SLOTS as usize * size_of::<WorkerSlot>()).unwrap();
+
+/// The map `WORKERS`. Every `index` is that of a worker, or [`BACKUP`]; any other panics.
+///
+/// Who writes what is said at [`WorkerSlot`].
+#[derive(Debug)]
+pub struct WorkerPages {
+    array: SharedArray,
+    /// Kept by who has loaded the map, to hand it to others.
+    data: Option<MapData>,
+}
+
+impl WorkerPages {
+    pub(super) fn new(data: MapData) -> Result<Self, MapsError> {
+        Ok(Self {
+            array: map(data.fd().as_fd())?,
+            data: Some(data),
+        })
+    }
+
+    /// Maps the array behind a descriptor, as a worker process does that inherited it. The
+    /// descriptor is not needed any more then.
+    ///
+    /// # Errors
+    /// When the descriptor is not that of the map.
+    pub fn map(fd: BorrowedFd<'_>) -> Result<Self, MapsError> {
+        Ok(Self {
+            array: map(fd)?,
+            data: None,
+        })
+    }
+
+    /// Descriptor of the map (close-on-exec), `None` when this was made by [`Self::map`].
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.data.as_ref().map(|data| data.fd().as_fd())
+    }
+
+    fn offset(index: u32, field: usize) -> usize {
+        assert!(
+            index <= BACKUP,
+            "there is no worker {index}, the last is {BACKUP}"
+        );
+        index as usize * size_of::<WorkerSlot>() + field
+    }
+
+    /// When the worker last stamped.
+    pub fn heartbeat(&self, index: u32) -> u64 {
+        self.array
+            .u64(Self::offset(index, offset_of!(WorkerSlot, heartbeat_ns)))
+            .load(Ordering::Relaxed)
+    }
+
+    /// Stamps the heartbeat: the worker's loop has come round at `now_ns`.
+    pub fn stamp(&self, index: u32, now_ns: u64) {
+        self.array
+            .u64(Self::offset(index, offset_of!(WorkerSlot, heartbeat_ns)))
+            .store(now_ns, Ordering::Relaxed);
+    }
+
+    /// The state; a number that is none counts as down, as the TC program has it.
+    pub fn state(&self, index: u32) -> WorkerState {
+        let state = self
+            .array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, state)))
+            .load(Ordering::Relaxed);
+        match state {
+            value if value == WorkerState::Up as u32 => WorkerState::Up,
+            value if value == WorkerState::Stale as u32 => WorkerState::Stale,
+            _ => WorkerState::Down,
+        }
+    }
+
+    /// Sets the state: in force from the next packet on.
+    pub fn set_state(&self, index: u32, state: WorkerState) {
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, state)))
+            .store(state as u32, Ordering::Release);
+    }
+
+    /// When the TC program found the heartbeat stale, `None` when it has not.
+    pub fn tripped(&self, index: u32) -> Option<u64> {
+        let tripped = self
+            .array
+            .u64(Self::offset(index, offset_of!(WorkerSlot, tripped_ns)))
+            .load(Ordering::Relaxed);
+        (tripped != 0).then_some(tripped)
+    }
+
+    /// Lets the TC program report a stale heartbeat again.
+    pub fn clear_tripped(&self, index: u32) {
+        self.array
+            .u64(Self::offset(index, offset_of!(WorkerSlot, tripped_ns)))
+            .store(0, Ordering::Relaxed);
+    }
+
+    /// Highest packet id that the worker has received, `None` when it has received none.
+    pub fn received(&self, index: u32) -> Option<u32> {
+        let any = self
+            .array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
+            .load(Ordering::Acquire);
+        (any != 0).then(|| {
+            self.array
+                .u32(Self::offset(index, offset_of!(WorkerSlot, received_id)))
+                .load(Ordering::Acquire)
+        })
+    }
+
+    /// Notes the highest packet id that the worker has in its hands.
+    pub fn set_received(&self, index: u32, id: u32) {
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, received_id)))
+            .store(id, Ordering::Release);
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
+            .store(1, Ordering::Release);
+    }
+
+    /// Forgets the id: the queue begins anew.
+    pub fn clear_received(&self, index: u32) {
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
+            .store(0, Ordering::Release);
+    }
+
+    /// Process id of the worker, zero when none.
+    pub fn pid(&self, index: u32) -> u32 {
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, pid)))
+            .load(Ordering::Relaxed)
+    }
+
+    /// Notes the process id of the worker.
+    pub fn set_pid(&self, index: u32, pid: u32) {
+        self.array
+            .u32(Self::offset(index, offset_of!(WorkerSlot, pid)))
+            .store(pid, Ordering::Relaxed);
+    }
+}
+
+fn map(fd: BorrowedFd<'_>) -> Result<SharedArray, MapsError> {
+    SharedArray::map(fd, LEN).map_err(|source| MapsError::Memory { name: NAME, source })
+}

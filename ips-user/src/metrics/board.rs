@@ -1,0 +1,169 @@
+//! The workers' counters, in memory that outlives each worker.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sys::shared_words::SharedWords;
+
+macro_rules! cells {
+    ($($(#[$doc:meta])* $cell:ident = $name:literal,)*) => {
+        /// One number of a worker.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Cell { $($(#[$doc])* $cell,)* }
+
+        impl Cell {
+            /// Every cell, in the order of a row.
+            pub const ALL: &[Self] = &[$(Self::$cell,)*];
+
+            /// Its name in `sluice status --json`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$cell => $name,)* }
+            }
+        }
+    };
+}
+
+cells! {
+    /// Packets taken from the queue. Written before the packets are inspected.
+    Received = "received",
+    /// Verdict accept, replacements included.
+    Accepted = "accepted",
+    /// Verdict drop.
+    Dropped = "dropped",
+    /// Accepted with a new payload.
+    Replaced = "replaced",
+    /// Settled by policy after a worker died with them in hand.
+    Settled = "settled",
+    /// Receive calls that brought packets.
+    Batches = "batches",
+    /// Bytes inspected.
+    Bytes = "bytes",
+    /// Messages from the kernel without a packet id.
+    Undecodable = "undecodable",
+    /// Full receive buffers.
+    Overruns = "overruns",
+    /// Verdicts that the kernel refused.
+    Refused = "refused",
+    /// Packets that are no valid IP.
+    Invalid = "invalid",
+    /// Alerts raised.
+    Alerts = "alerts",
+    /// Alerts not raised because one packet had too many.
+    AlertsSuppressed = "alerts_suppressed",
+    /// Packets dropped by a rule.
+    RuleDropped = "rule_dropped",
+    /// Packets of dropped flows.
+    FlowDropped = "flow_dropped",
+    /// Packets answered with a reset or an unreachable.
+    Rejected = "rejected",
+    /// Resets and unreachables that could not be sent.
+    RejectsLost = "rejects_lost",
+    /// Flows remembered now.
+    Flows = "flows",
+    /// Flows seen.
+    FlowsCreated = "flows_created",
+    /// Flows forgotten early because the table was full.
+    FlowsEvicted = "flows_evicted",
+    /// Flows that have had packets in both directions.
+    FlowsBothWays = "flows_both_ways",
+    /// Events handed to the writer.
+    Events = "events",
+    /// Events lost because the writer's queue was full.
+    EventsLost = "events_lost",
+    /// Convictions asked for.
+    Convictions = "convictions",
+    /// Convictions that could not be asked for.
+    ConvictionsLost = "convictions_lost",
+}
+
+/// One row of cells for each worker and one for the backup.
+#[derive(Debug)]
+pub struct Board {
+    memory: SharedWords,
+}
+
+impl Board {
+    /// Creates a zeroed board.
+    ///
+    /// # Errors
+    /// When memory or descriptors run out.
+    pub fn create(rows: usize) -> io::Result<Self> {
+        let memory = SharedWords::create(c"sluice-board", rows * Cell::ALL.len())?;
+        Ok(Self { memory })
+    }
+
+    /// Maps a board created by another process.
+    ///
+    /// # Errors
+    /// When the descriptor is no board.
+    pub fn map(file: OwnedFd) -> io::Result<Self> {
+        Ok(Self { memory: SharedWords::map(file)? })
+    }
+
+    /// A row; panics when `index` is not one of the rows it was created with.
+    pub fn row(&self, index: usize) -> Row<'_> {
+        let width = Cell::ALL.len();
+        Row { cells: &self.memory.words()[index * width..(index + 1) * width] }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.memory.words().len() / Cell::ALL.len()
+    }
+}
+
+impl AsFd for Board {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+/// The numbers of one worker. One process writes a row at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    cells: &'a [AtomicU64],
+}
+
+impl Row<'_> {
+    /// Reads a cell.
+    pub fn get(&self, cell: Cell) -> u64 {
+        self.cells[cell as usize].load(Ordering::Acquire)
+    }
+
+    /// Writes a cell.
+    pub fn set(&self, cell: Cell, value: u64) {
+        self.cells[cell as usize].store(value, Ordering::Release);
+    }
+
+    /// Adds to a cell; only its writing process may.
+    pub fn add(&self, cell: Cell, count: u64) {
+        self.set(cell, self.get(cell).wrapping_add(count));
+    }
+
+    /// Received, and neither given a verdict nor settled: what is, or died, in hand.
+    pub fn unsettled(&self) -> u64 {
+        let settled = self.get(Cell::Accepted) + self.get(Cell::Dropped) + self.get(Cell::Settled);
+        self.get(Cell::Received).saturating_sub(settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_shared_between_mappings_and_do_not_overlap() {
+        let board = Board::create(3).unwrap();
+        let other = Board::map(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!(other.rows(), 3);
+        board.row(1).add(Cell::Received, 5);
+        board.row(1).add(Cell::Accepted, 2);
+        other.row(2).set(Cell::Received, 7);
+        assert_eq!(other.row(1).unsettled(), 3);
+        assert_eq!(board.row(2).get(Cell::Received), 7);
+        assert_eq!(board.row(0).get(Cell::Received), 0);
+        assert_eq!(board.row(1).get(Cell::ConvictionsLost), 0);
+    }
+}

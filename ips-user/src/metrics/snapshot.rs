@@ -1,0 +1,207 @@
+//! What `sluice status` shows and EVE `stats` records hold: one instance at one moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::board::{Cell, Row};
+use super::queue_truth::QueueTruth;
+
+/// One instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name.
+    pub instance: String,
+    /// Process of the supervisor.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Fail policy.
+    pub fail: String,
+    /// Transport.
+    pub transport: String,
+    /// How marks become queues: `nft` or `iptables-nft`, and why.
+    pub netfilter: String,
+    /// What is attached to each interface, and why.
+    pub interfaces: BTreeMap<String, Attachment>,
+    /// Rules in use.
+    pub rules: usize,
+    /// Rules skipped.
+    pub rules_skipped: usize,
+    /// The workers in order.
+    pub workers: Vec<Worker>,
+    /// The backup.
+    pub backup: Worker,
+    /// Counters of the eBPF programs.
+    pub counters: BTreeMap<String, u64>,
+    /// Flows convicted now.
+    pub convicted: usize,
+    /// Flows adopted by the backup now.
+    pub adopted: usize,
+    /// Events written, and events the disk refused.
+    pub events_written: u64,
+    /// Events that the disk refused.
+    pub events_failed: u64,
+}
+
+/// Programs on an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// `tcx` or `clsact`.
+    pub tc: String,
+    /// `native`, `generic` or `off`.
+    pub xdp: String,
+    /// Why that XDP mode.
+    pub xdp_reason: String,
+}
+
+/// One seat.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Worker {
+    /// Index; the backup's is the number of workers.
+    pub index: u32,
+    /// Process, zero when none.
+    pub pid: u32,
+    /// `up`, `starting`, `stale`, `down`.
+    pub state: String,
+    /// Queue number.
+    pub queue: u16,
+    /// How many times its process was replaced.
+    pub restarts: u64,
+    /// How many times its heartbeat was found stale.
+    pub trips: u64,
+    /// How the last process ended.
+    pub last_exit: Option<String>,
+    /// Milliseconds since its last heartbeat.
+    pub heartbeat_age_ms: u64,
+    /// Its own counters, see [`Cell`].
+    #[serde(flatten)]
+    pub cells: BTreeMap<String, u64>,
+    /// The kernel's counters of its queue.
+    pub kernel: Kernel,
+}
+
+/// The kernel's view of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// Packets without a verdict.
+    pub waiting: u32,
+    /// Dropped because the queue was full.
+    pub queue_dropped: u64,
+    /// Dropped because the socket's buffer was full.
+    pub user_dropped: u64,
+    /// Id of the last packet queued.
+    pub last_id: u32,
+}
+
+impl From<QueueTruth> for Kernel {
+    fn from(truth: QueueTruth) -> Self {
+        Self {
+            waiting: truth.waiting,
+            queue_dropped: truth.queue_dropped,
+            user_dropped: truth.user_dropped,
+            last_id: truth.last_id,
+        }
+    }
+}
+
+/// A row of the board by name.
+pub fn cells(row: Row<'_>) -> BTreeMap<String, u64> {
+    Cell::ALL.iter().map(|cell| (cell.name().to_owned(), row.get(*cell))).collect()
+}
+
+impl Worker {
+    /// One of its own counters; zero when this version does not know it.
+    pub fn cell(&self, cell: Cell) -> u64 {
+        self.cells.get(cell.name()).copied().unwrap_or(0)
+    }
+}
+
+impl Snapshot {
+    /// The workers and the backup.
+    pub fn seats(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().chain([&self.backup])
+    }
+
+    /// Sum of a counter over all seats.
+    pub fn total(&self, cell: Cell) -> u64 {
+        self.seats().map(|worker| worker.cell(cell)).sum()
+    }
+}
+
+impl fmt::Display for Snapshot {
+    /// A table for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} up {} s, pid {}, {} rules ({} skipped), fail {}, transport {}",
+            self.instance,
+            self.uptime_seconds,
+            self.pid,
+            self.rules,
+            self.rules_skipped,
+            self.fail,
+            self.transport
+        )?;
+        writeln!(f, "netfilter: {}", self.netfilter)?;
+        for (name, attachment) in &self.interfaces {
+            writeln!(
+                f,
+                "{name}: tc {}, xdp {} ({})",
+                attachment.tc, attachment.xdp, attachment.xdp_reason
+            )?;
+        }
+        writeln!(
+            f,
+            "\n{:<8} {:>6} {:<8} {:>7} {:>5} {:>11} {:>11} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8}",
+            "seat", "queue", "state", "pid", "beat", "received", "accepted", "dropped", "settled",
+            "waiting", "q-dropped", "u-dropped", "restarts"
+        )?;
+        for worker in self.seats() {
+            let name = if worker.index as usize == self.workers.len() {
+                "backup".to_owned()
+            } else {
+                format!("worker {}", worker.index)
+            };
+            writeln!(
+                f,
+                "{name:<8} {:>6} {:<8} {:>7} {:>3}ms {:>11} {:>11} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8}",
+                worker.queue,
+                worker.state,
+                worker.pid,
+                worker.heartbeat_age_ms,
+                worker.cell(Cell::Received),
+                worker.cell(Cell::Accepted),
+                worker.cell(Cell::Dropped),
+                worker.cell(Cell::Settled),
+                worker.kernel.waiting,
+                worker.kernel.queue_dropped,
+                worker.kernel.user_dropped,
+                worker.restarts
+            )?;
+            if let Some(how) = &worker.last_exit {
+                writeln!(f, "         last process ended by {how}; {} stale trips", worker.trips)?;
+            }
+        }
+        writeln!(
+            f,
+            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {}; convicted {}, \
+             adopted {}; events {} written, {} lost",
+            self.total(Cell::Alerts),
+            self.total(Cell::RuleDropped),
+            self.total(Cell::FlowDropped),
+            self.total(Cell::Rejected),
+            self.total(Cell::Flows),
+            self.convicted,
+            self.adopted,
+            self.events_written,
+            self.total(Cell::EventsLost) + self.events_failed
+        )?;
+        writeln!(f, "kernel programs:")?;
+        for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {
+            writeln!(f, "  {name:<22} {value}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! The netlink socket of a queue: the only unsafe code of the transport.
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockopt, recv,
+    send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeSpec;
+
+/// Opens a socket for netfilter's netlink in the calling thread's network namespace, not yet
+/// bound: no packet can arrive.
+pub(super) fn open() -> io::Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )?)
+}
+
+/// Asks for a receive buffer of `bytes` and returns what was granted. Beyond
+/// `net.core.rmem_max` only with `CAP_NET_ADMIN` (`SO_RCVBUFFORCE`).
+pub(super) fn set_receive_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<usize> {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
+        setsockopt(socket, sockopt::RcvBuf, &bytes)?;
+    }
+    // The kernel doubles what is asked for, to make room for its own structures (socket(7)).
+    Ok(getsockopt(socket, sockopt::RcvBuf)? / 2)
+}
+
+/// Asks for a send buffer of `bytes`; longer packed verdicts are refused (`EMSGSIZE`).
+pub(super) fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+    if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
+        setsockopt(socket, sockopt::SndBuf, &bytes)?;
+    }
+    Ok(())
+}
+
+/// Binds to a port of the kernel's choice.
+pub(super) fn bind_any_port(socket: &OwnedFd) -> io::Result<()> {
+    Ok(bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?)
+}
+
+/// Sets a flag of the netlink layer (`NETLINK_CAP_ACK`, `NETLINK_NO_ENOBUFS`).
+pub(super) fn set_netlink_flag(socket: &OwnedFd, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the value pointer and length describe `on`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            name,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Messages that the kernel could not put into the full receive buffer, since the socket was
+/// opened (`SO_MEMINFO`, Linux 4.12); wraps at 2^32.
+pub(super) fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS`.
+    const DROPS: usize = 8;
+    let mut info = [0_u32; DROPS + 1];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the value pointer and length describe `info`; the kernel writes at most `len`
+    // bytes there and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info[DROPS])
+}
+
+/// Sends one datagram to the kernel, which has worked through it when this returns.
+pub(super) fn send_to_kernel(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    send(socket.as_raw_fd(), bytes, MsgFlags::empty())?;
+    Ok(())
+}
+
+/// Looks at the first datagram without taking it out; returns its length, or that of the
+/// buffer when it is longer.
+pub(super) fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    Ok(recv(socket.as_raw_fd(), buffer, flags)?)
+}
+
+/// Takes the first datagram out.
+pub(super) fn discard_first(socket: BorrowedFd<'_>) -> io::Result<()> {
+    recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
+/// Waits until something can be received; false after `timeout`.
+pub(super) fn wait(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let ready = ppoll(
+        &mut descriptors,
+        Some(TimeSpec::from_duration(timeout)),
+        None,
+    )?;
+    Ok(ready > 0)
+}
+
+/// Buffers for receiving many datagrams by one call.
+#[derive(Default)]
+pub(super) struct Receiver {
+    storage: Vec<u8>,
+    stride: usize,
+    vectors: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+    received: usize,
+}
+
+// SAFETY: the raw pointers in `vectors` and `headers` are used during `receive` only, which
+// writes them anew each time from fields that the receiver owns.
+unsafe impl Send for Receiver {}
+
+impl Receiver {
+    /// Makes room for `batch` datagrams of `size` bytes each. Pages that no datagram has
+    /// reached cost no memory: the zeroed storage comes straight from the kernel.
+    pub(super) fn new(batch: usize, size: usize) -> Self {
+        /// Shifts the beginning of each buffer against the pages, so that the headers of a
+        /// batch do not all compete for the same sets of the first-level cache.
+        const COLOUR: usize = 320;
+        let stride = size.next_multiple_of(64) + COLOUR;
+        // SAFETY: both are plain C structures for which all zeroes is a valid value.
+        let (vector, header) = unsafe { (zeroed::<libc::iovec>(), zeroed::<libc::mmsghdr>()) };
+        Self {
+            storage: vec![0; stride * batch],
+            stride,
+            vectors: vec![vector; batch],
+            headers: vec![header; batch],
+            received: 0,
+        }
+    }
+
+    /// Receives what is there, at most a batch, without waiting. The error is `WouldBlock`
+    /// when nothing is.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.received = 0;
+        let buffers = self.storage.chunks_exact_mut(self.stride);
+        for ((buffer, vector), header) in buffers.zip(&mut self.vectors).zip(&mut self.headers) {
+            vector.iov_base = buffer.as_mut_ptr().cast();
+            vector.iov_len = buffer.len();
+            header.msg_hdr.msg_iov = ptr::from_mut(vector);
+            header.msg_hdr.msg_iovlen = 1;
+        }
+        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
+        // SAFETY: `headers` holds `count` initialised headers; each points to one vector, and
+        // that to a buffer of its own within `storage`; nothing else refers to them, and
+        // `&mut self` keeps them in place for the time of the call.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.received)
+    }
+
+    /// The datagrams of the last receive.
+    pub(super) fn datagrams(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.storage
+            .chunks_exact(self.stride)
+            .zip(&self.headers)
+            .take(self.received)
+            .map(|(buffer, header)| {
+                let len = usize::try_from(header.msg_len).unwrap_or(usize::MAX);
+                &buffer[..len.min(buffer.len())]
+            })
+    }
+}

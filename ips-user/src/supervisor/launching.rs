@@ -1,0 +1,124 @@
+//! The supervisor's hold on the launcher.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::feedback::FeedbackSocket;
+use super::message::{Channel, FromLauncher, ToLauncher};
+use super::seat::Seat;
+use crate::config::Config;
+use crate::log::pipe::EventPipe;
+use crate::maps::WorkerPages;
+use crate::metrics::board::Board;
+
+/// How long the launcher may take to end once its socket is closed.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// The launcher process and the socket to it.
+#[derive(Debug)]
+pub(super) struct Launching {
+    process: Child,
+    channel: Option<AsyncFd<Channel>>,
+}
+
+impl Launching {
+    /// Starts it. It waits for [`Self::prepare`].
+    pub(super) fn start() -> anyhow::Result<Self> {
+        let (ours, theirs) = Channel::pair()?;
+        let process = Command::new("/proc/self/exe")
+            .arg("launcher")
+            .stdin(Stdio::from(theirs.into_fd()))
+            // Ctrl-C in a terminal is for the supervisor, which stops the others in order.
+            .process_group(0)
+            .spawn()
+            .context("starting the launcher")?;
+        let flags = OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL)?);
+        fcntl(&ours, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        let channel = AsyncFd::with_interest(ours, Interest::READABLE)?;
+        Ok(Self { process, channel: Some(channel) })
+    }
+
+    /// Gives it the configuration and what all workers share.
+    pub(super) fn prepare(
+        &self,
+        config: &Config,
+        trace: bool,
+        pages: &WorkerPages,
+        board: &Board,
+        events: &EventPipe,
+        feedback: &FeedbackSocket,
+    ) -> anyhow::Result<()> {
+        let message = ToLauncher::Prepare { config: Box::new(config.clone()), trace };
+        let pages = pages.fd().context("the heartbeat map has no descriptor")?;
+        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        self.send(&message, &fds).context("preparing the launcher")
+    }
+
+    /// Asks for a worker; [`FromLauncher::Spawned`] or [`FromLauncher::NotSpawned`] answers.
+    pub(super) fn spawn(&self, seat: Seat, socket: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+        let fds: Vec<_> = socket.into_iter().collect();
+        self.send(&ToLauncher::Spawn { seat }, &fds)
+            .with_context(|| format!("asking the launcher for {seat}"))
+    }
+
+    fn send(&self, message: &ToLauncher, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let channel = self.channel.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        channel.get_ref().send(message, fds)
+    }
+
+    /// The next message; `None` when the launcher is gone.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<FromLauncher>> {
+        let Some(channel) = &self.channel else { return Ok(None) };
+        loop {
+            let mut ready = channel.readable().await?;
+            match ready.try_io(|channel| channel.get_ref().receive::<FromLauncher>()) {
+                Ok(Ok(message)) => return Ok(message.map(|(message, _)| message)),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Ok(Err(error)) => return Err(error).context("listening to the launcher"),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.channel.is_some().then(|| self.process.id())
+    }
+
+    /// Ends it: first by closing its socket, then by force.
+    pub(super) fn end(&mut self) {
+        self.channel = None;
+        let deadline = Instant::now() + END_WITHIN;
+        loop {
+            match self.process.try_wait() {
+                Ok(None) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(None) => {
+                    log::warn!("the launcher did not end: killed");
+                    // It may end by itself in between.
+                    let _ = self.process.kill();
+                    let _ = self.process.wait();
+                    return;
+                }
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Launching {
+    fn drop(&mut self) {
+        if self.channel.is_some() {
+            self.end();
+        }
+    }
+}

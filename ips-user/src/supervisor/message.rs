@@ -1,0 +1,219 @@
+//! What supervisor and launcher tell each other, over a socket pair that keeps message bounds
+//! and carries descriptors.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::seat::Seat;
+use crate::config::Config;
+
+/// To the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToLauncher {
+    /// First message. Carries the `WORKERS` map, the board, the events socket and the feedback
+    /// socket, in this order.
+    Prepare {
+        /// The validated configuration.
+        config: Box<Config>,
+        /// Workers print packets and verdicts.
+        trace: bool,
+    },
+    /// Starts a worker. Carries its queue socket, except with the `nfq` transport.
+    Spawn {
+        /// Where.
+        seat: Seat,
+    },
+}
+
+/// From the launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromLauncher {
+    /// The rules are compiled.
+    Ready {
+        /// Rules in use.
+        rules: usize,
+        /// Rules skipped.
+        skipped: usize,
+    },
+    /// The rules cannot be used; the launcher ends.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// A worker was started.
+    Spawned {
+        /// Where.
+        seat: Seat,
+        /// Its process.
+        pid: u32,
+    },
+    /// A worker could not be started.
+    NotSpawned {
+        /// Where.
+        seat: Seat,
+        /// Why.
+        message: String,
+    },
+    /// A worker has ended.
+    Exited {
+        /// Where.
+        seat: Seat,
+        /// Its process.
+        pid: u32,
+        /// How: `exit status 1`, `signal SIGSEGV`.
+        how: String,
+    },
+}
+
+/// Largest message; the configuration is the only long one.
+const MESSAGE_BYTES: usize = 192 * 1024;
+/// Most descriptors of one message.
+const MESSAGE_DESCRIPTORS: usize = 8;
+
+/// One end of the pair.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Two connected ends. Both are closed by exec.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
+        for socket in [&one, &other] {
+            nix::sys::socket::setsockopt(
+                socket,
+                nix::sys::socket::sockopt::SndBuf,
+                &(2 * MESSAGE_BYTES),
+            )?;
+        }
+        Ok((Self { socket: one }, Self { socket: other }))
+    }
+
+    /// Takes over a descriptor that is such an end.
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Sends a message with descriptors.
+    ///
+    /// # Errors
+    /// When the other side is gone, or the message is too long.
+    pub fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > MESSAGE_BYTES {
+            return Err(io::Error::other(format!(
+                "message of {} bytes, at most {MESSAGE_BYTES} are possible",
+                bytes.len()
+            )));
+        }
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+        loop {
+            match sendmsg::<()>(
+                self.socket.as_raw_fd(),
+                &[IoSlice::new(&bytes)],
+                control,
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Receives a message; `None` when the other side is gone. Blocks unless the descriptor
+    /// was made non-blocking, then fails with `WouldBlock`.
+    ///
+    /// # Errors
+    /// When the message is not understood or the call fails.
+    pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; MESSAGE_BYTES];
+        let mut control = cmsg_space!([RawFd; MESSAGE_DESCRIPTORS]);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg::<()>(
+            self.socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        let mut fds = Vec::new();
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = message {
+                // SAFETY: the kernel has just made these descriptors for this process; nothing
+                // else owns them.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        let length = received.bytes;
+        if length == 0 {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_bounds_and_carry_descriptors() {
+        let (one, other) = Channel::pair().unwrap();
+        let board = crate::metrics::board::Board::create(1).unwrap();
+        one.send(&ToLauncher::Spawn { seat: Seat::Backup }, &[board.as_fd()]).unwrap();
+        one.send(&ToLauncher::Spawn { seat: Seat::Worker(3) }, &[]).unwrap();
+        let (first, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
+        assert!(matches!(first, ToLauncher::Spawn { seat: Seat::Backup }));
+        assert_eq!(fds.len(), 1);
+        let (second, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
+        assert!(matches!(second, ToLauncher::Spawn { seat: Seat::Worker(3) }));
+        assert!(fds.is_empty());
+        drop(one);
+        assert!(other.receive::<ToLauncher>().unwrap().is_none());
+    }
+
+    #[test]
+    fn nonsense_is_an_error_and_too_much_is_refused() {
+        let (one, other) = Channel::pair().unwrap();
+        one.send(&"x".repeat(MESSAGE_BYTES), &[]).unwrap_err();
+        one.send(&17, &[]).unwrap();
+        other.receive::<ToLauncher>().unwrap_err();
+    }
+}

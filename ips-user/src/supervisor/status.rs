@@ -1,0 +1,153 @@
+//! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
+
+use std::time::Duration;
+
+use ips_common::Counter;
+use serde_json::{Value, json};
+
+use super::Supervisor;
+use super::seats::{Occupancy, Phase};
+use crate::log::eve;
+use crate::metrics::board::Cell;
+use crate::metrics::queue_truth;
+use crate::metrics::snapshot::{Snapshot, Worker, cells};
+use crate::sys::process::monotonic_ns;
+
+impl Supervisor {
+    /// This moment.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut workers: Vec<_> = self.seats.iter().map(|seat| self.worker(seat)).collect();
+        let backup = workers.pop().unwrap_or_default();
+        let (events_written, events_failed) = self.writer.totals();
+        Snapshot {
+            instance: self.config.name.clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            fail: self.config.fail.to_string(),
+            transport: self.config.queue.transport.to_string(),
+            netfilter: self.steering.netfilter(),
+            interfaces: self.steering.attachments().clone(),
+            rules: self.rules,
+            rules_skipped: self.rules_skipped,
+            workers,
+            backup,
+            counters: self.steering.counters(),
+            convicted: self.steering.convicted(),
+            adopted: self.steering.adopted(),
+            events_written,
+            events_failed,
+        }
+    }
+
+    fn worker(&self, occupancy: &Occupancy) -> Worker {
+        let position = occupancy.seat.position(self.config.worker_count());
+        let slot = occupancy.seat.slot();
+        let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
+        let state = match occupancy.phase {
+            Phase::Up if occupancy.pulse.is_tripped() => "stale",
+            Phase::Up => "up",
+            Phase::Starting => "starting",
+            Phase::Vacant { .. } => "down",
+        };
+        Worker {
+            index: position,
+            pid: occupancy.pid().unwrap_or(0),
+            state: state.into(),
+            queue: occupancy.queue,
+            restarts: occupancy.restarts,
+            trips: occupancy.trips,
+            last_exit: occupancy.last_exit.clone(),
+            heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
+            cells: cells(self.board.row(position as usize)),
+            kernel: queue_truth::of(occupancy.queue).map(Into::into).unwrap_or_default(),
+        }
+    }
+
+    /// Writes a `stats` event.
+    pub(super) fn emit_stats(&self) {
+        let line = eve::stats(eve::now(), stats(&self.snapshot()));
+        if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
+            log::warn!("a stats event was lost: the event writer does not keep up");
+        }
+    }
+}
+
+/// The tree under `stats`: Suricata's names where the figure exists there (user guide,
+/// "Statistics"), the rest under `sluice`.
+fn stats(snapshot: &Snapshot) -> Value {
+    let total = |cell| snapshot.total(cell);
+    let queue_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.queue_dropped).sum();
+    let user_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.user_dropped).sum();
+    let workers: Vec<_> = snapshot
+        .seats()
+        .map(|seat| {
+            json!({
+                "index": seat.index,
+                "state": seat.state,
+                "restarts": seat.restarts,
+                "trips": seat.trips,
+                "received": seat.cell(Cell::Received),
+                "accepted": seat.cell(Cell::Accepted),
+                "dropped": seat.cell(Cell::Dropped),
+                "settled": seat.cell(Cell::Settled),
+                "kernel": seat.kernel,
+            })
+        })
+        .collect();
+    json!({
+        "uptime": snapshot.uptime_seconds,
+        "capture": {
+            "kernel_packets": total(Cell::Received),
+            "kernel_drops": queue_dropped + user_dropped,
+        },
+        "decoder": {
+            "pkts": total(Cell::Received),
+            "bytes": total(Cell::Bytes),
+            "invalid": total(Cell::Invalid),
+        },
+        "ips": {
+            "accepted": total(Cell::Accepted),
+            "blocked": total(Cell::Dropped),
+            "rejected": total(Cell::Rejected),
+            "replaced": total(Cell::Replaced),
+            "drop_reason": {
+                "rules": total(Cell::RuleDropped),
+                "flow_drop": total(Cell::FlowDropped),
+            },
+        },
+        "flow": {
+            "total": total(Cell::FlowsCreated),
+            "active": total(Cell::Flows),
+        },
+        "detect": {
+            "engines": [{
+                "id": 0,
+                "rules_loaded": snapshot.rules,
+                "rules_failed": 0,
+                "rules_skipped": snapshot.rules_skipped,
+            }],
+            "alert": total(Cell::Alerts),
+            "alerts_suppressed": total(Cell::AlertsSuppressed),
+        },
+        "sluice": {
+            "queue_dropped": queue_dropped,
+            "user_dropped": user_dropped,
+            "settled": total(Cell::Settled),
+            "overruns": total(Cell::Overruns),
+            "refused": total(Cell::Refused),
+            "rejects_lost": total(Cell::RejectsLost),
+            "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
+            "flows_evicted": total(Cell::FlowsEvicted),
+            "adopted": snapshot.adopted,
+            "convicted": snapshot.convicted,
+            "steering": counters(snapshot),
+            "workers": workers,
+        },
+    })
+}
+
+/// The eBPF programs' counters, zeros included, so that a record always has the same fields.
+fn counters(snapshot: &Snapshot) -> Value {
+    let value = |name: &str| snapshot.counters.get(name).copied().unwrap_or(0);
+    Counter::ALL.iter().map(|counter| (counter.name(), value(counter.name()))).collect()
+}

@@ -1,0 +1,101 @@
+//! Processes: fork, identity, CPU, clock.
+
+use std::fs;
+use std::io;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, Pid};
+
+/// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
+pub fn monotonic_ns() -> u64 {
+    // The clock exists on every Linux; the call cannot fail with a valid clock id.
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// Forks. In the child runs `child`, whose return value is the exit status.
+///
+/// # Errors
+/// When fork(2) fails, or when the process has more than one thread: a child of such a process
+/// could find locks held by threads that it does not have.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("fork in a process with {threads} threads")));
+    }
+    // SAFETY: the process has one thread (checked above), so the child's memory is consistent.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            // No destructors or exit handlers of the parent's: they would run twice.
+            // SAFETY: _exit is async-signal-safe and does not return.
+            unsafe { libc::_exit(status.unwrap_or(PANICKED)) }
+        }
+    }
+}
+
+/// Exit status of a forked child that panicked, as of a Rust program.
+pub const PANICKED: i32 = 101;
+
+/// Binds the calling thread to one CPU.
+///
+/// # Errors
+/// When the CPU does not exist or is not in the process's cpuset.
+pub fn bind_to_cpu(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// The CPUs that this process may use, ascending.
+pub fn usable_cpus() -> Vec<usize> {
+    sched_getaffinity(Pid::from_raw(0)).map_or_else(
+        |_| vec![0],
+        |set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect(),
+    )
+}
+
+/// Names the process in ps and top; at most 15 bytes are kept.
+pub fn set_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        // Only cosmetic: a failure changes nothing.
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
+/// When a process started, in clock ticks since boot: with the pid it identifies a process.
+/// `None` when there is no such process (or it is a zombie, which can do nothing any more).
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name may contain anything; the fields begin after its last parenthesis.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    // proc_pid_stat(5): start time is field 22; the state just read is field 3.
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_has_a_start_time_and_a_dead_one_has_none() {
+        assert!(start_time(std::process::id()).is_some());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert_eq!(start_time(pid), None);
+    }
+
+    #[test]
+    fn fork_is_refused_while_other_threads_exist() {
+        // The test harness itself runs several threads.
+        let result = fork(|| 0);
+        assert!(result.unwrap_err().to_string().contains("threads"));
+    }
+}
