@@ -62,6 +62,11 @@ impl Report {
         });
     }
 
+    /// Adds a promise that could not even be examined.
+    pub(super) fn failed(&mut self, promise: &str, error: &anyhow::Error) {
+        self.add(promise, false, format!("{error:#}"), Value::Null);
+    }
+
     /// Whether there are promises and all of them held.
     pub(super) fn holds(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|row| row.ok)

@@ -143,9 +143,12 @@ impl Stage {
         Ok(states.iter().map(|state| (state.queue, state.last_id)).collect())
     }
 
-    /// Where the log, the configuration and the rules are.
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
+    /// An error when Sluice has ended by itself.
+    pub(super) fn ensure_running(&mut self) -> Result<()> {
+        if !self.sluice.is_running() {
+            bail!("sluice has ended by itself:\n{}", self.sluice.log());
+        }
+        Ok(())
     }
 
     /// Stops Sluice in order; what it leaves behind is returned, one line for each thing.
