@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, demo};
 use crate::toolchain::system;
 use crate::workspace::{Workspace, clean_library_path};
+use crate::{build, demo};
 
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]

@@ -64,7 +64,10 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     report.add(
         "No packet is left in a queue or lost by one",
         waiting(&status) == 0 && lost == 0,
-        format!("waiting = {}, lost to full queues or buffers = {lost}", waiting(&status)),
+        format!(
+            "waiting = {}, lost to full queues or buffers = {lost}",
+            waiting(&status)
+        ),
         json!({ "waiting": waiting(&status), "lost": lost }),
     );
     let packets = status.counter("tc.packets");

@@ -22,7 +22,12 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     streams(stage, report)?;
     datagrams(stage, report, "UDP passes, every reply right", 64)?;
     // More than the MTU: every request and every reply is three fragments.
-    datagrams(stage, report, "UDP in fragments passes, every reply right", 3_500)
+    datagrams(
+        stage,
+        report,
+        "UDP in fragments passes, every reply right",
+        3_500,
+    )
 }
 
 fn streams(stage: &Stage, report: &mut Report) -> Result<()> {
@@ -98,8 +103,10 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
     report.add(
         promise,
         lost == 0 && wrong == 0 && answered == REQUESTS * data.len() as u64,
-        format!("IPv4 and IPv6, {answered} of {} answered, lost = {lost}, wrong = {wrong}",
-            REQUESTS * data.len() as u64),
+        format!(
+            "IPv4 and IPv6, {answered} of {} answered, lost = {lost}, wrong = {wrong}",
+            REQUESTS * data.len() as u64
+        ),
         json!({ "runs": data }),
     );
     Ok(())
@@ -108,8 +115,14 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
 /// Both addresses of a side with their names.
 pub(super) fn families(lab: &Lab, side: Side) -> [(&'static str, std::net::IpAddr); 2] {
     match side {
-        Side::Server => [("IPv4", lab.server_v4().into()), ("IPv6", lab.server_v6().into())],
-        Side::Client => [("IPv4", lab.client_v4().into()), ("IPv6", lab.client_v6().into())],
+        Side::Server => [
+            ("IPv4", lab.server_v4().into()),
+            ("IPv6", lab.server_v6().into()),
+        ],
+        Side::Client => [
+            ("IPv4", lab.client_v4().into()),
+            ("IPv6", lab.client_v6().into()),
+        ],
     }
 }
 

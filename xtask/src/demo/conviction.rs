@@ -67,7 +67,9 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
             .map(|((_, after), (_, before))| after.wrapping_sub(*before))
             .sum();
         ok &= xdp >= FRAMES && queued == 0;
-        shown.push(format!("{family} {FRAMES} sent again, {xdp} dropped in XDP, {queued} queued"));
+        shown.push(format!(
+            "{family} {FRAMES} sent again, {xdp} dropped in XDP, {queued} queued"
+        ));
         data.push(json!({
             "family": family, "client": tried.local, "frames_sent": FRAMES,
             "xdp_convicted": xdp, "queued": queued,

@@ -68,7 +68,11 @@ mod tests {
     use super::*;
 
     fn find(bytes: Vec<u64>, since_steps: u32) -> Dip {
-        Dip::find(&Timeline { bytes }, STEP * since_steps, Duration::from_secs(1))
+        Dip::find(
+            &Timeline { bytes },
+            STEP * since_steps,
+            Duration::from_secs(1),
+        )
     }
 
     #[test]

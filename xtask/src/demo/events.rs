@@ -34,7 +34,10 @@ impl Events {
 
     /// How many events have come: what follows is newer.
     pub(super) fn mark(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// The first event after `mark` that `wanted` says yes to, if it comes within `timeout`.
@@ -87,7 +90,9 @@ fn read_all(path: &PathBuf, seen: &Mutex<Vec<Value>>, stop: &AtomicBool) {
             if let Some(text) = describe(&event) {
                 println!("         {text}");
             }
-            seen.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            seen.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(event);
         }
         line.clear();
     }
@@ -95,7 +100,12 @@ fn read_all(path: &PathBuf, seen: &Mutex<Vec<Value>>, stop: &AtomicBool) {
 
 /// A line for alerts and drops, nothing for other records.
 fn describe(event: &Value) -> Option<String> {
-    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or("?");
+    let text = |pointer: &str| {
+        event
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or("?")
+    };
     let number = |pointer: &str| event.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let way = format!(
         "{} {}:{} → {}:{}",
@@ -133,7 +143,9 @@ mod tests {
             describe(&event)
         };
         assert_eq!(
-            with(json!({"event_type": "alert", "alert": {"signature_id": 7, "signature": "x", "action": "blocked"}})),
+            with(
+                json!({"event_type": "alert", "alert": {"signature_id": 7, "signature": "x", "action": "blocked"}})
+            ),
             Some("eve alert  [7] \"x\" blocked  TCP 10.0.0.1:1 → 10.0.0.2:2".to_owned())
         );
         assert_eq!(

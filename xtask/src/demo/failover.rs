@@ -30,7 +30,9 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(2);
 /// Plays the act.
 pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     for (family, address) in families(&stage.lab, Side::Server) {
-        report.act(&format!("a worker is killed (SIGKILL) under TCP and UDP load, {family}"));
+        report.act(&format!(
+            "a worker is killed (SIGKILL) under TCP and UDP load, {family}"
+        ));
         killed(stage, report, family, address)?;
     }
     report.act("a worker hangs (SIGSTOP) under TCP and UDP load");
@@ -71,7 +73,11 @@ impl Load {
             ..RequestPlan::to(replier.address())
         };
         Ok(Self {
-            sender: Some(Sender::start(lab.client(), sink.address(), Extent::Time(time))),
+            sender: Some(Sender::start(
+                lab.client(),
+                sink.address(),
+                Extent::Time(time),
+            )),
             requester: Some(Requester::start(lab.client(), plan)),
             sink,
             _replier: replier,
@@ -81,7 +87,11 @@ impl Load {
 
     fn finish(mut self, stage: &Stage) -> Result<Outcome> {
         let sent = self.sender.take().context("a load ends once")?.finish();
-        let requests = self.requester.take().context("a load ends once")?.finish()?;
+        let requests = self
+            .requester
+            .take()
+            .context("a load ends once")?
+            .finish()?;
         Ok(Outcome {
             sent,
             received: self.sink.received(),
@@ -159,7 +169,10 @@ fn killed(
         }),
     );
     report.add(
-        &format!("{family}: throughput is back within {} ms of the kill", RECOVERY.as_millis()),
+        &format!(
+            "{family}: throughput is back within {} ms of the kill",
+            RECOVERY.as_millis()
+        ),
         dip.longest <= RECOVERY,
         format!(
             "below half of the usual for {} ms (before the kill: {} ms), in steps of 10 ms",
@@ -214,7 +227,10 @@ fn hung(stage: &Stage, report: &mut Report) -> Result<()> {
     let by_backup = during.backup.received - before.backup.received;
     let in_time = first.is_some_and(|first| first <= STALE + SLACK);
     let milliseconds = |moment: Option<Duration>| {
-        moment.map_or_else(|| "never".to_owned(), |moment| format!("after {} ms", moment.as_millis()))
+        moment.map_or_else(
+            || "never".to_owned(),
+            |moment| format!("after {} ms", moment.as_millis()),
+        )
     };
     report.add(
         &format!("A hung worker is bypassed after {} ms", STALE.as_millis()),
@@ -232,7 +248,11 @@ fn hung(stage: &Stage, report: &mut Report) -> Result<()> {
     report.add(
         "TCP survives the hang of its worker",
         outcome.intact() && moving.is_some(),
-        format!("moving again {}; {}", milliseconds(moving), outcome.stream()),
+        format!(
+            "moving again {}; {}",
+            milliseconds(moving),
+            outcome.stream()
+        ),
         json!({
             "moving_again_ms": moving.map(|moving| moving.as_millis()),
             "traffic": outcome.data(),

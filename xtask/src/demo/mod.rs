@@ -66,7 +66,10 @@ fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> 
     if played.is_ok() && report.holds() {
         stage.discard_directory();
     } else if let Ok(directory) = stage.keep_log() {
-        println!("\nSluice's logs, events and configuration: {}", directory.display());
+        println!(
+            "\nSluice's logs, events and configuration: {}",
+            directory.display()
+        );
     }
     played
 }
@@ -78,9 +81,15 @@ fn introduce(stage: &Stage, report: &Report) -> Result<()> {
         report.note(&format!("{name:<8} pid {}, queue {}", seat.pid, seat.queue));
     }
     for (interface, attached) in &status.interfaces {
-        report.note(&format!("{interface:<8} TC by {}, XDP {}", attached.tc, attached.xdp));
+        report.note(&format!(
+            "{interface:<8} TC by {}, XDP {}",
+            attached.tc, attached.xdp
+        ));
     }
-    report.note(&format!("marks to queues by {}; {} rules", status.netfilter, status.rules));
+    report.note(&format!(
+        "marks to queues by {}; {} rules",
+        status.netfilter, status.rules
+    ));
     Ok(())
 }
 

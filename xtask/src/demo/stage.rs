@@ -55,7 +55,10 @@ impl Stage {
         }
         let lab = Lab::new(&LabOptions::default())?;
         fs::write(directory.join("demo.rules"), rules::text())?;
-        fs::write(directory.join("demo.toml"), configuration(&directory, &pins))?;
+        fs::write(
+            directory.join("demo.toml"),
+            configuration(&directory, &pins),
+        )?;
         interrupt.check()?;
         let mut command = lab.gateway().command(program);
         clean_library_path(&mut command);
@@ -93,7 +96,10 @@ impl Stage {
                         Ok(status) => format!("{:?}", status.workers),
                         Err(error) => format!("{error:#}"),
                     };
-                    bail!("sluice does not become ready: {state}\n{}", self.sluice.log());
+                    bail!(
+                        "sluice does not become ready: {state}\n{}",
+                        self.sluice.log()
+                    );
                 }
                 _ => {}
             }
@@ -140,7 +146,10 @@ impl Stage {
     /// The kernel's count of packets put into each queue so far, by queue number.
     pub(super) fn queued(&self) -> Result<Vec<(u16, u32)>> {
         let states = queue_state::read(self.lab.gateway())?;
-        Ok(states.iter().map(|state| (state.queue, state.last_id)).collect())
+        Ok(states
+            .iter()
+            .map(|state| (state.queue, state.last_id))
+            .collect())
     }
 
     /// An error when Sluice has ended by itself.
@@ -176,7 +185,11 @@ impl Stage {
             ("iptables", &["-w", "-S"][..]),
             ("ip6tables", &["-w", "-S"][..]),
         ] {
-            let rules = self.lab.gateway().run(program, arguments).unwrap_or_default();
+            let rules = self
+                .lab
+                .gateway()
+                .run(program, arguments)
+                .unwrap_or_default();
             left.extend(
                 rules
                     .lines()
@@ -231,7 +244,9 @@ fn sweep() {
         println!("         removed {namespace}, left by an earlier run that was killed");
     }
     for name in entries(Path::new(BPF_FILESYSTEM)) {
-        let owner = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok());
+        let owner = name
+            .strip_prefix(PREFIX)
+            .and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(Path::new(BPF_FILESYSTEM).join(name));
         }

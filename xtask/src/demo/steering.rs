@@ -126,13 +126,21 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
         tcp.data(),
     );
     let mut share: BTreeMap<String, u32> = BTreeMap::new();
-    for (seat, flows) in udp.by_seat.iter().chain(&tcp.by_seat).chain(&fragments.by_seat) {
+    for (seat, flows) in udp
+        .by_seat
+        .iter()
+        .chain(&tcp.by_seat)
+        .chain(&fragments.by_seat)
+    {
         *share.entry(seat.clone()).or_default() += flows;
     }
     let all: u32 = share.values().sum();
     // A fair coin stays above a quarter of 152 throws but for one time in 10^10.
     let spread = share.len() == WORKERS && share.values().all(|flows| flows * 4 > all);
-    let shown: Vec<String> = share.iter().map(|(seat, flows)| format!("{seat}: {flows}")).collect();
+    let shown: Vec<String> = share
+        .iter()
+        .map(|(seat, flows)| format!("{seat}: {flows}"))
+        .collect();
     report.add(
         "Flows spread over the workers",
         spread,
@@ -178,7 +186,11 @@ fn one_udp_flow(stage: &Stage, to: SocketAddr, size: usize) -> Result<()> {
             ..RequestPlan::to(to)
         },
     )?;
-    anyhow::ensure!(report.lost == 0, "{} of {REQUESTS} requests lost", report.lost);
+    anyhow::ensure!(
+        report.lost == 0,
+        "{} of {REQUESTS} requests lost",
+        report.lost
+    );
     Ok(())
 }
 
@@ -208,7 +220,12 @@ fn through(stage: &Stage, traffic: impl FnOnce() -> Result<()>) -> Result<Throug
     Ok(stage
         .queued()?
         .into_iter()
-        .map(|(queue, id)| (queue, id.wrapping_sub(before.get(&queue).copied().unwrap_or(0))))
+        .map(|(queue, id)| {
+            (
+                queue,
+                id.wrapping_sub(before.get(&queue).copied().unwrap_or(0)),
+            )
+        })
         .filter(|(_, packets)| *packets > 0)
         .collect())
 }

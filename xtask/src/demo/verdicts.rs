@@ -38,7 +38,10 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
             stage.interrupt.check()?;
             findings.push(examine(stage, case, family, server)?);
         }
-        let faults: Vec<String> = findings.iter().flat_map(|finding| finding.faults.clone()).collect();
+        let faults: Vec<String> = findings
+            .iter()
+            .flat_map(|finding| finding.faults.clone())
+            .collect();
         let evidence = if faults.is_empty() {
             expectation(case)
         } else {
@@ -76,15 +79,29 @@ fn expectation(case: &Case) -> String {
         (false, Some(End::Reset)) => "server got only the greeting, then ECONNRESET",
         (false, _) => "server got only the greeting",
     };
-    let eve = if case.delivered { "alert allowed" } else { "alert blocked and drop" };
-    format!("IPv4 and IPv6: {server}, {client}, EVE {eve} (sid {})", case.sid)
+    let eve = if case.delivered {
+        "alert allowed"
+    } else {
+        "alert blocked and drop"
+    };
+    format!(
+        "IPv4 and IPv6: {server}, {client}, EVE {eve} (sid {})",
+        case.sid
+    )
 }
 
 fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result<Finding> {
     let mark = stage.events.mark();
     let attack = case.attack.as_bytes();
     let to = server.address();
-    let tried = attempt(stage.lab.client(), case.transport, to, GREETING, attack, PATIENCE)?;
+    let tried = attempt(
+        stage.lab.client(),
+        case.transport,
+        to,
+        GREETING,
+        attack,
+        PATIENCE,
+    )?;
     let mut faults = Vec::new();
     let mut expect = |holds: bool, fault: String| {
         if !holds {
@@ -97,22 +114,38 @@ fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result
     );
     expect(
         tried.end == case.client,
-        format!("for the client it ended with {:?}, not {:?}", tried.end, case.client),
+        format!(
+            "for the client it ended with {:?}, not {:?}",
+            tried.end, case.client
+        ),
     );
-    let expected = if case.delivered { [GREETING, attack].concat() } else { GREETING.to_vec() };
+    let expected = if case.delivered {
+        [GREETING, attack].concat()
+    } else {
+        GREETING.to_vec()
+    };
     if let Some(end) = case.server {
         await_server_end(server, tried.local, end);
     }
     let delivery = server.delivery(tried.local);
-    let bytes = delivery.as_ref().map_or(&[][..], |delivery| &delivery.bytes);
+    let bytes = delivery
+        .as_ref()
+        .map_or(&[][..], |delivery| &delivery.bytes);
     expect(
         bytes == expected,
-        format!("the server got {} bytes, not {}", bytes.len(), expected.len()),
+        format!(
+            "the server got {} bytes, not {}",
+            bytes.len(),
+            expected.len()
+        ),
     );
     let server_end = delivery.as_ref().and_then(|delivery| delivery.end);
     expect(
         case.server.is_none() || server_end == case.server,
-        format!("for the server it ended with {server_end:?}, not {:?}", case.server),
+        format!(
+            "for the server it ended with {server_end:?}, not {:?}",
+            case.server
+        ),
     );
     let action = if case.delivered { "allowed" } else { "blocked" };
     let of_flow = |event: &Value| of_flow(event, tried.local, to);
@@ -122,14 +155,28 @@ fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result
             && event["alert"]["action"] == action
             && of_flow(event)
     });
-    expect(alert.is_some(), format!("no EVE alert with action {action} for sid {}", case.sid));
-    let patience = if case.delivered { Duration::ZERO } else { Duration::from_secs(2) };
+    expect(
+        alert.is_some(),
+        format!("no EVE alert with action {action} for sid {}", case.sid),
+    );
+    let patience = if case.delivered {
+        Duration::ZERO
+    } else {
+        Duration::from_secs(2)
+    };
     let drop = stage.events.find(mark, patience, |event| {
         event["event_type"] == "drop" && of_flow(event)
     });
     expect(
         drop.is_some() != case.delivered,
-        format!("{} EVE drop", if case.delivered { "an unexpected" } else { "no" }),
+        format!(
+            "{} EVE drop",
+            if case.delivered {
+                "an unexpected"
+            } else {
+                "no"
+            }
+        ),
     );
     Ok(Finding {
         ok: faults.is_empty(),

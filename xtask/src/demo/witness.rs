@@ -98,8 +98,14 @@ impl Witness {
 
     /// What a client has delivered so far.
     pub(super) fn delivery(&self, peer: SocketAddr) -> Option<Delivery> {
-        let deliveries = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
-        deliveries.iter().find(|delivery| delivery.peer == peer).cloned()
+        let deliveries = self
+            .deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        deliveries
+            .iter()
+            .find(|delivery| delivery.peer == peer)
+            .cloned()
     }
 }
 
@@ -237,11 +243,20 @@ pub(super) fn attempt(
             Ok(converse(stream.local_addr()?, &stream, greeting, payload))
         }
         Transport::Udp => {
-            let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+            let any: IpAddr = if to.is_ipv4() {
+                [0; 4].into()
+            } else {
+                [0_u16; 8].into()
+            };
             let socket = UdpSocket::bind((any, 0))?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(patience))?;
-            Ok(converse(socket.local_addr()?, Datagrams(&socket), greeting, payload))
+            Ok(converse(
+                socket.local_addr()?,
+                Datagrams(&socket),
+                greeting,
+                payload,
+            ))
         }
     })
 }
@@ -264,7 +279,11 @@ fn converse(
         }
     };
     let first = say(greeting);
-    let end = if first == End::Answered { say(payload) } else { first };
+    let end = if first == End::Answered {
+        say(payload)
+    } else {
+        first
+    };
     Attempt {
         local,
         greeting: first,
