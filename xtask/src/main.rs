@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod demo;
 mod progress;
 mod run;
 mod setup;

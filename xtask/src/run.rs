@@ -4,11 +4,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::build;
 use crate::toolchain::system;
 use crate::workspace::{Workspace, clean_library_path};
+use crate::{build, demo};
 
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]
@@ -32,6 +32,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     system::ensure(system::RUN)?;
     build::object(workspace)?;
     build::program(workspace, true)?;
+    if arguments.interface.is_empty() && arguments.config.is_none() {
+        if !arguments.further.is_empty() {
+            bail!("arguments after -- go to `sluice run`: give --interface or --config as well");
+        }
+        return demo::run(&workspace.sluice(true), arguments.json.as_deref());
+    }
     let mut sluice = Command::new(workspace.sluice(true));
     clean_library_path(&mut sluice);
     sluice.arg("run");

@@ -1,0 +1,133 @@
+//! At the end: every packet has had exactly one verdict, and a clean stop leaves nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use sluice_tests::Side;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+
+use super::benign::families;
+use super::report::Report;
+use super::stage::{Stage, WORKERS};
+use super::status::Status;
+
+/// Outcomes of the TC program; each packet has one.
+const TC_OUTCOMES: [&str; 7] = [
+    "tc.worker",
+    "tc.backup",
+    "tc.bypass",
+    "tc.convicted",
+    "tc.not_ip",
+    "tc.malformed",
+    "tc.unconfigured",
+];
+
+/// Plays the act.
+pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
+    report.act("the accounts are closed");
+    let settled = stage.await_status(Duration::from_secs(5), |status| {
+        balanced(status) && waiting(status) == 0
+    })?;
+    let status = match settled {
+        Some(status) => status,
+        None => stage.status()?,
+    };
+    let total = |of: fn(&super::status::Seat) -> u64| status.seats().map(of).sum::<u64>();
+    let received = total(|seat| seat.received);
+    let accepted = total(|seat| seat.accepted);
+    let dropped = total(|seat| seat.dropped);
+    let settled = total(|seat| seat.settled);
+    let lost = total(|seat| seat.kernel.queue_dropped + seat.kernel.user_dropped);
+    for seat in status.seats() {
+        report.note(&format!(
+            "{:<8} received {:>8}  accepted {:>8}  dropped {:>5}  settled {:>4}  waiting {}  restarts {}",
+            seat.name(WORKERS),
+            seat.received,
+            seat.accepted,
+            seat.dropped,
+            seat.settled,
+            seat.kernel.waiting,
+            seat.restarts
+        ));
+    }
+    report.add(
+        "Every packet received has one verdict",
+        balanced(&status) && received > 0,
+        format!(
+            "{received} received = {accepted} accepted + {dropped} dropped + {settled} settled for killed workers"
+        ),
+        json!({
+            "received": received, "accepted": accepted, "dropped": dropped, "settled": settled,
+        }),
+    );
+    report.add(
+        "No packet is left in a queue or lost by one",
+        waiting(&status) == 0 && lost == 0,
+        format!(
+            "waiting = {}, lost to full queues or buffers = {lost}",
+            waiting(&status)
+        ),
+        json!({ "waiting": waiting(&status), "lost": lost }),
+    );
+    let packets = status.counter("tc.packets");
+    let outcomes: u64 = TC_OUTCOMES.iter().map(|name| status.counter(name)).sum();
+    let xdp = status.counter("xdp.packets");
+    let xdp_outcomes = status.counter("xdp.convicted") + status.counter("xdp.passed");
+    report.add(
+        "Every packet seen in the kernel has one outcome",
+        packets > 0 && packets == outcomes && xdp == xdp_outcomes,
+        format!(
+            "TC {packets} seen = {outcomes} with an outcome; XDP {xdp} seen = {} passed + {} dropped",
+            status.counter("xdp.passed"),
+            status.counter("xdp.convicted")
+        ),
+        json!({ "counters": status.counters }),
+    );
+    Ok(())
+}
+
+/// Plays the last act.
+pub(super) fn end(stage: &mut Stage, report: &mut Report) -> Result<()> {
+    report.act("a clean stop (SIGTERM)");
+    let (took, left) = stage.stop()?;
+    let evidence = if left.is_empty() {
+        format!(
+            "exit status 0 after {} ms; no program, map, rule, queue, socket or process left",
+            took.as_millis()
+        )
+    } else {
+        format!("left behind: {}", left.join(", "))
+    };
+    report.add(
+        "A clean stop leaves nothing behind",
+        left.is_empty(),
+        evidence,
+        json!({ "milliseconds": took.as_millis(), "left": left }),
+    );
+    let (mut answered, mut sent) = (0, 0);
+    for (_, address) in families(&stage.lab, Side::Server) {
+        let replier = Replier::start(stage.lab.server(), address, 0)?;
+        let got = Requester::run(stage.lab.client(), RequestPlan::to(replier.address()))?;
+        answered += got.answered;
+        sent += got.sent;
+    }
+    report.add(
+        "Traffic goes on without Sluice",
+        sent > 0 && answered == sent,
+        format!("{answered} of {sent} UDP requests answered"),
+        json!({ "sent": sent, "answered": answered }),
+    );
+    Ok(())
+}
+
+fn waiting(status: &Status) -> u64 {
+    status.seats().map(|seat| seat.kernel.waiting).sum()
+}
+
+/// Packets that a killed worker had received and not decided are settled by its successor.
+fn balanced(status: &Status) -> bool {
+    status
+        .seats()
+        .all(|seat| seat.received == seat.accepted + seat.dropped + seat.settled)
+}

@@ -1,0 +1,146 @@
+//! Harmless traffic passes, every byte of it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::stream::{Extent, Sender, Sink};
+use sluice_tests::{Lab, Namespace, Side};
+
+use super::report::Report;
+use super::stage::Stage;
+
+/// Bytes of each TCP stream.
+const STREAM_BYTES: u64 = 64 << 20;
+/// UDP requests of each run.
+const REQUESTS: u64 = 1_000;
+
+/// Plays the act.
+pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
+    report.act("harmless traffic passes");
+    streams(stage, report)?;
+    datagrams(stage, report, "UDP passes, every reply right", 64)?;
+    // More than the MTU: every request and every reply is three fragments.
+    datagrams(
+        stage,
+        report,
+        "UDP in fragments passes, every reply right",
+        3_500,
+    )
+}
+
+fn streams(stage: &Stage, report: &mut Report) -> Result<()> {
+    let lab = &stage.lab;
+    let mut runs = Vec::new();
+    for (family, address) in families(lab, Side::Server) {
+        runs.push((family, "to the server", lab.server(), lab.client(), address));
+    }
+    for (family, address) in families(lab, Side::Client) {
+        runs.push((family, "to the client", lab.client(), lab.server(), address));
+    }
+    let mut data = Vec::new();
+    let (mut sent_total, mut received_total, mut faults_total) = (0, 0, Vec::new());
+    for (family, direction, receiver, sender, address) in runs {
+        stage.interrupt.check()?;
+        let sink = Sink::start(receiver, address, 0)?;
+        let sent = Sender::start(sender, sink.address(), Extent::Bytes(STREAM_BYTES)).finish();
+        let received = sink.received();
+        let mut faults = sink.faults();
+        faults.extend(sent.error.clone());
+        let rate = gigabits(received, sent.elapsed);
+        report.note(&format!(
+            "TCP {family} {direction}: {} MiB, {rate:.1} Gbit/s",
+            received >> 20
+        ));
+        sent_total += sent.sent;
+        received_total += received;
+        data.push(json!({
+            "family": family, "direction": direction, "sent": sent.sent,
+            "received_and_compared": received, "gbit_per_s": rate, "faults": faults,
+        }));
+        faults_total.extend(faults);
+    }
+    let expected = STREAM_BYTES * data.len() as u64;
+    let ok = faults_total.is_empty() && sent_total == expected && received_total == expected;
+    report.add(
+        "TCP passes both ways, every byte right",
+        ok,
+        format!(
+            "IPv4 and IPv6, {} MiB sent, {} MiB compared, lost = {}, wrong = {}",
+            sent_total >> 20,
+            received_total >> 20,
+            expected.saturating_sub(received_total),
+            faults_total.len()
+        ),
+        json!({ "streams": data }),
+    );
+    Ok(())
+}
+
+fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> Result<()> {
+    let lab = &stage.lab;
+    let mut data = Vec::new();
+    let (mut answered, mut lost, mut wrong) = (0, 0, 0);
+    for (family, address) in families(lab, Side::Server) {
+        stage.interrupt.check()?;
+        let replier = Replier::start(lab.server(), address, 0)?;
+        let got = Requester::run(
+            lab.client(),
+            RequestPlan {
+                flows: 16,
+                requests: REQUESTS,
+                size,
+                interval: Duration::from_micros(500),
+                ..RequestPlan::to(replier.address())
+            },
+        )?;
+        answered += got.answered;
+        lost += got.lost;
+        wrong += got.corrupt + got.duplicates + got.errors;
+        data.push(json!({ "family": family, "bytes_each": size, "report": got }));
+    }
+    report.add(
+        promise,
+        lost == 0 && wrong == 0 && answered == REQUESTS * data.len() as u64,
+        format!(
+            "IPv4 and IPv6, {answered} of {} answered, lost = {lost}, wrong = {wrong}",
+            REQUESTS * data.len() as u64
+        ),
+        json!({ "runs": data }),
+    );
+    Ok(())
+}
+
+/// Both addresses of a side with their names.
+pub(super) fn families(lab: &Lab, side: Side) -> [(&'static str, std::net::IpAddr); 2] {
+    match side {
+        Side::Server => [
+            ("IPv4", lab.server_v4().into()),
+            ("IPv6", lab.server_v6().into()),
+        ],
+        Side::Client => [
+            ("IPv4", lab.client_v4().into()),
+            ("IPv6", lab.client_v6().into()),
+        ],
+    }
+}
+
+/// A rate for people.
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+pub(super) fn gigabits(bytes: u64, elapsed: Duration) -> f64 {
+    bytes as f64 * 8e-9 / elapsed.as_secs_f64().max(1e-9)
+}
+
+/// TCP segments that a namespace has sent more than once (`Tcp: RetransSegs`, RFC 4022).
+pub(super) fn retransmissions(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.proc_net("snmp")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp: "));
+    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+    Ok(names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .find(|(name, _)| *name == "RetransSegs")
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(0))
+}
