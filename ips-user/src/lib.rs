@@ -2,7 +2,7 @@
 //!
 //! Data plane, in the order a packet goes through it: [`source`] → [`decode`] → [`flow`] →
 //! [`detect`] → [`verdict`] → [`log`]; [`worker`] is the loop that ties them together.
-//! Control plane: [`cli`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
+//! Control plane: [`cli`], [`doctor`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
 //! [`supervisor`], [`health`], [`metrics`], [`control`]. [`sys`] holds the remaining unsafe.
 
 pub mod cli;
@@ -10,8 +10,10 @@ pub mod config;
 pub mod control;
 pub mod decode;
 pub mod detect;
+pub mod doctor;
 pub mod flow;
 pub mod health;
+pub mod inspection;
 pub mod loader;
 pub mod log;
 pub mod maps;

@@ -26,9 +26,17 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(command: &mut Command) -> Result<Self> {
+        Self::spawn_with_input(command, Stdio::null())
+    }
+
+    /// The same with a standard input, which may be any descriptor: a socket to inherit, too.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_with_input(command: &mut Command, input: Stdio) -> Result<Self> {
         let shown = format!("{command:?}");
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,1 +1,39 @@
 //! `sluice check`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Settings;
+use crate::rules::{self, Severity};
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let config = args.settings.load()?;
+    let loaded = rules::load(&config.rules)?;
+    for diagnostic in &loaded.diagnostics {
+        eprintln!("{}", diagnostic.render());
+    }
+    for (word, count) in &loaded.unsupported_words {
+        eprintln!("not supported yet: {word} ({count} rules)");
+    }
+    let warnings =
+        loaded.diagnostics.iter().filter(|found| found.severity != Severity::Error).count();
+    println!(
+        "configuration valid; {} rules: {} loaded, {} wrong, {} not supported yet, {} superseded; \
+         {} errors, {warnings} warnings",
+        loaded.seen,
+        loaded.rules.len(),
+        loaded.wrong,
+        loaded.unsupported,
+        loaded.superseded,
+        loaded.diagnostics.len() - warnings,
+    );
+    Ok(if loaded.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

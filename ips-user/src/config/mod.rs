@@ -12,6 +12,7 @@ use ips_common::{MAX_WORKERS, MarkLayout};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 
@@ -35,20 +36,6 @@ impl fmt::Display for Transport {
             Self::Nfq => "nfq",
         })
     }
-}
-
-/// Where XDP runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Xdp {
-    /// By driver.
-    Auto,
-    /// In the driver or not at all.
-    Native,
-    /// Behind the driver.
-    Generic,
-    /// Nowhere.
-    Off,
 }
 
 /// Netfilter front end.
@@ -174,7 +161,7 @@ section! {
         /// Adopted flows.
         adoption_idle_seconds: u64 = 300,
         /// XDP policy.
-        xdp: Xdp = Xdp::Auto,
+        xdp: XdpPolicy = XdpPolicy::Auto,
         /// Map entries.
         max_adopted: u32 = 65_536,
         /// Map entries.

@@ -7,7 +7,7 @@ use ips_common::{
 };
 
 use super::pins::{Pins, remove_pin};
-use super::{LoadError, MapSizes};
+use super::{LoadError, LoadOptions};
 
 /// `BPF_F_MMAPABLE` in `linux/bpf.h`.
 const MMAPABLE: u32 = 1 << 10;
@@ -42,7 +42,7 @@ impl Expected {
     }
 
     /// Every map that is pinned.
-    pub(super) fn all(sizes: &MapSizes) -> [Self; 9] {
+    pub(super) fn all(options: &LoadOptions) -> [Self; 9] {
         use MapType::{Array, LruHash, PerCpuArray, RingBuf};
         const fn indexed<T>() -> (usize, usize) {
             (size_of::<u32>(), size_of::<T>())
@@ -59,19 +59,19 @@ impl Expected {
                 "ADOPTED",
                 LruHash,
                 keyed::<FlowKey, Adoption>(),
-                sizes.adopted,
+                options.max_adopted,
             ),
             Self::new(
                 "CONVICTED",
                 LruHash,
                 keyed::<FlowKey, Conviction>(),
-                sizes.convicted,
+                options.max_convicted,
             ),
             Self::new(
                 "FRAGMENTS",
                 LruHash,
                 keyed::<FragmentKey, FragmentEntry>(),
-                sizes.fragments,
+                options.max_fragments,
             ),
             Self::new(
                 "COUNTERS",
@@ -111,13 +111,12 @@ pub struct DiscardedMap {
     pub reason: String,
 }
 
-/// Sorts the pinned maps into those that fit, which are left, and those that do not, whose pins
-/// are removed.
+/// Counts the pinned maps that fit, and removes the pins of those that do not.
 pub(super) fn check_maps(
     pins: &Pins,
     expected: &[Expected],
-) -> Result<(Vec<String>, Vec<DiscardedMap>), LoadError> {
-    let mut fitting = Vec::new();
+) -> Result<(usize, Vec<DiscardedMap>), LoadError> {
+    let mut fitting = 0;
     let mut discarded = Vec::new();
     for map in expected {
         let path = pins.map(map.name);
@@ -129,7 +128,7 @@ pub(super) fn check_maps(
             Err(error) => Some(error.to_string()),
         };
         match misfit {
-            None => fitting.push(map.name.to_owned()),
+            None => fitting += 1,
             Some(reason) => {
                 remove_pin(&path)?;
                 discarded.push(DiscardedMap {

@@ -1,7 +1,7 @@
 //! What the programs log (aya-log), for debugging.
 
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
@@ -31,6 +31,12 @@ impl KernelLog {
 impl AsFd for KernelLog {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.logger.as_fd()
+    }
+}
+
+impl AsRawFd for KernelLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.logger.as_fd().as_raw_fd()
     }
 }
 

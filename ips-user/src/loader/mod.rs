@@ -126,45 +126,27 @@ impl LoadError {
     }
 }
 
-/// Entries of the maps whose size is a matter of configuration. Memory is allocated in advance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapSizes {
-    /// Flows that the backup can have taken over (about 120 bytes each).
-    pub adopted: u32,
-    /// Flows that can be convicted (about 140 bytes each).
-    pub convicted: u32,
-    /// Fragmented datagrams that can be followed (about 160 bytes each).
-    pub fragments: u32,
-}
-
-impl Default for MapSizes {
-    fn default() -> Self {
-        Self {
-            adopted: 65_536,
-            convicted: 65_536,
-            fragments: 16_384,
-        }
-    }
-}
-
-/// How to load.
+/// How to load. The maps' memory is allocated in advance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Directory of this instance on a BPF file system; below it there is one for each layout
     /// version.
     pub pin_base: PathBuf,
-    /// Sizes of the maps.
-    pub sizes: MapSizes,
-    /// Attach to the clsact qdisc even where the kernel has tcx (Linux 6.6).
-    pub clsact: bool,
+    /// Flows that the backup can have taken over (about 120 bytes each).
+    pub max_adopted: u32,
+    /// Flows that can be convicted (about 140 bytes each).
+    pub max_convicted: u32,
+    /// Fragmented datagrams that can be followed (about 160 bytes each).
+    pub max_fragments: u32,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             pin_base: PathBuf::from("/sys/fs/bpf/sluice"),
-            sizes: MapSizes::default(),
-            clsact: false,
+            max_adopted: 65_536,
+            max_convicted: 65_536,
+            max_fragments: 16_384,
         }
     }
 }
@@ -173,12 +155,12 @@ impl Default for LoadOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
     /// Maps, with their contents.
-    pub maps: Vec<String>,
+    pub maps: usize,
+    /// Links that were found. Each is updated in place when its interface is attached again,
+    /// and removed by [`Programs::retire_leftovers`] otherwise.
+    pub links: usize,
     /// Maps that did not fit and were replaced by empty ones.
     pub discarded: Vec<DiscardedMap>,
-    /// Links found, as `<interface> (<kind>)`. They are updated in place when their interface
-    /// is attached again, and removed by [`Programs::retire_leftovers`] otherwise.
-    pub links: Vec<String>,
 }
 
 /// The loaded programs of one instance.
@@ -196,11 +178,11 @@ impl Programs {
     /// # Errors
     /// Without the privileges (root), without BPF in the kernel, or when the pins cannot be
     /// made.
-    pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
+    pub fn load(options: &LoadOptions) -> Result<(Self, SteeringMaps), LoadError> {
         let pins = Pins::open(&options.pin_base)?;
-        let expected = Expected::all(&options.sizes);
+        let expected = Expected::all(options);
         let (maps, discarded) = adopt::check_maps(&pins, &expected)?;
-        let links = pins.all_links()?;
+        let links = pins.all_links()?.len();
 
         let mut loader = EbpfLoader::new();
         for map in &expected {
@@ -214,15 +196,16 @@ impl Programs {
         let mut programs = Self {
             ebpf,
             pins,
-            clsact: options.clsact,
+            clsact: false,
             adopted: Adopted {
                 maps,
+                links,
                 discarded,
-                links: links.iter().map(describe).collect(),
             },
         };
         programs.load_programs()?;
-        Ok(programs)
+        let maps = SteeringMaps::take(&mut programs.ebpf)?;
+        Ok((programs, maps))
     }
 
     fn load_programs(&mut self) -> Result<(), LoadError> {
@@ -256,12 +239,9 @@ impl Programs {
         &self.adopted
     }
 
-    /// The maps. They can be taken once.
-    ///
-    /// # Errors
-    /// When they cannot be used, or were taken before.
-    pub fn maps(&mut self) -> Result<SteeringMaps, LoadError> {
-        Ok(SteeringMaps::take(&mut self.ebpf)?)
+    /// Has [`Self::attach_tc`] use the clsact qdisc even where the kernel has tcx (Linux 6.6).
+    pub fn prefer_clsact(&mut self) {
+        self.clsact = true;
     }
 
     /// Starts to read what the programs log while `SteerFlags::LOG` is set. Can be taken once.

@@ -47,6 +47,16 @@ pub struct TcChoice {
     pub adopted: bool,
 }
 
+impl fmt::Display for TcChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mode.fmt(f)?;
+        if self.adopted {
+            f.write_str(" (taken over)")?;
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn attach(programs: &mut Programs, interface: &str) -> Result<TcChoice, LoadError> {
     let index = interface_index(interface)?;
     let tcx = !programs.clsact && has_tcx();

@@ -7,11 +7,14 @@ use aya::programs::links::FdLink;
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
 
 use super::pins::LinkKind;
+use serde::{Deserialize, Serialize};
+
 use super::{LoadError, Programs, XDP_PROGRAM, interface_index, link, link_error};
 use crate::sys::driver;
 
 /// What is wanted on an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum XdpPolicy {
     /// Native, but off where that would cost more than it gains.
     #[default]

@@ -19,6 +19,7 @@ use std::path::Path;
 use thiserror::Error;
 
 pub use command::CommandFailure;
+pub(crate) use command::{find_program, run};
 use iptables::{Family, TABLES, Version};
 pub use nft::{probe_queue_expression, ruleset, table_name};
 use plan::check_instance;
@@ -119,7 +120,7 @@ pub fn install(plan: &Plan) -> Result<Installed, NetfilterError> {
         any_tool = true;
         match nft::install(&nft, plan) {
             Ok(()) => {
-                let installed = Installed {
+                let mut installed = Installed {
                     instance: plan.instance.clone(),
                     backend: Backend::Nft,
                     reason: "the kernel has the nft queue expression".to_owned(),
@@ -127,7 +128,7 @@ pub fn install(plan: &Plan) -> Result<Installed, NetfilterError> {
                     priority: plan.priority,
                     warnings: Vec::new(),
                 };
-                remove_all(&plan.instance, Some((Backend::Nft, "")))?;
+                tidy_up((Backend::Nft, ""), &mut installed);
                 return Ok(installed);
             }
             Err(failure) if failure.lacks_privilege() => {
@@ -149,10 +150,10 @@ pub fn install(plan: &Plan) -> Result<Installed, NetfilterError> {
         for &table in iptables::tables(plan.hook, plan.priority) {
             match install_iptables(plan, &v4, table) {
                 Ok(warnings) => {
-                    remove_all(&plan.instance, Some((backend, table)))?;
-                    return Ok(installed_iptables(
-                        plan, backend, table, &attempts, warnings,
-                    ));
+                    let mut installed =
+                        installed_iptables(plan, backend, table, &attempts, warnings);
+                    tidy_up((backend, table), &mut installed);
+                    return Ok(installed);
                 }
                 Err(failure) if failure.lacks_privilege() => {
                     return Err(NetfilterError::Privilege(failure));
@@ -165,6 +166,16 @@ pub fn install(plan: &Plan) -> Result<Installed, NetfilterError> {
         Err(NetfilterError::NoBackend { attempts })
     } else {
         Err(NetfilterError::NoTool)
+    }
+}
+
+/// Removes what an earlier start of the instance left elsewhere. The new rules stand: a failure
+/// costs packets a second inspection and is a warning.
+fn tidy_up(keep: (Backend, &str), installed: &mut Installed) {
+    if let Err(error) = remove_all(&installed.instance, Some(keep)) {
+        installed.warnings.push(format!(
+            "older rules of this instance could not be removed: {error}"
+        ));
     }
 }
 

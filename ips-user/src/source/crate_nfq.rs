@@ -5,6 +5,8 @@
 //! * It exposes no descriptor. Nobody can wait for it with a timeout: [`CrateQueue::serve`]
 //!   asks without blocking and sleeps in between, longer the longer nothing comes. And nobody
 //!   can inherit it: when its process dies, the kernel drops what was queued.
+//! * Its socket is not close-on-exec: every program that the process starts inherits it, and
+//!   the queue stays bound, with nobody to serve it, until that program has ended.
 //! * It cannot raise its receive buffer, nor tell how often that was full:
 //!   [`QueueCounters::overruns`] stays zero, `/proc/net/netfilter/nfnetlink_queue` knows.
 //! * It configures a queue by several requests and throws away packets that arrive while it

@@ -28,6 +28,9 @@ use crate::rules;
 use crate::sys::process::{self, set_name};
 use crate::worker::{self, Shared};
 
+/// Findings about rules that go to the log at a start.
+const DIAGNOSTICS_SHOWN: usize = 20;
+
 /// Serves the supervisor at the other end of `socket` until it is gone.
 ///
 /// # Errors
@@ -112,7 +115,16 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
 /// The engine, and how many rules were skipped.
 fn compile(config: &Config) -> anyhow::Result<(Engine, usize)> {
     let loaded = rules::load(&config.rules)?;
-    let skipped = loaded.skipped();
+    let skipped = loaded.wrong + loaded.unsupported;
+    for diagnostic in loaded.diagnostics.iter().take(DIAGNOSTICS_SHOWN) {
+        log::warn!("{}", diagnostic.render());
+    }
+    if loaded.diagnostics.len() > DIAGNOSTICS_SHOWN {
+        log::warn!(
+            "{} more findings in the rules: `sluice check` shows all",
+            loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
+        );
+    }
     Ok((Engine::compile(&loaded)?, skipped))
 }
 

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
@@ -18,6 +16,7 @@ use crate::config::Config;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::sys::readable::Readable;
 
 /// How long the launcher may take to end once its socket is closed.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -26,7 +25,8 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Launching {
     process: Child,
-    channel: Option<AsyncFd<Channel>>,
+    /// `None` once it is to end.
+    channel: Option<(Channel, Readable)>,
 }
 
 impl Launching {
@@ -42,8 +42,8 @@ impl Launching {
             .context("starting the launcher")?;
         let flags = OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL)?);
         fcntl(&ours, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        let channel = AsyncFd::with_interest(ours, Interest::READABLE)?;
-        Ok(Self { process, channel: Some(channel) })
+        let spoken = Readable::of(&ours)?;
+        Ok(Self { process, channel: Some((ours, spoken)) })
     }
 
     /// Gives it the configuration and what all workers share.
@@ -70,20 +70,19 @@ impl Launching {
     }
 
     fn send(&self, message: &ToLauncher, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let channel = self.channel.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        channel.get_ref().send(message, fds)
+        let (channel, _) = self.channel.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        channel.send(message, fds)
     }
 
     /// The next message; `None` when the launcher is gone.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FromLauncher>> {
-        let Some(channel) = &self.channel else { return Ok(None) };
+        let Some((channel, spoken)) = &self.channel else { return Ok(None) };
         loop {
-            let mut ready = channel.readable().await?;
-            match ready.try_io(|channel| channel.get_ref().receive::<FromLauncher>()) {
-                Ok(Ok(message)) => return Ok(message.map(|(message, _)| message)),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-                Ok(Err(error)) => return Err(error).context("listening to the launcher"),
-                Err(_would_block) => {}
+            match channel.receive::<FromLauncher>() {
+                Ok(message) => return Ok(message.map(|(message, _)| message)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => spoken.wait().await,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error).context("listening to the launcher"),
             }
         }
     }

@@ -19,8 +19,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, unix::AsyncFdReadyGuard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -35,6 +33,7 @@ use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
 use crate::log::pipe::{EventPipe, EventWriter, event_log};
 use crate::metrics::board::Board;
+use crate::sys::readable::Readable;
 
 /// How often heartbeats are judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
@@ -107,7 +106,9 @@ struct Supervisor {
     writer: EventWriter,
     events: EventPipe,
     board: Board,
-    feedback: AsyncFd<FeedbackSocket>,
+    feedback: FeedbackSocket,
+    /// When workers have said something through it.
+    spoken: Readable,
     workers_feedback: FeedbackSocket,
     steering: Steering,
     launching: Launching,
@@ -129,6 +130,7 @@ impl Supervisor {
         let workers = config.worker_count();
         let board = Board::create(workers as usize + 1)?;
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
+        let spoken = Readable::of(&feedback)?;
         let steering = Steering::load(&config)?;
         let launching = Launching::start()?;
         Ok(Self {
@@ -138,7 +140,8 @@ impl Supervisor {
             writer,
             events,
             board,
-            feedback: AsyncFd::with_interest(feedback, Interest::READABLE)?,
+            feedback: feedback,
+            spoken,
             workers_feedback,
             steering,
             launching,
@@ -203,10 +206,7 @@ impl Supervisor {
             while !self.seats.all_up() {
                 tokio::select! {
                     message = self.launching.next() => self.on_launcher(message?)?,
-                    ready = self.feedback.readable() => {
-                        let messages = drain(ready?);
-                        self.on_feedback(messages)?;
-                    }
+                    () = self.spoken.wait() => self.on_feedback(),
                 }
                 if let Some((seat, how)) = self.seats.first_dead() {
                     bail!("{seat} ended at its start: {how}");
@@ -246,12 +246,7 @@ impl Supervisor {
                         break Err(error);
                     }
                 }
-                ready = self.feedback.readable() => {
-                    let messages = drain(ready?);
-                    if let Err(error) = self.on_feedback(messages) {
-                        break Err(error);
-                    }
-                }
+                () = self.spoken.wait() => self.on_feedback(),
                 () = self.steering.event() => self.steering.drain_events(),
                 _ = judge.tick() => {
                     self.seats.judge(&self.config, &mut self.steering);
@@ -307,9 +302,10 @@ impl Supervisor {
         Ok(())
     }
 
-    fn on_feedback(&mut self, messages: Vec<io::Result<Message>>) -> anyhow::Result<()> {
-        for message in messages {
-            match message {
+    /// All that the workers have said.
+    fn on_feedback(&mut self) {
+        loop {
+            match self.feedback.receive() {
                 Ok(Message::Started { seat, pid }) => {
                     if self.seats.started(seat, pid) {
                         self.steering.set_up(seat);
@@ -319,10 +315,10 @@ impl Supervisor {
                 Ok(Message::Convict { seat, key, signature_id }) => {
                     self.steering.convict(seat, &key, signature_id, &self.config);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => log::warn!("a worker sent what is no message: {error}"),
             }
         }
-        Ok(())
     }
 
     /// Notes the running processes for a successor.
@@ -372,18 +368,4 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
-}
-
-/// All messages that wait.
-fn drain(mut ready: AsyncFdReadyGuard<'_, FeedbackSocket>) -> Vec<io::Result<Message>> {
-    let mut messages = Vec::new();
-    loop {
-        match ready.get_inner().receive() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                ready.clear_ready();
-                return messages;
-            }
-            result => messages.push(result),
-        }
-    }
 }

@@ -2,7 +2,6 @@
 //! rules.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,23 +10,23 @@ use ips_common::{
     WorkerState,
 };
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
 use super::seat::Seat;
-use crate::config::{Backend, Config, Xdp};
-use crate::loader::{LoadOptions, Programs, XdpPolicy};
+use crate::config::{Backend, Config};
+use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
 use crate::sys::process::monotonic_ns;
+use crate::sys::readable::Readable;
 
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
     programs: Programs,
     maps: SteeringMaps,
     /// Readable when the programs have reported something.
-    reported: AsyncFd<OwnedFd>,
+    reported: Readable,
+    /// What the programs log, if they shall.
+    kernel_log: Option<(KernelLog, Readable)>,
     attachments: BTreeMap<String, Attachment>,
     netfilter: Option<netfilter::Installed>,
     /// Adoptions seen since the last line about them in the log.
@@ -43,26 +42,19 @@ impl Steering {
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
-        let (programs, mut maps) =
+        let (mut programs, mut maps) =
             Programs::load(&options).context("loading the eBPF programs")?;
-        let adopted = programs.adopted();
-        if adopted.maps > 0 || adopted.links > 0 {
-            log::info!(
-                "adopted from a former run: {} maps, {} links",
-                adopted.maps,
-                adopted.links
-            );
-        }
+        report_adopted(programs.adopted());
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
         // Kept from a former run, so that its flows stay where they are.
         let seed = match maps.config()?.seed {
             seed if seed != HashSeed::default() => seed,
             _ => random_seed()?,
         };
-        let mut flags = 0;
-        if config.steering.log {
-            flags |= SteerFlags::LOG;
-        }
+        let kernel_log = match config.steering.log {
+            true => Some(watched(programs.kernel_log()?)?),
+            false => None,
+        };
         maps.write_config(&SteerConfig {
             seed,
             stale_ns: nanoseconds(config.stale()),
@@ -73,7 +65,7 @@ impl Steering {
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
             workers: config.worker_count(),
-            flags: flags | SteerFlags::CONVICT_IN_TC,
+            flags: if config.steering.log { SteerFlags::LOG } else { 0 },
         })?;
         let workers: Vec<u32> = (0..config.worker_count()).collect();
         maps.table.write(&worker_table(&workers))?;
@@ -82,14 +74,12 @@ impl Steering {
             maps.workers.clear_tripped(seat.slot());
             maps.workers.clear_received(seat.slot());
         }
-        let reported = AsyncFd::with_interest(
-            maps.events.as_fd().try_clone_to_owned()?,
-            Interest::READABLE,
-        )?;
+        let reported = Readable::of(&maps.events)?;
         Ok(Self {
             programs,
             maps,
             reported,
+            kernel_log,
             attachments: BTreeMap::new(),
             netfilter: None,
             adoptions_unsaid: 0,
@@ -109,12 +99,7 @@ impl Steering {
             log::warn!("netfilter: {warning}");
         }
         self.netfilter = Some(installed);
-        let policy = match config.steering.xdp {
-            Xdp::Auto => XdpPolicy::Auto,
-            Xdp::Native => XdpPolicy::Native,
-            Xdp::Generic => XdpPolicy::Generic,
-            Xdp::Off => XdpPolicy::Off,
-        };
+        let mut convict_in_tc = false;
         for interface in &config.interfaces {
             let tc = self
                 .programs
@@ -122,15 +107,25 @@ impl Steering {
                 .with_context(|| format!("attaching the TC program to {interface}"))?;
             let xdp = self
                 .programs
-                .attach_xdp(interface, policy)
+                .attach_xdp(interface, config.steering.xdp)
                 .with_context(|| format!("attaching the XDP program to {interface}"))?;
-            log::info!("{interface}: tc {tc}; xdp {}: {}", xdp.mode, xdp.reason);
+            log::info!("{interface}: tc {}; xdp {}: {}", tc.mode, xdp.mode, xdp.reason);
+            convict_in_tc |= xdp.mode == XdpMode::Off;
             let attachment = Attachment {
-                tc: tc.to_string(),
+                tc: tc.mode.to_string(),
                 xdp: xdp.mode.to_string(),
                 xdp_reason: xdp.reason,
             };
             self.attachments.insert(interface.clone(), attachment);
+        }
+        if convict_in_tc {
+            let mut steer = self.maps.config()?;
+            steer.flags |= SteerFlags::CONVICT_IN_TC;
+            self.maps.write_config(&steer)?;
+        }
+        let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
+        for link in self.programs.retire_leftovers(&keep)? {
+            log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
     }
@@ -168,18 +163,23 @@ impl Steering {
 
     /// Waits until the programs have reported something.
     pub(super) async fn event(&self) {
-        match self.reported.readable().await {
-            // The events are taken out right after this: readiness starts anew.
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => {
-                log::error!("events of the eBPF programs: {error}");
-                std::future::pending().await
+        let logged = async {
+            match &self.kernel_log {
+                Some((_, readable)) => readable.wait().await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = self.reported.wait() => {}
+            () = logged => {}
         }
     }
 
     /// Logs what the programs have reported.
     pub(super) fn drain_events(&mut self) {
+        if let Some((kernel_log, _)) = &mut self.kernel_log {
+            kernel_log.flush();
+        }
         while let Some(event) = self.maps.events.next() {
             let seat = Seat::of_slot(event.worker);
             if event.kind == EventKind::Adopted as u32 {
@@ -246,9 +246,22 @@ impl Steering {
     }
 
     /// Detaches and unpins everything.
-    pub(super) fn unload(&mut self) -> anyhow::Result<()> {
-        self.attachments.clear();
+    pub(super) fn unload(self) -> anyhow::Result<()> {
         self.programs.remove().context("removing the eBPF programs")
+    }
+}
+
+fn watched(log: KernelLog) -> anyhow::Result<(KernelLog, Readable)> {
+    let readable = Readable::of(&log)?;
+    Ok((log, readable))
+}
+
+fn report_adopted(adopted: &Adopted) {
+    for map in &adopted.discarded {
+        log::warn!("map {} of a former run does not fit and starts empty: {map:?}", map.name);
+    }
+    if adopted.maps > 0 || adopted.links > 0 {
+        log::info!("adopted from a former run: {} maps, {} links", adopted.maps, adopted.links);
     }
 }
 

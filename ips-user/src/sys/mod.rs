@@ -1,6 +1,9 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
 pub mod bpf_link;
+pub mod bpf_probe;
 pub mod driver;
+pub mod ethtool;
 pub mod process;
+pub mod readable;
 pub mod shared_words;

@@ -14,6 +14,13 @@ pub fn monotonic_ns() -> u64 {
         .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
 
+/// Microseconds since 1970-01-01 00:00 UTC.
+pub fn wall_us() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
+}
+
 /// Forks. In the child runs `child`, whose return value is the exit status.
 ///
 /// # Errors

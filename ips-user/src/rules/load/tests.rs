@@ -1,0 +1,471 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rules::{Action, Arrow, Position, RejectTarget, RuleProtocol};
+
+fn load(text: &str) -> Loaded {
+    RuleSet::default().load_sources(&[RuleSource::new("t.rules", text.as_bytes().to_vec())])
+}
+
+fn one(text: &str) -> Rule {
+    let mut loaded = load(text);
+    let told: Vec<String> = loaded.diagnostics.iter().map(Diagnostic::render).collect();
+    assert_eq!(loaded.rules.len(), 1, "{text}\n{}", told.concat());
+    loaded.rules.remove(0)
+}
+
+/// Wraps options into a rule that is otherwise right.
+fn with(options: &str) -> String {
+    format!("alert tcp any any -> any any ({options} sid:1;)")
+}
+
+#[test]
+fn a_complete_rule_is_read() {
+    let rule = one(
+        "drop tcp $EXTERNAL_NET 1024: -> 192.0.2.0/24 [80,8080] (msg:\"ET \\\"quoted\\\" \\; thing\"; \
+         content:\"GET |2f|\"; nocase; offset:0; depth:10; content:!\"x\"; distance:-2; within:7; \
+         reference:cve,2021-44228; reference:url,example.org/a?b; classtype:trojan-activity; \
+         sid:2000001; rev:7; gid:3; metadata:created_at 2020_01_01, tag x y; noalert;)",
+    );
+    assert_eq!(rule.action, Action::Drop);
+    assert_eq!(rule.protocol, RuleProtocol::Tcp);
+    assert_eq!(rule.direction, Arrow::Toward);
+    assert_eq!(rule.source_ports.ranges(), [(1024, 65535)]);
+    let options = rule.options;
+    assert_eq!(options.message, "ET \"quoted\" ; thing");
+    assert_eq!(
+        (options.signature_id, options.revision, options.group_id),
+        (2_000_001, 7, 3)
+    );
+    assert_eq!(options.priority, 1);
+    assert_eq!(
+        options.class.unwrap().description,
+        "A Network Trojan was detected"
+    );
+    assert_eq!(options.references[1].id, "example.org/a?b");
+    assert_eq!(options.metadata[1], ("tag".into(), "x y".into()));
+    assert!(options.no_alert);
+    let [first, second] = options.contents.as_slice() else {
+        panic!("{:?}", options.contents)
+    };
+    assert_eq!(first.pattern, b"GET /");
+    assert!(first.nocase && !first.negated);
+    let expect = Position::Absolute {
+        offset: 0,
+        depth: Some(10),
+    };
+    assert_eq!(first.position, expect);
+    assert!(second.negated);
+    let expect = Position::Relative {
+        distance: -2,
+        within: Some(7),
+    };
+    assert_eq!(second.position, expect);
+}
+
+#[test]
+fn every_action_protocol_and_direction_is_known() {
+    for (word, action) in [
+        ("alert", Action::Alert),
+        ("pass", Action::Pass),
+        ("drop", Action::Drop),
+        ("reject", Action::Reject(RejectTarget::Source)),
+        ("rejectsrc", Action::Reject(RejectTarget::Source)),
+        ("rejectdst", Action::Reject(RejectTarget::Destination)),
+        ("rejectboth", Action::Reject(RejectTarget::Both)),
+    ] {
+        assert_eq!(
+            one(&format!("{word} ip any any <> any any (sid:1;)")).action,
+            action
+        );
+    }
+    for word in [
+        "tcp", "tcp-pkt", "udp", "sctp", "icmp", "icmpv4", "icmpv6", "ip", "ip4", "ipv6",
+    ] {
+        let rule = one(&format!("alert {word} any any <> any any (sid:1;)"));
+        assert_eq!(rule.direction, Arrow::Either);
+    }
+}
+
+#[test]
+fn findings_say_where_and_what_would_be_right() {
+    let check = |text: &str, place: (usize, usize), length: usize, message: &str, help: &str| {
+        let loaded = load(text);
+        assert_eq!(loaded.rules.len(), 0, "{text}");
+        let found = &loaded.diagnostics[0];
+        assert_eq!(
+            (found.line, found.column, found.length),
+            (place.0, place.1, length),
+            "{}",
+            found.render()
+        );
+        assert!(found.message.contains(message), "{}", found.render());
+        assert!(
+            found.help.as_deref().unwrap_or("").contains(help),
+            "{}",
+            found.render()
+        );
+    };
+    check(
+        "alret tcp any any -> any any (sid:1;)",
+        (1, 1),
+        5,
+        "unknown action",
+        "`alert`",
+    );
+    check(
+        "alert tpc any any -> any any (sid:1;)",
+        (1, 7),
+        3,
+        "unknown protocol",
+        "`tcp`",
+    );
+    check(
+        "\n\nalert tcp any any <- any any (sid:1;)",
+        (3, 19),
+        2,
+        "direction",
+        "exchange",
+    );
+    check(
+        "alert tcp any any -> any (sid:1;)",
+        (1, 25),
+        1,
+        "destination port",
+        "action protocol",
+    );
+    check(
+        "alert tcp any any -> any any any (sid:1;)",
+        (1, 30),
+        3,
+        "unexpected",
+        "",
+    );
+    check(
+        "alert tcp any 80:70 -> any any (sid:1;)",
+        (1, 15),
+        5,
+        "reversed",
+        "",
+    );
+    check(
+        "alert tcp [1.1.1.1,x] any -> any any (sid:1;)",
+        (1, 20),
+        1,
+        "not an address",
+        "",
+    );
+    check(
+        "alert tcp any any -> any any",
+        (1, 29),
+        1,
+        "no options",
+        "sid",
+    );
+    check(
+        "alert tcp any any -> any any (msg:\"x\";)",
+        (1, 30),
+        1,
+        "no sid",
+        "sid:",
+    );
+    check(
+        "alert tcp any any -> any any (sid:1; contnet:\"x\";)",
+        (1, 38),
+        7,
+        "unknown keyword",
+        "`content`",
+    );
+    check(
+        "alert tcp any any -> any any (sid:1",
+        (1, 31),
+        5,
+        "no `;`",
+        "",
+    );
+    check(
+        "alert tcp any any -> any any (sid:1;",
+        (1, 37),
+        1,
+        "`)` missing",
+        "",
+    );
+    check(
+        "alert tcp any any -> any any (sid:1;) x",
+        (1, 39),
+        1,
+        "after the end",
+        "",
+    );
+    check(
+        "alert tcp any any -> any any (sid:0;)",
+        (1, 35),
+        1,
+        "from 1",
+        "",
+    );
+    check(
+        "alert tcp any any -> any any (sid:1; sid:2;)",
+        (1, 38),
+        3,
+        "twice",
+        "",
+    );
+    check(&with("content:x;"), (1, 39), 1, "quotes", "content:\"");
+    check(
+        &with("content:\"a|0|\";"),
+        (1, 42),
+        1,
+        "half a byte",
+        "two digits",
+    );
+    check(
+        &with("nocase; content:\"a\";"),
+        (1, 31),
+        6,
+        "without a content",
+        "",
+    );
+    check(
+        &with("distance:1; content:\"a\";"),
+        (1, 31),
+        8,
+        "without a content",
+        "",
+    );
+    check(
+        &with("content:\"a\"; nocase; nocase;"),
+        (1, 52),
+        6,
+        "twice",
+        "",
+    );
+    check(
+        &with("content:\"a\"; offset:1; offset:2;"),
+        (1, 54),
+        6,
+        "twice",
+        "",
+    );
+    check(
+        &with("content:\"abc\"; depth:2;"),
+        (1, 52),
+        1,
+        "less than the length",
+        "at least 3",
+    );
+    check(
+        &with("content:\"abc\"; within:2;"),
+        (1, 53),
+        1,
+        "less than the length",
+        "",
+    );
+    check(
+        &with("content:\"a\"; depth:5; distance:1;"),
+        (1, 62),
+        1,
+        "both relative",
+        "",
+    );
+    check(&with("content:\"a\"; offset:-1;"), (1, 51), 2, "from 0", "");
+    check(&with("nocase:1;"), (1, 31), 6, "without a content", "");
+    check(
+        &with("content:\"a\"; nocase:1;"),
+        (1, 51),
+        1,
+        "takes no value",
+        "",
+    );
+    check(&with("msg:plain;"), (1, 35), 5, "quotes", "");
+    check(&with("msg;"), (1, 31), 3, "needs a value", "");
+    check(&with("reference:x;"), (1, 41), 1, "system and an id", "");
+}
+
+#[test]
+fn all_findings_of_a_file_come_in_one_run() {
+    let loaded = load(
+        "alert tcp any 99999 -> 1.2.3 any (contnet:\"a\"; depht:3; sid:1;)\n\
+         alert udp any any -> any any (sid:2;)\n\
+         alert udp any any -> any any (sid:x;)\n",
+    );
+    assert_eq!(loaded.rules.len(), 1);
+    assert_eq!(loaded.diagnostics.len(), 5);
+    assert_eq!((loaded.seen, loaded.wrong), (3, 2));
+    assert!(loaded.has_errors());
+}
+
+#[test]
+fn what_is_known_but_unsupported_is_counted_by_word_and_is_no_error() {
+    let loaded = load(
+        "alert http any any -> any any (flow:established; http.uri; content:\"a\"; sid:1;)\n\
+         alert tcp any any -> any any (flow:established; flow:to_server; sid:2;)\n\
+         alert tcp any any -> any any (content:\"a\"; offset:where; sid:3;)\n",
+    );
+    assert!(!loaded.has_errors());
+    assert_eq!(
+        (loaded.seen, loaded.unsupported, loaded.rules.len()),
+        (3, 3, 0)
+    );
+    assert_eq!(loaded.unsupported_words["flow"], 2);
+    assert_eq!(loaded.unsupported_words["http"], 1);
+    assert_eq!(loaded.diagnostics.len(), 3);
+    assert!(
+        loaded.diagnostics[0]
+            .message
+            .contains("`http`, `flow`, `http.uri`")
+    );
+}
+
+#[test]
+fn a_second_rule_with_the_same_sid_needs_a_higher_rev() {
+    let rule = |rev: u32, message: &str| {
+        format!("alert ip any any -> any any (msg:\"{message}\"; sid:5; rev:{rev};)\n")
+    };
+    let replaced = load(&(rule(1, "old") + &rule(2, "new")));
+    assert_eq!(replaced.rules[0].options.message, "new");
+    assert_eq!((replaced.superseded, replaced.has_errors()), (1, false));
+    for rev in [1, 2] {
+        let refused = load(&(rule(2, "old") + &rule(rev, "new")));
+        assert_eq!(refused.rules.len(), 1);
+        assert_eq!(refused.rules[0].options.message, "old");
+        assert!(refused.has_errors());
+        assert_eq!(refused.diagnostics[0].line, 2);
+    }
+    let other_group = rule(1, "a") + "alert ip any any -> any any (gid:2; sid:5;)";
+    assert_eq!(load(&other_group).rules.len(), 2);
+}
+
+#[test]
+fn an_unknown_class_is_a_warning() {
+    let loaded = load(&with("classtype:trojan-activty;"));
+    assert_eq!(loaded.rules.len(), 1);
+    assert_eq!(loaded.diagnostics[0].severity, Severity::Warning);
+    assert_eq!(
+        loaded.diagnostics[0].help.as_deref(),
+        Some("did you mean `trojan-activity`?")
+    );
+    assert_eq!(
+        one(&with("priority:2; classtype:trojan-activity;"))
+            .options
+            .priority,
+        2
+    );
+}
+
+#[test]
+fn rules_go_over_lines_and_need_not_be_utf8() {
+    let text = b"alert ip any any -> any any \\\r\n  (msg:\"caf\xe9\"; \\\r\n content:\"\xe9\"; sid:1;)\r\n";
+    let source = RuleSource::new("t.rules", text.to_vec());
+    let loaded = RuleSet::default().load_sources(&[source]);
+    assert_eq!(loaded.rules[0].options.contents[0].pattern, [0xe9]);
+    assert_eq!(loaded.rules[0].options.message, "caf\u{fffd}");
+    let source = RuleSource::new(
+        "t.rules",
+        b"al\xe9rt ip any any -> any any (sid:1;)".to_vec(),
+    );
+    let loaded = RuleSet::default().load_sources(&[source]);
+    assert!(loaded.diagnostics[0].message.contains("UTF-8"));
+}
+
+#[test]
+fn variables_can_be_set() {
+    let mut set = RuleSet::default();
+    set.variables.set_addresses("HOME_NET", "192.0.2.0/24");
+    set.variables.set_ports("MY_PORTS", "[1,2]");
+    let text = "alert tcp $EXTERNAL_NET $MY_PORTS -> $HOME_NET any (sid:1;)";
+    let loaded = set.load_sources(&[RuleSource::new("t", text.into())]);
+    assert!(
+        !loaded.rules[0]
+            .source
+            .contains("192.0.2.9".parse().unwrap())
+    );
+    assert!(loaded.rules[0].source.contains("10.0.0.1".parse().unwrap()));
+    assert_eq!(loaded.rules[0].source_ports.ranges(), [(1, 2)]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_finding() {
+    let loaded = RuleSet::default().load(&["/nonexistent/x.rules".into()]);
+    assert!(loaded.has_errors());
+    assert!(
+        loaded.diagnostics[0]
+            .render()
+            .contains("/nonexistent/x.rules:1:1: error: cannot read")
+    );
+}
+
+#[test]
+fn endless_empty_options_exhaust_neither_stack_nor_memory() {
+    let text = format!(
+        "alert ip any any -> any any ({}sid:1;)",
+        ";".repeat(300_000)
+    );
+    let loaded = load(&text);
+    assert!(loaded.has_errors());
+    assert!(loaded.diagnostics.len() < 30);
+}
+
+#[test]
+fn published_rule_files_load_without_a_panic() {
+    let Some(directory) = std::env::var_os("SLUICE_RULES") else {
+        println!("skipped: SLUICE_RULES names no directory with *.rules files");
+        return;
+    };
+    let files: Vec<PathBuf> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "rules")
+        })
+        .collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let loaded = RuleSet::default().load(std::slice::from_ref(&file));
+        println!(
+            "{}: {} rules, {} loaded, {} unsupported, {} wrong",
+            file.display(),
+            loaded.seen,
+            loaded.rules.len(),
+            loaded.unsupported,
+            loaded.wrong
+        );
+        let errors = loaded
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error);
+        for diagnostic in errors.take(10) {
+            print!("{}", diagnostic.render());
+        }
+        let accounted = loaded.rules.len() + loaded.unsupported + loaded.wrong + loaded.superseded;
+        assert_eq!(loaded.seen, accounted);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", bytes)]);
+        for diagnostic in &loaded.diagnostics { diagnostic.render(); }
+    }
+
+    #[test]
+    fn no_mutation_of_a_rule_makes_it_panic(
+        changes in proptest::collection::vec((0usize..200, prop_oneof![
+            Just(b';'), Just(b'"'), Just(b'\\'), Just(b'\n'), Just(b'('), Just(b')'), Just(b'['),
+            Just(b'|'), Just(b'!'), Just(b':'), Just(b' '), any::<u8>(),
+        ]), 0..10),
+        length in 0usize..260,
+    ) {
+        let mut bytes = b"alert tcp [10.0.0.0/8,!$HOME_NET] 1024: -> any [80,!81] (msg:\"a\"; \
+            content:!\"b|41 42|\"; nocase; distance:1; within:9; content:\"c\"; offset:2; depth:5; \
+            classtype:trojan-activity; reference:cve,1; metadata:a b; sid:1; rev:2;)".to_vec();
+        for (at, byte) in changes {
+            if let Some(slot) = bytes.get_mut(at) { *slot = byte; }
+        }
+        bytes.truncate(length);
+        let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", bytes)]);
+        for diagnostic in &loaded.diagnostics { diagnostic.render(); }
+    }
+}

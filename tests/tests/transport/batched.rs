@@ -1,0 +1,203 @@
+//! What the batched transport alone can do.
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, socket,
+};
+use sluice_tests::require_queues;
+use std::os::fd::AsRawFd;
+
+use super::*;
+
+/// A real packet message of queue 7 with id 999, which is not pending.
+fn forged_packet() -> Vec<u8> {
+    let mut bytes = vec![0; 20];
+    bytes[4..6].copy_from_slice(&0x300_u16.to_ne_bytes());
+    for (kind, value) in [(1_u16, [0, 0, 3, 231, 8, 0, 2, 0]), (10, [0x45; 8])] {
+        // The packet header has seven bytes, and one of padding.
+        let len = if kind == 1 { 11_u16 } else { 12 };
+        bytes.extend(len.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+    }
+    let len = u32::try_from(bytes.len()).unwrap();
+    bytes[..4].copy_from_slice(&len.to_ne_bytes());
+    bytes
+}
+
+#[test]
+fn malformed_netlink_is_counted_and_disturbs_nothing() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let queue = Transport::Batched.open(&lab, &options()).unwrap();
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let forger = lab
+        .gateway()
+        .enter(|| {
+            socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkNetFilter,
+            )
+        })
+        .unwrap();
+    let queue_port = NetlinkAddr::new(state(&lab).port, 0);
+    let forge = |bytes: &[u8]| {
+        sendto(forger.as_raw_fd(), bytes, &queue_port, MsgFlags::empty()).unwrap();
+    };
+    let whole = forged_packet();
+    // A netlink header that promises less than itself, one that promises too much, noise, a
+    // packet without its header attribute, an attribute of no length.
+    forge(&[0; 16]);
+    forge(&[0xff; 16]);
+    forge(&[0x5a; 1000]);
+    forge(&whole[..20]);
+    let mut broken = whole.clone();
+    broken[20..22].fill(0);
+    forge(&broken);
+    let server = receiver(&lab, lab.server_v4().into());
+    send_numbered(&lab, lab.server_v4().into(), 0..20, 100);
+    assert_eq!(take(&server, 20).len(), 20);
+    let counters = serving.counters();
+    assert_eq!((counters.undecodable, counters.received), (5, 20));
+    assert_eq!(counters.refused, 0);
+}
+
+#[test]
+fn a_verdict_that_the_kernel_refuses_is_counted() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let queue = Transport::Batched.open(&lab, &options()).unwrap();
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let forger = lab
+        .gateway()
+        .enter(|| {
+            socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::NetlinkNetFilter,
+            )
+        })
+        .unwrap();
+    let queue_port = NetlinkAddr::new(state(&lab).port, 0);
+    let bytes = forged_packet();
+    sendto(forger.as_raw_fd(), &bytes, &queue_port, MsgFlags::empty()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while serving.seen().is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(serving.seen()[0].id, 999);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(serving.counters().refused, 1);
+}
+
+#[test]
+fn what_the_receive_buffer_refuses_is_counted_exactly() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let address = lab.server_v4().into();
+    let server = receiver(&lab, address);
+    let tight = QueueOptions {
+        receive_buffer: 16 * 1024,
+        ..options()
+    };
+    let queue = Transport::Batched.open(&lab, &tight).unwrap();
+    send_numbered(&lab, address, 0..200, SIZE);
+    let state = wait_for(&lab, "200 packets", |state| state.last_id == 200);
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let arrived = take_all(&server).len() as u64;
+    let counters = serving.counters();
+    assert!(counters.overruns > 0, "{counters:?}");
+    assert_eq!(counters.overruns, state.user_dropped);
+    assert_eq!(counters.received, arrived);
+    assert_eq!(arrived + counters.overruns, 200);
+}
+
+#[test]
+fn a_full_receive_buffer_passes_packets_with_fail_open() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let address = lab.server_v4().into();
+    let server = receiver(&lab, address);
+    let tight = QueueOptions {
+        receive_buffer: 16 * 1024,
+        fail_open: true,
+        ..options()
+    };
+    let queue = Transport::Batched.open(&lab, &tight).unwrap();
+    send_numbered(&lab, address, 0..200, SIZE);
+    let passed = take_all(&server).len() as u64;
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let waited = take_all(&server).len() as u64;
+    let counters = serving.counters();
+    assert_eq!((counters.overruns, counters.received), (passed, waited));
+    assert_eq!(passed + waited, 200);
+}
+
+#[test]
+fn after_an_overflow_the_queue_goes_on_at_once() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let address = lab.server_v4().into();
+    let server = receiver(&lab, address);
+    let tight = QueueOptions {
+        receive_buffer: 64 * 1024,
+        batch: 1,
+        ..options()
+    };
+    let mut queue = Transport::Batched.open(&lab, &tight).unwrap();
+    send_numbered(&lab, address, 0..200, SIZE);
+    let overflown = wait_for(&lab, "200 packets", |state| state.last_id == 200);
+    assert!(overflown.user_dropped > 0);
+    // One packet taken out makes room for one, long before the buffer is empty.
+    let mut recorder = Recorder {
+        decide: |_: &Packet<'_>| Verdict::ACCEPT,
+        seen: Arc::default(),
+        announced: (0, 0),
+        largest_batch: Arc::default(),
+    };
+    for _ in 0..4 {
+        assert_eq!(queue.serve(Duration::ZERO, &mut recorder).unwrap(), 1);
+    }
+    send_numbered(&lab, address, 200..201, SIZE);
+    let state = wait_for(&lab, "one more packet", |state| state.last_id == 201);
+    assert_eq!(state.user_dropped, overflown.user_dropped);
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let numbers: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
+    assert_eq!(numbers.last(), Some(&200));
+    drop(serving.stop());
+}
+
+#[test]
+fn a_replacement_longer_than_any_packet_drops_and_is_counted() {
+    require_queues!();
+    for transport in Transport::ALL {
+        let lab = lab_with_rules();
+        let server = receiver(&lab, lab.server_v4().into());
+        let queue = transport.open(&lab, &options()).unwrap();
+        let serving = Serving::start(queue, |_| accept_with(vec![0x45; 70_000]));
+        send_numbered(&lab, lab.server_v4().into(), 0..2, SIZE);
+        assert_eq!(take_all(&server).len(), 0, "{transport:?}");
+        let counters = serving.counters();
+        assert_eq!(
+            (counters.refused, counters.dropped),
+            (2, 2),
+            "{transport:?}"
+        );
+        assert_eq!(counters.accepted, 0, "{transport:?}");
+    }
+}
+
+#[test]
+fn settling_nothing_is_no_error() {
+    require_queues!();
+    let lab = lab_with_rules();
+    let mut queue = Transport::Batched.open(&lab, &options()).unwrap();
+    queue
+        .settle_through(PacketId(1000), Disposition::Accept)
+        .unwrap();
+    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(serving.counters(), QueueCounters::default());
+}
