@@ -20,17 +20,16 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    object(workspace)?;
+    object(workspace, bpf::ensure(workspace)?)?;
     program(workspace, arguments.release)?;
     println!("{}", workspace.sluice(arguments.release).display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the eBPF object, unless a prebuilt one is named. Cargo decides what is out of date.
-pub(crate) fn object(workspace: &Workspace) -> Result<()> {
-    let toolchain = match bpf::ensure(workspace)? {
-        Source::Prebuilt(_) => return Ok(()),
-        Source::Toolchain(toolchain) => toolchain,
+pub(crate) fn object(workspace: &Workspace, source: Source) -> Result<()> {
+    let Source::Toolchain(toolchain) = source else {
+        return Ok(());
     };
     progress::cargo("eBPF programs", &mut toolchain.cargo_build(workspace))?;
     let object = workspace.bpf_object();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::toolchain::system;
 use crate::workspace::{Workspace, clean_library_path};
-use crate::{build, demo};
+use crate::{build, demo, setup};
 
 /// Options of `cargo xtask run`.
 #[derive(clap::Args)]
@@ -29,8 +29,8 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    system::ensure(system::RUN)?;
-    build::object(workspace)?;
+    let setup = setup::ensure(workspace, system::RUN)?;
+    build::object(workspace, setup.source)?;
     build::program(workspace, true)?;
     if arguments.interface.is_empty() && arguments.config.is_none() {
         if !arguments.further.is_empty() {

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::build;
 use crate::progress::{self, Progress};
+use crate::setup;
 use crate::toolchain::system;
 use crate::workspace::{Workspace, clean_library_path};
 
@@ -64,8 +65,8 @@ struct Results {
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    system::ensure(system::ALL)?;
-    build::object(workspace)?;
+    let setup = setup::ensure(workspace, system::ALL)?;
+    build::object(workspace, setup.source)?;
     // The namespace tests start the `sluice` program itself.
     build::program(workspace, false)?;
     let programs = compile(workspace)?;

@@ -207,6 +207,10 @@ fn install_linker(workspace: &Workspace, llvm_major: u32) -> Result<()> {
         // llvm-sys links the C++ runtime that LLVM was built with.
         "g++".to_owned(),
     ];
+    if let Err(obstacle) = debian::can_install() {
+        print_commands(debian::Distribution::read() == debian::Distribution::Debian);
+        bail!("no bpf-linker ({obstacle})");
+    }
     let present = prefix.join("bin/llvm-config").is_file()
         && prefix.join("lib/libPolly.a").is_file()
         && Path::new("/usr/include/zlib.h").is_file()
@@ -216,10 +220,6 @@ fn install_linker(workspace: &Workspace, llvm_major: u32) -> Result<()> {
             "Building it takes the LLVM libraries: {}",
             packages.join(" ")
         );
-        if let Err(obstacle) = debian::can_install() {
-            print_commands(debian::Distribution::read() == debian::Distribution::Debian);
-            bail!("no bpf-linker ({obstacle})");
-        }
         debian::install(&packages.each_ref().map(String::as_str))?;
     }
     linker::install(workspace, llvm_major, &prefix)
