@@ -128,13 +128,8 @@ impl Engine {
     }
 
     /// Number of rules.
-    pub fn len(&self) -> usize {
+    pub fn rule_count(&self) -> usize {
         self.rules.len()
-    }
-
-    /// Whether there are no rules.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
     }
 
     /// Bytes of memory that the prefilters take.
