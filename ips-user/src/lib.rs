@@ -12,6 +12,7 @@ pub mod decode;
 pub mod detect;
 pub mod flow;
 pub mod health;
+pub mod inspection;
 pub mod loader;
 pub mod log;
 pub mod maps;
