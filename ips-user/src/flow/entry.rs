@@ -177,7 +177,8 @@ impl Flow {
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
     }
 
-    fn one_sided(&self) -> bool {
+    /// Whether all packets so far came from one end.
+    pub(super) fn one_sided(&self) -> bool {
         self.to_server.packets == 0 || self.to_client.packets == 0
     }
 

@@ -22,6 +22,22 @@ pub fn wall_us() -> i64 {
         .map_or(0, |since| since.as_micros() as i64)
 }
 
+/// Offset of local time from UTC in seconds; zero when it cannot be told, as in a process with
+/// several threads.
+pub fn utc_offset_s() -> i32 {
+    time::UtcOffset::current_local_offset().map_or(0, time::UtcOffset::whole_seconds)
+}
+
+/// 128 random bits.
+///
+/// # Errors
+/// When /dev/urandom cannot be read.
+pub fn random_words() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytemuck::cast(bytes))
+}
+
 /// Forks. In the child runs `child`, whose return value is the exit status.
 ///
 /// # Errors
