@@ -433,4 +433,6 @@ impl<S: EventSink> Reporter<'_, S> {
 }
 
 #[cfg(test)]
+mod captures;
+#[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 
 #[derive(Default)]
-struct Lines(Vec<Value>);
+pub(super) struct Lines(Vec<Value>);
 
 impl EventSink for Lines {
     fn emit(&mut self, line: &[u8]) {
@@ -21,7 +21,7 @@ impl EventSink for Lines {
 }
 
 #[derive(Default)]
-struct Sent(Vec<(Vec<u8>, IpAddr)>);
+pub(super) struct Sent(Vec<(Vec<u8>, IpAddr)>);
 
 impl RejectSender for Sent {
     fn send(&mut self, packet: &[u8], to: IpAddr) {
@@ -30,7 +30,7 @@ impl RejectSender for Sent {
 }
 
 #[derive(Default)]
-struct Convicted(Vec<(FlowKey, u32)>);
+pub(super) struct Convicted(Vec<(FlowKey, u32)>);
 
 impl Feedback for Convicted {
     fn convict(&mut self, key: &FlowKey, signature_id: u32) {
@@ -46,7 +46,7 @@ impl PacketTrace for Collected {
     }
 }
 
-type Tested = Inspection<Lines, Sent, Convicted>;
+pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 
 fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
@@ -62,11 +62,11 @@ fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     )
 }
 
-fn with(rules: &str) -> Tested {
+pub(super) fn with(rules: &str) -> Tested {
     with_options(rules, InspectionOptions::default())
 }
 
-fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
+pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
     let packet = Packet {
         id: PacketId(17),
         hook: 2,
