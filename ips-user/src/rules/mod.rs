@@ -11,6 +11,7 @@ pub mod ast;
 pub mod classification;
 mod content;
 pub mod diagnostic;
+mod item;
 mod list;
 mod load;
 mod options;
