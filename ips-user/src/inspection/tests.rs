@@ -67,6 +67,10 @@ pub(super) fn with(rules: &str) -> Tested {
 }
 
 pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
+    feed_at(inspection, bytes, Timestamp::default())
+}
+
+fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
     let packet = Packet {
         id: PacketId(17),
         hook: 2,
@@ -79,7 +83,7 @@ pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
         checksum: Checksum::Unverified,
         gso: false,
     };
-    inspection.inspect(packet, Timestamp::default()).disposition
+    inspection.inspect(packet, now).disposition
 }
 
 fn tcp(to_server: bool, flags: &str, payload: &[u8]) -> Vec<u8> {
@@ -154,6 +158,20 @@ fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
         ),
         (3, 1, 2)
     );
+}
+
+#[test]
+fn a_conviction_that_is_gone_is_asked_for_again() {
+    let at = |seconds: u64| Timestamp {
+        wall_us: 0,
+        monotonic_ns: seconds * 1_000_000_000,
+    };
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    for (seconds, asked) in [(10, 1), (10, 1), (11, 2), (11, 2), (70, 3)] {
+        feed_at(&mut inspection, &tcp(true, "A", b"bad"), at(seconds));
+        assert_eq!(inspection.feedback().0.len(), asked, "after {seconds} s");
+    }
+    assert_eq!(inspection.counters().convictions, 3);
 }
 
 #[test]
