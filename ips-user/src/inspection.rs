@@ -134,6 +134,10 @@ pub struct Inspection<S, R, F> {
     buffer: Vec<u8>,
 }
 
+/// A packet of a convicted flow that still arrives after this time means that the conviction
+/// has aged out or was evicted: it is asked for again.
+const CONVICT_AGAIN_NS: u64 = 1_000_000_000;
+
 /// Most flows forgotten by one call of [`Inspection::expire`].
 const EXPIRE_BUDGET: usize = 256;
 
@@ -261,6 +265,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             Some(FlowAction::Drop { signature_id }) => {
                 self.counters.flow_dropped += 1;
                 report.rest_of_flow(flow.as_ref());
+                if let Some((flow, _)) = &mut flow
+                    && let Some(convicted) = flow.convicted
+                    && now.since_ns(convicted) >= CONVICT_AGAIN_NS
+                {
+                    flow.convicted = Some(now);
+                    self.counters.convictions += 1;
+                    self.feedback.convict(&flow.key, signature_id);
+                }
                 return (Disposition::Drop, Why::FlowDropped { signature_id });
             }
             Some(FlowAction::Pass) => {
@@ -298,7 +310,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
             Outcome::Drop => {
                 self.counters.rule_dropped += 1;
-                if decision.whole_flow && self.options.convict && decoded.tcp().is_some() {
+                if decision.whole_flow
+                    && self.options.convict
+                    && decoded.tcp().is_some()
+                    && let Some((flow, _)) = &mut flow
+                {
+                    flow.convicted = Some(now);
                     self.counters.convictions += 1;
                     self.feedback.convict(&decoded.key, signature_id);
                 }
@@ -432,5 +449,7 @@ impl<S: EventSink> Reporter<'_, S> {
     }
 }
 
+#[cfg(test)]
+mod captures;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,9 @@
 //! gives one content of each rule to a [`Prefilter`]. [`Engine::inspect`] looks for all those
 //! literals at once and checks header and contents only of the rules whose literal is there,
 //! and of those without one.
+//!
+//! What is searched is the payload of one packet (of one aggregate, under GSO): a pattern that
+//! a sender spreads over two segments is not found, because streams are not reassembled here.
 
 mod contents;
 pub mod engine;

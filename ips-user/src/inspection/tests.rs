@@ -12,7 +12,7 @@ use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 
 #[derive(Default)]
-struct Lines(Vec<Value>);
+pub(super) struct Lines(Vec<Value>);
 
 impl EventSink for Lines {
     fn emit(&mut self, line: &[u8]) {
@@ -21,7 +21,7 @@ impl EventSink for Lines {
 }
 
 #[derive(Default)]
-struct Sent(Vec<(Vec<u8>, IpAddr)>);
+pub(super) struct Sent(Vec<(Vec<u8>, IpAddr)>);
 
 impl RejectSender for Sent {
     fn send(&mut self, packet: &[u8], to: IpAddr) {
@@ -30,7 +30,7 @@ impl RejectSender for Sent {
 }
 
 #[derive(Default)]
-struct Convicted(Vec<(FlowKey, u32)>);
+pub(super) struct Convicted(Vec<(FlowKey, u32)>);
 
 impl Feedback for Convicted {
     fn convict(&mut self, key: &FlowKey, signature_id: u32) {
@@ -46,7 +46,7 @@ impl PacketTrace for Collected {
     }
 }
 
-type Tested = Inspection<Lines, Sent, Convicted>;
+pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 
 fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
@@ -62,11 +62,15 @@ fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     )
 }
 
-fn with(rules: &str) -> Tested {
+pub(super) fn with(rules: &str) -> Tested {
     with_options(rules, InspectionOptions::default())
 }
 
-fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
+pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
+    feed_at(inspection, bytes, Timestamp::default())
+}
+
+fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
     let packet = Packet {
         id: PacketId(17),
         hook: 2,
@@ -79,7 +83,7 @@ fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
         checksum: Checksum::Unverified,
         gso: false,
     };
-    inspection.inspect(packet, Timestamp::default()).disposition
+    inspection.inspect(packet, now).disposition
 }
 
 fn tcp(to_server: bool, flags: &str, payload: &[u8]) -> Vec<u8> {
@@ -154,6 +158,20 @@ fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
         ),
         (3, 1, 2)
     );
+}
+
+#[test]
+fn a_conviction_that_is_gone_is_asked_for_again() {
+    let at = |seconds: u64| Timestamp {
+        wall_us: 0,
+        monotonic_ns: seconds * 1_000_000_000,
+    };
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    for (seconds, asked) in [(10, 1), (10, 1), (11, 2), (11, 2), (70, 3)] {
+        feed_at(&mut inspection, &tcp(true, "A", b"bad"), at(seconds));
+        assert_eq!(inspection.feedback().0.len(), asked, "after {seconds} s");
+    }
+    assert_eq!(inspection.counters().convictions, 3);
 }
 
 #[test]

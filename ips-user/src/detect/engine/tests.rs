@@ -7,7 +7,11 @@ use crate::rules::{RuleSet, RuleSource};
 
 fn engine(rules: &str) -> Engine {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t.rules", rules.into())]);
-    let told: Vec<String> = loaded.diagnostics.iter().map(|d| d.render()).collect();
+    let told: Vec<String> = loaded
+        .diagnostics
+        .iter()
+        .map(crate::rules::Diagnostic::render)
+        .collect();
     assert!(told.is_empty(), "{}", told.concat());
     Engine::compile(loaded.rules, Daachorse::build).unwrap()
 }

@@ -89,7 +89,7 @@ fn an_alert_has_the_fields_of_suricata() {
 fn an_alert_that_only_reports_says_so() {
     let rule = rule("alert tcp any any -> any any (sid:7;)");
     let value = record(&tcp(), Outcome::Accept, |context, line| {
-        alert(context, &rule, line)
+        alert(context, &rule, line);
     });
     assert_eq!(value["alert"]["action"], "allowed");
     assert_eq!(value["verdict"], json!({"action": "alert"}));
