@@ -146,8 +146,7 @@ fn a_hung_worker_is_bypassed_and_its_flows_stay_with_the_backup() {
     assert_eq!(steer(&rig, &back), Steer::Backup, "the flow stays");
     let (fresh, _, _) = (1..)
         .map(nth_flow)
-        .filter(|(_, _, other)| rig.worker_of(other) == 2 && *other != key)
-        .next()
+        .find(|(_, _, other)| rig.worker_of(other) == 2 && *other != key)
         .unwrap();
     assert_eq!(steer(&rig, &fresh), Steer::Worker(2), "others come back");
 
