@@ -1,24 +1,17 @@
-//! The kernel accepts the programs.
+//! The kernel accepts the programs, with room to spare.
 
-use aya::programs::Program;
-use aya::{EbpfLoader, VerifierLogLevel};
+mod common_packets;
+
+/// The kernel gives up after a million instructions; older verifiers follow more of them.
+const COMFORTABLE: u32 = 500_000;
 
 #[test]
-fn the_verifier_accepts_every_program() {
-    let mut ebpf = EbpfLoader::new()
-        .verifier_log_level(VerifierLogLevel::STATS)
-        .load(sluice::loader::OBJECT)
-        .unwrap();
-    for (name, program) in ebpf.programs_mut() {
-        match program {
-            Program::Xdp(p) => p.load().unwrap_or_else(|e| panic!("{name}: {e:?}")),
-            Program::SchedClassifier(p) => p.load().unwrap_or_else(|e| panic!("{name}: {e:?}")),
-            _ => unreachable!(),
-        }
-        println!(
-            "{name}: {:?} insns verified {:?}",
-            program.info().unwrap().verified_instruction_count(),
-            program.info().unwrap().size_translated()
-        );
+fn the_verifier_accepts_every_program_with_room_to_spare() {
+    let rig = rig!();
+    for name in ["sluice_tc", "sluice_xdp", "sluice_probe"] {
+        // Told since Linux 5.16.
+        let verified = rig.verified(name).unwrap_or(0);
+        println!("{name}: {verified} instructions verified");
+        assert!(verified < COMFORTABLE, "{name}: {verified}");
     }
 }

@@ -10,7 +10,7 @@ use super::pins::LinkKind;
 use serde::{Deserialize, Serialize};
 
 use super::{LoadError, Programs, XDP_PROGRAM, interface_index, link, link_error};
-use crate::sys::driver;
+use crate::sys::ethtool::Ethtool;
 
 /// What is wanted on an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,10 @@ fn attach_auto(
     interface: &str,
     index: u32,
 ) -> Result<XdpChoice, LoadError> {
-    let driver = driver::name(interface).unwrap_or_default();
+    // An interface without a driver to ask is none of those that cost.
+    let driver = Ethtool::new(interface)
+        .and_then(|ethtool| ethtool.driver())
+        .unwrap_or_default();
     if let Some((_, cost)) = COSTLY_DRIVERS.iter().find(|(name, _)| *name == driver) {
         let reason = format!("native XDP under driver {driver} {cost}; TC drops instead");
         return off(programs, interface, reason);

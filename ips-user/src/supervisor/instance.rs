@@ -27,7 +27,10 @@ pub struct Started {
 impl Started {
     /// The process as it runs now; `None` when it has ended.
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, start_time: start_time(pid)? })
+        Some(Self {
+            pid,
+            start_time: start_time(pid)?,
+        })
     }
 
     fn is_alive(&self) -> bool {
@@ -54,13 +57,13 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Takes the instance's lock and ends what a dead predecessor left running. Returns how
-    /// many processes that were.
+    /// Takes the instance's lock.
     ///
     /// # Errors
     /// When another supervisor runs this instance, or the directory cannot be used.
-    pub fn claim(directory: &Path, name: &str) -> anyhow::Result<(Self, usize)> {
-        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+    pub fn claim(directory: &Path, name: &str) -> anyhow::Result<Self> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         let path = directory.join(format!("{name}.lock"));
         let file = OpenOptions::new()
             .create(true)
@@ -75,11 +78,14 @@ impl Instance {
                  and another instance needs another `name`",
                 path.display()
             ),
-            Err((_, error)) => return Err(error).with_context(|| format!("locking {}", path.display())),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
         };
-        let instance = Self { state: directory.join(format!("{name}.json")), _lock: lock };
-        let ended = instance.end_leftovers()?;
-        Ok((instance, ended))
+        Ok(Self {
+            state: directory.join(format!("{name}.json")),
+            _lock: lock,
+        })
     }
 
     /// Records the processes of this instance.
@@ -99,7 +105,12 @@ impl Instance {
         let _ = fs::remove_file(&self.state);
     }
 
-    fn end_leftovers(&self) -> anyhow::Result<usize> {
+    /// Ends what a dead predecessor left running: its workers, which go on inspecting until
+    /// then. Returns how many processes that were.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or a process does not end within 5 s.
+    pub fn end_leftovers(&self) -> anyhow::Result<usize> {
         let text = match fs::read(&self.state) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -135,18 +146,26 @@ mod tests {
     #[test]
     fn an_instance_runs_once_and_a_successor_ends_what_was_left() {
         let directory = tempfile::tempdir().unwrap();
-        let (first, ended) = Instance::claim(directory.path(), "t").unwrap();
-        assert_eq!(ended, 0);
-        let refused = Instance::claim(directory.path(), "t").unwrap_err().to_string();
+        let first = Instance::claim(directory.path(), "t").unwrap();
+        assert_eq!(first.end_leftovers().unwrap(), 0);
+        let refused = Instance::claim(directory.path(), "t")
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("already running"), "{refused}");
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         let started = Started::of(child.id()).unwrap();
         // The same number with another start time is another process.
-        let other = Started { pid: std::process::id(), start_time: 1 };
+        let other = Started {
+            pid: std::process::id(),
+            start_time: 1,
+        };
         first.record(&[started, other]).unwrap();
         drop(first);
-        let (_second, ended) = Instance::claim(directory.path(), "t").unwrap();
-        assert_eq!(ended, 1);
+        let second = Instance::claim(directory.path(), "t").unwrap();
+        assert_eq!(second.end_leftovers().unwrap(), 1);
         assert!(!child.wait().unwrap().success());
     }
 
@@ -154,6 +173,7 @@ mod tests {
     fn a_damaged_record_ends_nothing() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("t.json"), "{").unwrap();
-        assert_eq!(Instance::claim(directory.path(), "t").unwrap().1, 0);
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        assert_eq!(instance.end_leftovers().unwrap(), 0);
     }
 }

@@ -48,7 +48,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
 /// as well.
 pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut supervisor = Supervisor::new(config, trace)?;
@@ -120,10 +122,7 @@ struct Supervisor {
 impl Supervisor {
     /// Claims the instance and makes what needs no undoing in the kernel.
     fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
-        let (instance, ended) = Instance::claim(&config.control.directory, &config.name)?;
-        if ended > 0 {
-            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
-        }
+        let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         let (writer, events) = EventWriter::start(&event_log(&config.log), config.log.buffer)?;
@@ -162,6 +161,13 @@ impl Supervisor {
 
     async fn start(&mut self) -> anyhow::Result<()> {
         self.prepare_launcher().await?;
+        // Only now: a predecessor's workers have gone on inspecting, and the time in which
+        // nobody holds the queues is short.
+        let ended = self.instance.end_leftovers()?;
+        if ended > 0 {
+            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
+        }
+        self.steering.vacate();
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
             self.launching.spawn(seat, self.seats.socket(seat))?;
@@ -312,8 +318,13 @@ impl Supervisor {
                         log::info!("{seat} serves its queue, pid {pid}");
                     }
                 }
-                Ok(Message::Convict { seat, key, signature_id }) => {
-                    self.steering.convict(seat, &key, signature_id, &self.config);
+                Ok(Message::Convict {
+                    seat,
+                    key,
+                    signature_id,
+                }) => {
+                    self.steering
+                        .convict(seat, &key, signature_id, &self.config);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => log::warn!("a worker sent what is no message: {error}"),
@@ -325,7 +336,9 @@ impl Supervisor {
     fn record(&self) -> anyhow::Result<()> {
         let launcher = self.launching.pid().and_then(Started::of);
         let started: Vec<_> = self.seats.processes().chain(launcher).collect();
-        self.instance.record(&started).context("recording the processes")
+        self.instance
+            .record(&started)
+            .context("recording the processes")
     }
 
     /// Undoes everything, in the reverse order of the start; goes on after a failure.

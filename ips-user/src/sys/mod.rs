@@ -2,7 +2,6 @@
 
 pub mod bpf_link;
 pub mod bpf_probe;
-pub mod driver;
 pub mod ethtool;
 pub mod process;
 pub mod readable;
