@@ -65,14 +65,14 @@ pub(super) struct Witness {
 }
 
 impl Witness {
-    /// Listens inside `namespace`.
+    /// Listens inside `namespace`; port 0 chooses one.
     pub(super) fn start(namespace: &Namespace, address: IpAddr, port: u16) -> io::Result<Self> {
         let (listener, socket) = namespace.enter(|| {
-            io::Result::Ok((
-                TcpListener::bind((address, port))?,
-                UdpSocket::bind((address, port))?,
-            ))
+            let listener = TcpListener::bind((address, port))?;
+            let socket = UdpSocket::bind(listener.local_addr()?)?;
+            io::Result::Ok((listener, socket))
         })?;
+        let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let deliveries = Deliveries::default();
@@ -84,7 +84,7 @@ impl Witness {
             namespace.spawn("witness-udp", move || serve_udp(&socket, &udp, &udp_stop)),
         ];
         Ok(Self {
-            address: (address, port).into(),
+            address,
             deliveries,
             stop,
             threads,
