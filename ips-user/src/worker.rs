@@ -22,7 +22,7 @@ use crate::source::nfqueue::NfQueue;
 use crate::source::{Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict};
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, wall_us};
+use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
 use crate::sys::raw_socket::RawSocket;
 
 mod outlets;
@@ -84,6 +84,12 @@ pub fn run(
     ));
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
+    if let Err(error) = set_nice(config.workers.nice) {
+        log::warn!(
+            "{seat}: scheduling priority {}: {error}",
+            config.workers.nice
+        );
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => Box::new(NfQueue::new(socket, &options)?),

@@ -21,7 +21,7 @@ use crate::source::{Disposition, QueueOptions};
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// [`crate::source::nfqueue`]: its socket is opened by the supervisor and handed over.
@@ -123,6 +123,8 @@ section! {
         backup_cpu: i32 = -1,
         /// Bind to CPUs.
         pin: bool = true,
+        /// Scheduling priority.
+        nice: i32 = -10,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -380,6 +382,12 @@ impl Config {
                     "{workers} workers and a backup from {} on would pass 65535",
                     self.queue.first
                 ),
+            );
+        }
+        if !(-20..=19).contains(&self.workers.nice) {
+            return invalid(
+                "workers.nice",
+                format!("-20 to 19, not {}", self.workers.nice),
             );
         }
         if !(1..=1024).contains(&self.queue.batch) {

@@ -144,7 +144,7 @@ impl Supervisor {
             writer,
             events,
             board,
-            feedback: feedback,
+            feedback,
             spoken,
             workers_feedback,
             steering,

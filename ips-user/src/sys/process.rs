@@ -75,6 +75,19 @@ pub fn bind_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
+/// Sets the scheduling priority of the calling process, -20 to 19. Below zero needs
+/// CAP_SYS_NICE.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: setpriority(2) takes numbers only; 0 is the calling process.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The CPUs that this process may use, ascending.
 pub fn usable_cpus() -> Vec<usize> {
     sched_getaffinity(Pid::from_raw(0)).map_or_else(
