@@ -11,7 +11,7 @@ mod network;
 mod transport;
 mod wire;
 
-use network::{Bounds, Network, Position};
+use network::{Bounds, Network};
 use transport::Ports;
 pub use wire::Wire;
 
@@ -93,10 +93,12 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Keyless> {
         Network::read(packet, packet.frame_len(), family, offset, Bounds::Length)
             .ok_or(Keyless::Malformed)?;
 
-    let fragment = match network.position {
-        Position::Whole => Fragment::No,
-        Position::First => Fragment::First(network.fragment_key()),
-        Position::Later => Fragment::Later(network.fragment_key()),
+    let fragment = if network.position.is_whole() {
+        Fragment::No
+    } else if network.position.is_later() {
+        Fragment::Later(network.fragment_key())
+    } else {
+        Fragment::First(network.fragment_key())
     };
     let (key, truncated) = match transport::ports(&cursor, &network) {
         Ports::Pair(source, destination) => (canonical(&network, source, destination), false),
