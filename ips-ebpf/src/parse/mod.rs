@@ -116,14 +116,10 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Keyless> {
 /// The key of what an ICMP error quotes, or of the error itself when that cannot be read.
 #[inline(always)]
 fn quoted<P: Packet>(cursor: &Cursor<'_, P>, outer: &Network, offset: usize) -> FlowKey {
-    let offset = cursor.packet.forget_origin(offset);
-    let quote = Network::read(
-        cursor.packet,
-        cursor.end,
-        outer.family,
-        offset,
-        Bounds::Buffer,
-    );
+    let packet = cursor.packet;
+    let offset = packet.forget_origin(offset);
+    let end = packet.forget_origin(cursor.end.min(0xffff));
+    let quote = Network::read(packet, end, outer.family, offset, Bounds::Buffer);
     let Some((quote, cursor)) = quote else {
         return canonical(outer, 0, 0);
     };
