@@ -269,7 +269,7 @@ impl Supervisor {
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {
                     let response = match ask.request {
-                        Request::Status => self.status_response(),
+                        Request::Status {} => self.status_response(),
                     };
                     // The client may have gone: its answer is then nobody's.
                     let _ = ask.answer.send(response);
