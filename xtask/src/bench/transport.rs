@@ -16,7 +16,7 @@ use super::path::{Gateway, Mode};
 use super::pinned::{Cpus, on_cpu};
 use super::report::{self, Target, Workload};
 use super::udp::{self, Account};
-use crate::toolchain::system;
+use crate::toolchain::{bpf, system};
 use crate::workspace::Workspace;
 use crate::{build, progress};
 
@@ -80,7 +80,7 @@ pub(crate) fn transport(workspace: &Workspace, arguments: &TransportArgs) -> Res
         bail!("the benchmark cannot run: {missing}");
     }
     system::ensure(system::ALL)?;
-    build::object(workspace)?;
+    build::object(workspace, bpf::ensure(workspace)?)?;
     build::program(workspace, true)?;
     for namespace in sluice_tests::sweep() {
         eprintln!("removed the leftover {namespace}");
