@@ -21,7 +21,6 @@ mod stage;
 mod status;
 mod steering;
 mod verdicts;
-mod witness;
 
 use interrupt::{Interrupt, Interrupted};
 use report::Report;
