@@ -78,7 +78,7 @@ impl<'a> Skb<'a> {
 
 impl Packet for Skb<'_> {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.context.len() as usize
     }
 
@@ -94,7 +94,7 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn forget_origin(&self, offset: usize) -> usize {
-        forget_origin(offset, self.len())
+        forget_origin(offset, self.frame_len())
     }
 }
 
@@ -117,7 +117,7 @@ impl Frame {
 
 impl Packet for Frame {
     #[inline(always)]
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         self.data_end - self.data
     }
 
@@ -128,6 +128,6 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn forget_origin(&self, offset: usize) -> usize {
-        forget_origin(offset, self.len())
+        forget_origin(offset, self.frame_len())
     }
 }

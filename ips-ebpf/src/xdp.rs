@@ -18,7 +18,7 @@ pub fn run(context: &XdpContext) -> u32 {
         return XDP_PASS;
     };
     let frame = Frame::new(context);
-    let bytes = frame.len() as u64;
+    let bytes = frame.frame_len() as u64;
     counts.one(Counter::XdpPackets);
     counts.add(Counter::XdpBytes, bytes);
 

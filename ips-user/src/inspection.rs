@@ -1,23 +1,455 @@
-//! stub
-pub use crate::flow::Timestamp;
-use crate::source::{Packet, Verdict};
+//! The packet's way through a worker, on one page: decode → flow → detect → verdict → log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use ips_common::FlowKey;
-pub trait EventSink {
-    fn emit(&mut self, line: &[u8]);
-}
-pub trait RejectSender {
-    fn send(&mut self, packet: &[u8], to: std::net::IpAddr);
-}
+
+use crate::decode::{Decoded, Invalid, InvalidCounters};
+use crate::detect::{Detection, Engine, Scratch};
+pub use crate::flow::Timestamp;
+use crate::flow::{
+    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, PacketDirection, TcpState,
+};
+pub use crate::log::EventSink;
+use crate::log::eve::{self, DropReason, PacketContext};
+use crate::rules::RejectTarget;
+use crate::source::{Disposition, Packet, Verdict};
+pub use crate::verdict::RejectSender;
+use crate::verdict::{Decision, DropScope, Outcome, Toward, decide, reject};
+
+pub mod trace;
+
+pub use trace::{PacketTrace, Traced, Why};
+
+/// What a worker tells those who steer.
 pub trait Feedback {
+    /// The rest of this TCP flow is to be dropped before it reaches a queue.
     fn convict(&mut self, key: &FlowKey, signature_id: u32);
 }
-pub struct Inspection<S, R, F> {
-    pub s: S,
-    pub r: R,
-    pub f: F,
+
+/// Which dropped packets get a `drop` record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DropRecords {
+    /// Those that a rule or a decoding policy dropped, not the rest of a dropped flow.
+    #[default]
+    Decisions,
+    /// Every one.
+    All,
+    /// None.
+    None,
 }
-impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
-    pub fn inspect(&mut self, _p: Packet<'_>, _now: Timestamp) -> Verdict {
-        Verdict::ACCEPT
+
+/// How packets are inspected.
+#[derive(Clone, Debug)]
+pub struct InspectionOptions {
+    /// What happens to packets that cannot be decoded.
+    pub invalid: Disposition,
+    /// How far a drop reaches.
+    pub drop_scope: DropScope,
+    /// Bounds of the flow table.
+    pub flows: FlowLimits,
+    /// Secret of the flow table and of the flow ids: random, different for each worker.
+    pub seed: [u64; 2],
+    /// Whether dropped TCP flows are convicted.
+    pub convict: bool,
+    /// Which drops are recorded.
+    pub drop_records: DropRecords,
+    /// Interface names by index, for records.
+    pub interfaces: BTreeMap<u32, String>,
+    /// Offset of local time from UTC in seconds, for records.
+    pub utc_offset_s: i32,
+}
+
+impl Default for InspectionOptions {
+    fn default() -> Self {
+        Self {
+            invalid: Disposition::Accept,
+            drop_scope: DropScope::default(),
+            flows: FlowLimits::default(),
+            seed: [0; 2],
+            convict: true,
+            drop_records: DropRecords::default(),
+            interfaces: BTreeMap::new(),
+            utc_offset_s: 0,
+        }
     }
 }
+
+/// Totals of one worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InspectionCounters {
+    /// Packets seen.
+    pub packets: u64,
+    /// Their bytes, from the IP header on.
+    pub bytes: u64,
+    /// Packets accepted.
+    pub accepted: u64,
+    /// Packets dropped, for every reason.
+    pub dropped: u64,
+    /// Of those dropped: by a rule that drops or rejects.
+    pub rule_dropped: u64,
+    /// Of those dropped: rest of a dropped flow.
+    pub flow_dropped: u64,
+    /// Of those dropped: not decodable.
+    pub invalid_dropped: u64,
+    /// Packets dropped by a rule that rejects.
+    pub rejected: u64,
+    /// Resets and ICMP errors handed to the sender.
+    pub rejections: u64,
+    /// Packets accepted with a new payload. Always zero: nothing replaces yet.
+    pub replaced: u64,
+    /// Packets accepted by a pass rule, the rest of passed flows included.
+    pub passed: u64,
+    /// Alert records made.
+    pub alerts: u64,
+    /// Rule matches beyond the limit for one packet, and so without a record.
+    pub alerts_suppressed: u64,
+    /// Rules given up because their contents took too many searches.
+    pub searches_given_up: u64,
+    /// Convictions asked for.
+    pub convictions: u64,
+    /// Packets that could not be decoded, by reason.
+    pub invalid: InvalidCounters,
+    /// Flows.
+    pub flows: FlowCounters,
+}
+
+/// The inspection of one worker.
+///
+/// Fragments are inspected one by one: reassembly is the kernel's where connection tracking
+/// runs, and otherwise does not happen. A later fragment has no ports and is a flow of its
+/// own.
+pub struct Inspection<S, R, F> {
+    engine: Arc<Engine>,
+    scratch: Scratch,
+    flows: FlowTable,
+    options: InspectionOptions,
+    events: S,
+    rejects: R,
+    feedback: F,
+    trace: Option<Box<dyn PacketTrace>>,
+    counters: InspectionCounters,
+    /// Reused for every record and every rejection.
+    buffer: Vec<u8>,
+}
+
+/// A packet of a convicted flow that still arrives after this time means that the conviction
+/// has aged out or was evicted: it is asked for again.
+const CONVICT_AGAIN_NS: u64 = 1_000_000_000;
+
+/// Most flows forgotten by one call of [`Inspection::expire`].
+const EXPIRE_BUDGET: usize = 256;
+
+impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
+    /// An inspection with these rules. `trace` is shown every packet with its verdict.
+    pub fn new(
+        engine: Arc<Engine>,
+        options: InspectionOptions,
+        events: S,
+        rejects: R,
+        feedback: F,
+        trace: Option<Box<dyn PacketTrace>>,
+    ) -> Self {
+        Self {
+            scratch: engine.scratch(),
+            engine,
+            flows: FlowTable::new(options.flows, options.seed),
+            options,
+            events,
+            rejects,
+            feedback,
+            trace,
+            counters: InspectionCounters::default(),
+            buffer: Vec::with_capacity(4096),
+        }
+    }
+
+    /// Decides about a packet. Called once for each; never panics, whatever its bytes.
+    pub fn inspect(&mut self, packet: Packet<'_>, now: Timestamp) -> Verdict {
+        self.counters.packets += 1;
+        self.counters.bytes += packet.payload.len() as u64;
+        let (disposition, why) = match Decoded::parse(packet.payload) {
+            Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
+            Ok(decoded) => {
+                let (disposition, why) = self.decoded(&packet, &decoded, now);
+                if let Some(trace) = &mut self.trace {
+                    trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
+                }
+                return self.verdict(disposition);
+            }
+        };
+        if let Some(trace) = &mut self.trace {
+            trace.packet(&Traced::new(&packet, None, disposition, why));
+        }
+        self.verdict(disposition)
+    }
+
+    /// Forgets idle flows. To be called regularly, also when no packets arrive.
+    pub fn expire(&mut self, now: Timestamp) -> usize {
+        self.flows.expire(now, EXPIRE_BUDGET)
+    }
+
+    /// Totals so far.
+    pub fn counters(&self) -> InspectionCounters {
+        InspectionCounters {
+            flows: self.flows.counters(),
+            ..self.counters
+        }
+    }
+
+    /// The flows.
+    pub fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// Where events go.
+    pub fn events(&self) -> &S {
+        &self.events
+    }
+
+    /// Who sends rejections.
+    pub fn rejects(&self) -> &R {
+        &self.rejects
+    }
+
+    /// Who is told about convictions.
+    pub fn feedback(&self) -> &F {
+        &self.feedback
+    }
+
+    fn verdict(&mut self, disposition: Disposition) -> Verdict {
+        match disposition {
+            Disposition::Accept => {
+                self.counters.accepted += 1;
+                Verdict::ACCEPT
+            }
+            Disposition::Drop => {
+                self.counters.dropped += 1;
+                Verdict::DROP
+            }
+        }
+    }
+
+    fn invalid(&mut self, reason: Invalid) -> Disposition {
+        self.counters.invalid.count(reason);
+        if self.options.invalid == Disposition::Drop {
+            self.counters.invalid_dropped += 1;
+        }
+        self.options.invalid
+    }
+
+    fn decoded(
+        &mut self,
+        packet: &Packet<'_>,
+        decoded: &Decoded<'_>,
+        now: Timestamp,
+    ) -> (Disposition, Why) {
+        let mut flow = self.flows.packet(decoded, now);
+        let action = flow.as_ref().map(|(flow, _)| flow.action);
+        let mut report = Reporter {
+            context: PacketContext {
+                time: now,
+                utc_offset_s: self.options.utc_offset_s,
+                packet: decoded,
+                flow: None,
+                in_interface: name(&self.options.interfaces, packet.in_interface),
+                out_interface: name(&self.options.interfaces, packet.out_interface),
+                outcome: Outcome::Accept,
+            },
+            events: &mut self.events,
+            buffer: &mut self.buffer,
+            records: self.options.drop_records,
+        };
+        match action {
+            Some(FlowAction::Drop { signature_id }) => {
+                self.counters.flow_dropped += 1;
+                report.rest_of_flow(flow.as_ref());
+                if let Some((flow, _)) = &mut flow
+                    && let Some(convicted) = flow.convicted
+                    && now.since_ns(convicted) >= CONVICT_AGAIN_NS
+                {
+                    flow.convicted = Some(now);
+                    self.counters.convictions += 1;
+                    self.feedback.convict(&flow.key, signature_id);
+                }
+                return (Disposition::Drop, Why::FlowDropped { signature_id });
+            }
+            Some(FlowAction::Pass) => {
+                self.counters.passed += 1;
+                return (Disposition::Accept, Why::FlowPassed);
+            }
+            Some(FlowAction::Inspect) | None => {}
+        }
+        if let Some(reason) = decoded.invalid() {
+            if self.options.invalid == Disposition::Drop {
+                report.undecodable(flow.as_ref());
+            }
+            return (self.invalid(reason), Why::Invalid(reason));
+        }
+
+        let detection = self.engine.inspect(decoded, &mut self.scratch);
+        self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
+        self.counters.searches_given_up += u64::from(detection.given_up);
+        let decision = decide(&self.engine, &detection, decoded, self.options.drop_scope);
+        let signature_id = decision
+            .rule
+            .map_or(0, |rule| self.engine.rule(rule).options.signature_id);
+        if decision.whole_flow
+            && let Some((flow, _)) = &mut flow
+        {
+            apply_to_flow(flow, decision.outcome, signature_id);
+        }
+        self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
+
+        match decision.outcome {
+            Outcome::Accept => (Disposition::Accept, Why::from_matches(&detection)),
+            Outcome::Pass => {
+                self.counters.passed += 1;
+                (Disposition::Accept, Why::Passed { signature_id })
+            }
+            Outcome::Drop => {
+                self.counters.rule_dropped += 1;
+                if decision.whole_flow
+                    && self.options.convict
+                    && decoded.tcp().is_some()
+                    && let Some((flow, _)) = &mut flow
+                {
+                    flow.convicted = Some(now);
+                    self.counters.convictions += 1;
+                    self.feedback.convict(&decoded.key, signature_id);
+                }
+                (Disposition::Drop, Why::Dropped { signature_id })
+            }
+            Outcome::Reject(target) => {
+                self.counters.rule_dropped += 1;
+                self.counters.rejected += 1;
+                self.reject(decoded, target);
+                (Disposition::Drop, Why::Rejected { signature_id })
+            }
+        }
+    }
+
+    fn reject(&mut self, packet: &Decoded<'_>, target: RejectTarget) {
+        let ends: &[Toward] = match target {
+            RejectTarget::Source => &[Toward::Source],
+            RejectTarget::Destination => &[Toward::Destination],
+            RejectTarget::Both => &[Toward::Source, Toward::Destination],
+        };
+        for &toward in ends {
+            if let Some(to) = reject::build(packet, toward, &mut self.buffer) {
+                self.counters.rejections += 1;
+                self.rejects.send(&self.buffer, to);
+            }
+        }
+    }
+}
+
+fn name(interfaces: &BTreeMap<u32, String>, index: u32) -> Option<&str> {
+    interfaces.get(&index).map(String::as_str)
+}
+
+fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
+    match outcome {
+        Outcome::Accept => {}
+        Outcome::Pass => flow.action = FlowAction::Pass,
+        Outcome::Drop => flow.action = FlowAction::Drop { signature_id },
+        Outcome::Reject(_) => {
+            flow.action = FlowAction::Drop { signature_id };
+            // Its ends have been told: the next SYN on these ports is a new connection. This
+            // is also why a rejected flow is not convicted.
+            if flow.key.protocol == crate::decode::protocol::TCP {
+                flow.tcp = TcpState::Closed;
+            }
+        }
+    }
+}
+
+type InFlow<'a, 'f> = Option<&'a (&'f mut Flow, PacketDirection)>;
+
+/// Makes the records about one packet.
+struct Reporter<'a, S> {
+    context: PacketContext<'a>,
+    events: &'a mut S,
+    buffer: &'a mut Vec<u8>,
+    records: DropRecords,
+}
+
+impl<S: EventSink> Reporter<'_, S> {
+    fn context<'c>(&'c self, flow: InFlow<'c, '_>, outcome: Outcome) -> PacketContext<'c> {
+        PacketContext {
+            flow: flow.map(|(flow, direction)| (&**flow, *direction)),
+            outcome,
+            ..self.context
+        }
+    }
+
+    fn rest_of_flow(&mut self, flow: InFlow<'_, '_>) {
+        if self.records == DropRecords::All {
+            let mut line = std::mem::take(self.buffer);
+            eve::drop(
+                &self.context(flow, Outcome::Drop),
+                DropReason::Flow,
+                None,
+                &mut line,
+            );
+            self.emit(line);
+        }
+    }
+
+    fn undecodable(&mut self, flow: InFlow<'_, '_>) {
+        if self.records != DropRecords::None {
+            let mut line = std::mem::take(self.buffer);
+            eve::drop(
+                &self.context(flow, Outcome::Drop),
+                DropReason::Decode,
+                None,
+                &mut line,
+            );
+            self.emit(line);
+        }
+    }
+
+    /// Records of all matches and, if it is dropped, of the packet; returns how many alerts.
+    fn matches(
+        &mut self,
+        engine: &Engine,
+        detection: &Detection<'_>,
+        decision: Decision,
+        flow: InFlow<'_, '_>,
+    ) -> u64 {
+        // A pass rule silences what would have been reported beside it.
+        if decision.outcome == Outcome::Pass {
+            return 0;
+        }
+        let mut alerts = 0;
+        for &index in detection.matches {
+            let rule = engine.rule(index);
+            if rule.options.no_alert {
+                continue;
+            }
+            let mut line = std::mem::take(self.buffer);
+            eve::alert(&self.context(flow, decision.outcome), rule, &mut line);
+            self.emit(line);
+            alerts += 1;
+        }
+        if !decision.outcome.accepts() && self.records != DropRecords::None {
+            let rule = decision.rule.map(|index| engine.rule(index));
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(flow, decision.outcome);
+            eve::drop(&context, DropReason::Rules, rule, &mut line);
+            self.emit(line);
+        }
+        alerts
+    }
+
+    fn emit(&mut self, line: Vec<u8>) {
+        self.events.emit(&line);
+        *self.buffer = line;
+    }
+}
+
+#[cfg(test)]
+mod captures;
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,35 @@
 //! The loop of a worker process: receive a batch, inspect, send verdicts, beat.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use ips_common::{MarkLayout, Steer};
+use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::detect::Engine;
-use crate::inspection::{EventSink, Feedback, Inspection, RejectSender, Timestamp};
-use crate::log::pipe::{Emitted, EventPipe};
+use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
+use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
-use crate::source::{Inspector, Packet, PacketId, PacketQueue, Verdict};
+use crate::source::{Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict};
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, set_name, wall_us};
+use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::raw_socket::RawSocket;
+
+mod outlets;
+mod settling;
+
+use outlets::{Convictions, Events, Rejects, StandardError};
+use settling::{Gap, settle_leftovers};
 
 /// Longest time between two heartbeats of an idle worker.
 pub const HEARTBEAT: Duration = Duration::from_millis(10);
@@ -44,6 +54,8 @@ pub struct Shared {
     pub feedback: FeedbackSocket,
     /// Whether packets and verdicts are printed.
     pub trace: bool,
+    /// Offset of local time from UTC in seconds.
+    pub utc_offset_s: i32,
 }
 
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
@@ -72,6 +84,12 @@ pub fn run(
     ));
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
+    if let Err(error) = set_nice(config.workers.nice) {
+        log::warn!(
+            "{seat}: scheduling priority {}: {error}",
+            config.workers.nice
+        );
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => Box::new(NfQueue::new(socket, &options)?),
@@ -116,42 +134,6 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
     }
 }
 
-/// Gives what a dead predecessor had in hand the configured verdict, before anything new is
-/// received.
-fn settle_leftovers(
-    shared: &Shared,
-    seat: Seat,
-    row: Row<'_>,
-    queue: &mut dyn PacketQueue,
-) -> anyhow::Result<()> {
-    let slot = seat.slot();
-    let Some(last) = shared.pages.received(slot) else {
-        return Ok(());
-    };
-    let unsettled = row.unsettled();
-    match shared.config.queue.transport {
-        Transport::Batched => {
-            let disposition = shared.config.settle();
-            queue.settle_through(PacketId(last), disposition)?;
-            if unsettled > 0 {
-                log::warn!(
-                    "{seat}: {unsettled} packets that a dead worker had in hand: {disposition:?}"
-                );
-            }
-        }
-        Transport::Nfq => {
-            // The kernel dropped them with the dead worker's socket, and this queue counts
-            // from one again.
-            shared.pages.clear_received(slot);
-            if unsettled > 0 {
-                log::warn!("{seat}: {unsettled} packets were lost with a dead worker's socket");
-            }
-        }
-    }
-    row.add(Cell::Settled, unsettled);
-    Ok(())
-}
-
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
@@ -159,37 +141,9 @@ struct Turn<'a> {
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
-    inspection: Inspection<Events<'a>, RawRejects, Convictions<'a>>,
+    inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
     now: Timestamp,
     gap: Gap,
-}
-
-/// Packets that a predecessor took from the socket but died before it could note them: ids
-/// after the last noted one and before the first that this process receives.
-#[derive(Clone, Copy, Debug)]
-enum Gap {
-    /// Nothing received yet. `noted` is the predecessor's last id, `queued` the kernel's last
-    /// id when this process started.
-    Unknown { noted: u32, queued: u32 },
-    /// The first packet received has this id.
-    Before { noted: u32, first: u32 },
-    /// Settled, or there was none.
-    Closed,
-}
-
-impl Gap {
-    /// Ids to settle: count and last. `idle` tells that nothing was waiting in the socket.
-    fn settle(&mut self, idle: bool) -> Option<(u32, PacketId)> {
-        let (noted, last) = match *self {
-            Self::Before { noted, first } => (noted, first.wrapping_sub(1)),
-            Self::Unknown { noted, queued } if idle => (noted, queued),
-            Self::Unknown { .. } | Self::Closed => return None,
-        };
-        *self = Self::Closed;
-        let count = last.wrapping_sub(noted);
-        // Ids are compared on the circle: half of it is "before".
-        (count > 0 && count < 1 << 31).then_some((count, PacketId(last)))
-    }
 }
 
 impl<'a> Turn<'a> {
@@ -206,11 +160,7 @@ impl<'a> Turn<'a> {
             seat,
             row,
             base: Cell::ALL.iter().map(|cell| row.get(*cell)).collect(),
-            inspection: Inspection {
-                s: Events { x: &() },
-                r: RawRejects,
-                f: Convictions { x: &() },
-            },
+            inspection: inspection(shared, seat)?,
             now: now(),
             gap: Gap::Unknown { noted, queued },
         })
@@ -218,8 +168,17 @@ impl<'a> Turn<'a> {
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue) {
-        self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
-        let counters = queue.counters();
+        self.now = now();
+        self.shared
+            .pages
+            .stamp(self.seat.slot(), self.now.monotonic_ns);
+        self.inspection.expire(self.now);
+        self.publish(queue.counters());
+    }
+
+    /// Adds this process's totals to what its predecessors left on the board.
+    fn publish(&self, counters: QueueCounters) {
+        let inspected = self.inspection.counters();
         for (cell, count) in [
             (Cell::Accepted, counters.accepted),
             (Cell::Dropped, counters.dropped),
@@ -228,9 +187,30 @@ impl<'a> Turn<'a> {
             (Cell::Undecodable, counters.undecodable),
             (Cell::Overruns, counters.overruns),
             (Cell::Refused, counters.refused),
+            (Cell::Bytes, inspected.bytes),
+            (Cell::Invalid, inspected.invalid.total()),
+            (Cell::Passed, inspected.passed),
+            (Cell::Alerts, inspected.alerts),
+            (Cell::AlertsSuppressed, inspected.alerts_suppressed),
+            (Cell::SearchesGivenUp, inspected.searches_given_up),
+            (Cell::RuleDropped, inspected.rule_dropped),
+            (Cell::FlowDropped, inspected.flow_dropped),
+            (Cell::InvalidDropped, inspected.invalid_dropped),
+            (Cell::Rejected, inspected.rejected),
+            (Cell::RejectsLost, self.inspection.rejects().lost()),
+            (Cell::FlowsCreated, inspected.flows.created),
+            (Cell::FlowsExpired, inspected.flows.expired),
+            (Cell::FlowsEvicted, inspected.flows.evicted),
+            (Cell::FlowsBothWays, inspected.flows.both_ways),
+            (Cell::Events, self.inspection.events().emitted),
+            (Cell::EventsLost, self.inspection.events().lost),
+            (Cell::Convictions, inspected.convictions),
+            (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
         }
+        // Flows are not inherited.
+        self.row.set(Cell::Flows, inspected.flows.current);
     }
 
     /// Settles what a predecessor took from the socket without noting it, once it is known
@@ -279,98 +259,46 @@ fn now() -> Timestamp {
     }
 }
 
-struct Events<'a> {
-    x: &'a (),
-}
-impl EventSink for Events<'_> {
-    fn emit(&mut self, _: &[u8]) {}
-}
-struct RawRejects;
-impl RejectSender for RawRejects {
-    fn send(&mut self, packet: &[u8], to: std::net::IpAddr) {}
-}
-struct Convictions<'a> {
-    x: &'a (),
-}
-impl Feedback for Convictions<'_> {
-    fn convict(&mut self, key: &ips_common::FlowKey, signature_id: u32) {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(gap: Gap, idle: bool, expected: Option<(u32, u32)>) {
-        let mut gap = gap;
-        let settled = gap.settle(idle).map(|(count, last)| (count, last.0));
-        assert_eq!(settled, expected, "{gap:?}");
+/// A fresh inspection as configured.
+fn inspection(
+    shared: &Shared,
+    seat: Seat,
+) -> anyhow::Result<Inspection<Events<'_>, Rejects, Convictions<'_>>> {
+    let config = &shared.config;
+    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+    let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
+    if let Err(error) = &socket {
+        log::warn!("{seat}: rejections will not be sent: raw socket: {error}");
     }
+    let options = InspectionOptions {
+        invalid: config.invalid(),
+        flows: config.flow_limits(),
+        seed: random_words().context("/dev/urandom")?,
+        convict: config.conviction.enabled,
+        interfaces: interface_names(),
+        utc_offset_s: shared.utc_offset_s,
+        ..InspectionOptions::default()
+    };
+    let trace = shared
+        .trace
+        .then(|| Box::new(StandardError::new(seat)) as Box<dyn PacketTrace>);
+    Ok(Inspection::new(
+        Arc::clone(&shared.engine),
+        options,
+        Events::new(&shared.events),
+        Rejects::new(socket.ok()),
+        Convictions::new(&shared.feedback, seat),
+        trace,
+    ))
+}
 
-    #[test]
-    fn the_ids_between_the_last_noted_and_the_first_received_are_settled_once() {
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 15,
-            },
-            false,
-            Some((4, 14)),
-        );
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 11,
-            },
-            false,
-            None,
-        );
-        check(
-            Gap::Before {
-                noted: u32::MAX,
-                first: 3,
-            },
-            false,
-            Some((3, 2)),
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 12,
-            },
-            false,
-            None,
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 12,
-            },
-            true,
-            Some((2, 12)),
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 10,
-            },
-            true,
-            None,
-        );
-        // A queue bound anew counts from 1 again: nothing of the former one is left.
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 1,
-            },
-            false,
-            None,
-        );
-        check(Gap::Closed, true, None);
-        let mut gap = Gap::Before {
-            noted: 10,
-            first: 15,
-        };
-        assert!(gap.settle(false).is_some());
-        assert!(gap.settle(true).is_none());
-    }
+/// Names by index, for records; one that appears later has none there.
+fn interface_names() -> BTreeMap<u32, String> {
+    if_nameindex().map_or_else(
+        |_| BTreeMap::new(),
+        |names| {
+            let name = |entry: &Interface| (entry.index(), entry.name().to_string_lossy().into());
+            names.iter().map(name).collect()
+        },
+    )
 }

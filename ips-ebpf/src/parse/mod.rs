@@ -18,7 +18,7 @@ pub use wire::Wire;
 /// A frame that can be read at any offset.
 pub trait Packet {
     /// Bytes of the frame, from the Ethernet header on.
-    fn len(&self) -> usize;
+    fn frame_len(&self) -> usize;
 
     /// Reads a header, `None` when the frame ends before it does.
     fn load<T: Wire>(&self, offset: usize) -> Option<T>;
@@ -89,8 +89,9 @@ impl<P: Packet> Cursor<'_, P> {
 pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Keyless> {
     let (family, offset) = ethernet::payload(packet).ok_or(Keyless::NotIp)?;
     let offset = packet.forget_origin(offset);
-    let (network, cursor) = Network::read(packet, packet.len(), family, offset, Bounds::Length)
-        .ok_or(Keyless::Malformed)?;
+    let (network, cursor) =
+        Network::read(packet, packet.frame_len(), family, offset, Bounds::Length)
+            .ok_or(Keyless::Malformed)?;
 
     let fragment = match network.position {
         Position::Whole => Fragment::No,
@@ -146,7 +147,7 @@ fn canonical(network: &Network, source_port: u16, destination_port: u16) -> Flow
 }
 
 impl Packet for [u8] {
-    fn len(&self) -> usize {
+    fn frame_len(&self) -> usize {
         <[u8]>::len(self)
     }
 
@@ -157,8 +158,8 @@ impl Packet for [u8] {
 }
 
 impl<P: Packet + ?Sized> Packet for &P {
-    fn len(&self) -> usize {
-        (**self).len()
+    fn frame_len(&self) -> usize {
+        (**self).frame_len()
     }
 
     fn load<T: Wire>(&self, offset: usize) -> Option<T> {

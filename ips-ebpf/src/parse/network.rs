@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use ips_common::{FAMILY_IPV4, FAMILY_IPV6, FlowKey, FragmentKey, ipv4_address};
 
-use super::wire::{Extension, FragmentHeader, Ipv4Header, Ipv6Header};
+use super::wire::{Extension, Ipv4Header, Ipv6Header};
 use super::{Cursor, Packet};
 
 /// Whether a length field limits the packet.
@@ -144,47 +144,42 @@ impl Network {
             let Some(kind) = ExtensionKind::of(self.protocol) else {
                 return;
             };
-            let next_header = match kind {
-                ExtensionKind::Fragment => {
-                    let Some(header) = cursor.read::<FragmentHeader>(self.transport) else {
-                        break;
-                    };
-                    let offset_and_more = u16::from_be(header.offset_and_more);
-                    let identification = u32::from_be(header.identification);
-                    self.transport += size_of::<FragmentHeader>();
-                    if offset_and_more & 0xfff8 != 0 {
-                        self.protocol = header.next_header;
-                        if self.position == Position::Whole {
-                            self.position = Position::Later;
-                            self.identification = identification;
-                        } else {
-                            // A fragment of a fragment: the outer one is what the receiver
-                            // reassembles first, and there are no ports in this one.
-                            self.chain_cut = true;
-                        }
-                        return;
-                    }
-                    if offset_and_more & 1 != 0 && self.position == Position::Whole {
-                        self.position = Position::First;
-                        self.identification = identification;
-                    }
-                    header.next_header
-                }
-                ExtensionKind::Sized { plus, unit } => {
-                    let Some(header) = cursor.read::<Extension>(self.transport) else {
-                        break;
-                    };
-                    let end = self.transport + ((usize::from(header.length) + plus) << unit);
-                    if end > cursor.end {
-                        break;
-                    }
-                    self.transport = end;
-                    header.next_header
-                }
+            // None is shorter than these eight bytes.
+            let Some(header) = cursor.read::<Extension>(self.transport) else {
+                break;
             };
-            self.protocol = next_header;
+            let end = self.transport + kind.header_len(header.length);
+            if end > cursor.end {
+                break;
+            }
+            self.transport = end;
+            self.protocol = header.next_header;
+            if kind == ExtensionKind::Fragment && self.fragment(&header) {
+                return;
+            }
         }
         self.chain_cut = ExtensionKind::of(self.protocol).is_some();
+    }
+
+    /// Takes note of a fragment header; true when no header follows it in this packet.
+    #[inline(always)]
+    fn fragment(&mut self, header: &Extension) -> bool {
+        let offset_and_more = u16::from_be(header.offset_and_more);
+        let is_later = offset_and_more & 0xfff8 != 0;
+        let has_more = offset_and_more & 1 != 0;
+        if self.position != Position::Whole {
+            // A fragment of a fragment: the outer one is what the receiver reassembles first,
+            // and in a later one there are no ports.
+            self.chain_cut = is_later;
+        } else if is_later || has_more {
+            self.position = if is_later {
+                Position::Later
+            } else {
+                Position::First
+            };
+            self.identification = u32::from_be(header.identification);
+        }
+        is_later
     }
 
     #[inline(always)]
@@ -204,14 +199,14 @@ impl Network {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum ExtensionKind {
+    /// RFC 8200 §4.5: 8 bytes.
     Fragment,
-    /// `(length + plus) << unit` bytes.
-    Sized {
-        plus: usize,
-        unit: u32,
-    },
+    /// RFC 4302 §2.2: counts in 4 bytes and leaves two of them out.
+    Authentication,
+    /// RFC 6564 §4: counts in 8 bytes and leaves one of them out.
+    Other,
 }
 
 impl ExtensionKind {
@@ -219,10 +214,20 @@ impl ExtensionKind {
     #[inline(always)]
     fn of(protocol: u8) -> Option<Self> {
         match protocol {
-            0 | 43 | 60 | 135 | 139 | 140 => Some(Self::Sized { plus: 1, unit: 3 }),
-            51 => Some(Self::Sized { plus: 2, unit: 2 }),
+            0 | 43 | 60 | 135 | 139 | 140 => Some(Self::Other),
+            51 => Some(Self::Authentication),
             44 => Some(Self::Fragment),
             _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn header_len(self, length: u8) -> usize {
+        let length = usize::from(length);
+        match self {
+            Self::Fragment => size_of::<Extension>(),
+            Self::Authentication => (length + 2) * 4,
+            Self::Other => (length + 1) * 8,
         }
     }
 }

@@ -51,13 +51,11 @@ wire! {
         destination: [u64; 2],
     } = 40;
 
-    /// What all extension headers with a length begin with.
-    struct Extension { next_header: u8, length: u8, } = 2;
-
-    /// RFC 8200 §4.5.
-    struct FragmentHeader {
+    /// The first eight bytes of any extension header; the last two fields are those of a
+    /// fragment header (RFC 8200 §4.5), which has no length.
+    struct Extension {
         next_header: u8,
-        _reserved: u8,
+        length: u8,
         offset_and_more: u16,
         identification: u32,
     } = 8;

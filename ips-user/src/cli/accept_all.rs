@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::Pid;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::config::Transport;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::{NfQueue, QueueSocket};
 use crate::source::{Inspector, Packet, PacketId, PacketQueue, QueueOptions, Verdict};
+use crate::sys::process::bind_to_cpu;
 
 /// Arguments of `sluice accept-all`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct AcceptAllArgs {
+pub(super) struct AcceptAllArgs {
     /// Queue number.
     #[arg(long)]
     pub queue: u16,
@@ -37,15 +37,6 @@ pub struct AcceptAllArgs {
     pub receive_buffer: usize,
 }
 
-/// The two implementations of [`PacketQueue`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
-    /// [`crate::source::nfqueue`].
-    Batched,
-    /// [`crate::source::crate_nfq`].
-    Nfq,
-}
-
 struct AcceptAll;
 
 impl Inspector for AcceptAll {
@@ -60,13 +51,13 @@ impl Inspector for AcceptAll {
 ///
 /// # Errors
 /// When the queue cannot be bound, or its socket fails.
-pub fn run(args: &AcceptAllArgs) -> Result<()> {
-    let stop = stop_on_signal()?;
+pub(super) fn run(args: &AcceptAllArgs) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
+    }
     if let Some(cpu) = args.cpu {
-        let mut cpus = CpuSet::new();
-        cpus.set(cpu)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus))
-            .with_context(|| format!("run on CPU {cpu}"))?;
+        bind_to_cpu(cpu).with_context(|| format!("run on CPU {cpu}"))?;
     }
     let options = QueueOptions {
         number: args.queue,
@@ -113,24 +104,4 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
         })
     );
     Ok(())
-}
-
-/// A flag that SIGINT and SIGTERM set. Both are blocked in the calling thread, so that no
-/// system call of it is interrupted in the middle of a batch.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("block signals")?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let shared = Arc::clone(&stop);
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            // Fails for an invalid set only.
-            let _ = signals.wait();
-            shared.store(true, Ordering::Relaxed);
-        })
-        .context("start a thread")?;
-    Ok(stop)
 }

@@ -12,6 +12,7 @@ use ips_common::{MAX_WORKERS, MarkLayout};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::flow::{FlowLimits, Timeouts};
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
@@ -20,7 +21,7 @@ use crate::source::{Disposition, QueueOptions};
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// [`crate::source::nfqueue`]: its socket is opened by the supervisor and handed over.
@@ -50,10 +51,10 @@ pub enum Backend {
     Iptables,
 }
 
-/// What becomes of packets that a dead worker had in hand.
+/// What becomes of packets that cannot be inspected for one particular cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Settle {
+pub enum Exception {
     /// They pass.
     Accept,
     /// They are dropped.
@@ -100,6 +101,8 @@ section! {
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
         /// `[failover]`
         failover: Failover = Failover::default(),
+        /// `[decode]`
+        decode: Decode = Decode::default(),
         /// `[flow]`
         flow: Flow = Flow::default(),
         /// `[log]`
@@ -120,6 +123,8 @@ section! {
         backup_cpu: i32 = -1,
         /// Bind to CPUs.
         pin: bool = true,
+        /// Scheduling priority.
+        nice: i32 = -10,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -213,7 +218,15 @@ section! {
     /// `[failover]`
     Failover {
         /// Policy.
-        settle: Settle = Settle::Fail,
+        settle: Exception = Exception::Fail,
+    }
+}
+
+section! {
+    /// `[decode]`
+    Decode {
+        /// Policy.
+        invalid: Exception = Exception::Fail,
     }
 }
 
@@ -221,15 +234,17 @@ section! {
     /// `[flow]`
     Flow {
         /// Flows per worker.
-        max: usize = 262_144,
+        max: u32 = 262_144,
         /// Seconds.
-        tcp_idle_seconds: u64 = 600,
+        tcp_new_seconds: u64 = 60,
         /// Seconds.
-        tcp_closed_seconds: u64 = 10,
+        tcp_established_seconds: u64 = 600,
         /// Seconds.
-        udp_idle_seconds: u64 = 60,
+        tcp_closed_seconds: u64 = 60,
         /// Seconds.
-        other_idle_seconds: u64 = 30,
+        new_seconds: u64 = 30,
+        /// Seconds.
+        established_seconds: u64 = 300,
     }
 }
 
@@ -369,6 +384,12 @@ impl Config {
                 ),
             );
         }
+        if !(-20..=19).contains(&self.workers.nice) {
+            return invalid(
+                "workers.nice",
+                format!("-20 to 19, not {}", self.workers.nice),
+            );
+        }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
                 "queue.batch",
@@ -445,11 +466,35 @@ impl Config {
         }
     }
 
+    /// Bounds of one worker's flow table.
+    pub fn flow_limits(&self) -> FlowLimits {
+        let flow = &self.flow;
+        FlowLimits {
+            max_flows: flow.max,
+            timeouts: Timeouts {
+                tcp_new: Duration::from_secs(flow.tcp_new_seconds),
+                tcp_established: Duration::from_secs(flow.tcp_established_seconds),
+                tcp_closed: Duration::from_secs(flow.tcp_closed_seconds),
+                new: Duration::from_secs(flow.new_seconds),
+                established: Duration::from_secs(flow.established_seconds),
+            },
+        }
+    }
+
     /// What becomes of packets that a dead worker had in hand.
     pub fn settle(&self) -> Disposition {
-        match (self.failover.settle, self.fail) {
-            (Settle::Accept, _) | (Settle::Fail, Fail::Open) => Disposition::Accept,
-            (Settle::Drop, _) | (Settle::Fail, Fail::Closed) => Disposition::Drop,
+        self.exception(self.failover.settle)
+    }
+
+    /// What becomes of packets that cannot be decoded.
+    pub fn invalid(&self) -> Disposition {
+        self.exception(self.decode.invalid)
+    }
+
+    fn exception(&self, exception: Exception) -> Disposition {
+        match (exception, self.fail) {
+            (Exception::Accept, _) | (Exception::Fail, Fail::Open) => Disposition::Accept,
+            (Exception::Drop, _) | (Exception::Fail, Fail::Closed) => Disposition::Drop,
         }
     }
 

@@ -150,6 +150,16 @@ impl<'a> Decoded<'a> {
         }
     }
 
+    /// IPv6 flow label; zero for IPv4.
+    pub fn flow_label(&self) -> u32 {
+        match *self.network.header {
+            [_, high, middle, low, ..] if !self.is_ipv4() => {
+                u32::from_be_bytes([0, high & 0x0f, middle, low])
+            }
+            _ => 0,
+        }
+    }
+
     /// Length of the packet, IP header included.
     pub fn len(&self) -> usize {
         self.network.packet.len()

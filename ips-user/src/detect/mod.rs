@@ -1,11 +1,16 @@
-//! stub
-#[derive(Debug)]
-pub struct Engine;
-impl Engine {
-    pub fn rule_count(&self) -> usize {
-        0
-    }
-    pub fn compile(_: &crate::rules::Loaded) -> anyhow::Result<Self> {
-        Ok(Self)
-    }
-}
+//! Rules against packets.
+//!
+//! [`Engine::compile`] sorts the rules by action and priority, groups them by protocol, and
+//! gives one content of each rule to a [`Prefilter`]. [`Engine::inspect`] looks for all those
+//! literals at once and checks header and contents only of the rules whose literal is there,
+//! and of those without one.
+//!
+//! What is searched is the payload of one packet (of one aggregate, under GSO): a pattern that
+//! a sender spreads over two segments is not found, because streams are not reassembled here.
+
+mod contents;
+pub mod engine;
+pub mod prefilter;
+
+pub use engine::{Detection, Engine, PACKET_ALERT_MAX, RuleIndex, Scratch};
+pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};

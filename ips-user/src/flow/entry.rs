@@ -78,6 +78,8 @@ pub struct Flow {
     pub tcp: TcpState,
     /// What was decided for the rest of it.
     pub action: FlowAction,
+    /// When its conviction was last asked for.
+    pub convicted: Option<Timestamp>,
     /// Who has sent a FIN.
     fin: Option<PacketDirection>,
 }
@@ -103,6 +105,7 @@ impl Flow {
             to_client: Tally::default(),
             tcp: TcpState::None,
             action: FlowAction::Inspect,
+            convicted: None,
             fin: None,
         }
     }
@@ -177,7 +180,8 @@ impl Flow {
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
     }
 
-    fn one_sided(&self) -> bool {
+    /// Whether all packets so far came from one end.
+    pub(super) fn one_sided(&self) -> bool {
         self.to_server.packets == 0 || self.to_client.packets == 0
     }
 

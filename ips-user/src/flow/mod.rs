@@ -1,7 +1,7 @@
 //! The flows of one worker.
 //!
 //! [`table`] finds a packet's flow and keeps their number bounded, [`entry`] is what is known
-//! about one flow, [`idle`] orders flows by the time since their last packet.
+//! about one flow, `idle` orders flows by the time since their last packet.
 
 pub mod entry;
 mod idle;

@@ -75,6 +75,8 @@ pub struct FlowCounters {
     pub current: u64,
     /// Flows ever created.
     pub created: u64,
+    /// Flows that have had packets in both directions.
+    pub both_ways: u64,
     /// Flows forgotten because they were idle.
     pub expired: u64,
     /// Flows forgotten because the table was full.
@@ -193,7 +195,9 @@ impl FlowTable {
             None => self.create(hashed, packet, now),
         };
         let flow = &mut self.flows[slot as usize];
+        let one_sided = flow.one_sided();
         let direction = flow.update(packet, now);
+        self.counters.both_ways += u64::from(one_sided && !flow.one_sided());
         self.idle.refresh(slot, flow.class());
         Some((flow, direction))
     }

@@ -1,10 +1,11 @@
 //! Events: what is written about packets, and the way it takes to the file.
+
+pub mod eve;
 pub mod pipe;
-pub mod eve {
-    pub fn now() -> crate::flow::Timestamp {
-        crate::flow::Timestamp::default()
-    }
-    pub fn stats(_: crate::flow::Timestamp, _: serde_json::Value) -> Vec<u8> {
-        vec![]
-    }
+
+/// Where finished event lines go.
+pub trait EventSink {
+    /// Takes one line, without its newline. Never waits: what does not fit is lost and counted
+    /// by the sink.
+    fn emit(&mut self, line: &[u8]);
 }

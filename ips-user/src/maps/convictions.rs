@@ -19,23 +19,23 @@ pub struct Convictions {
     hints: SharedArray,
     /// Of `CONVICTED`; aya's map does not give out its own.
     convicted_fd: OwnedFd,
-    hints_fd: OwnedFd,
+    hints_data: MapData,
 }
 
 impl Convictions {
     pub(super) fn new(convicted: MapData, hints: MapData) -> Result<Self, MapsError> {
-        let hints_fd = duplicate("HINTS", &hints)?;
-        let array =
-            SharedArray::map(hints_fd.as_fd(), HINTS_LEN).map_err(|source| MapsError::Memory {
+        let array = SharedArray::map(hints.fd().as_fd(), HINTS_LEN).map_err(|source| {
+            MapsError::Memory {
                 name: "HINTS",
                 source,
-            })?;
+            }
+        })?;
         Ok(Self {
             convicted_fd: duplicate(NAME, &convicted)?,
-            hints_fd,
             map: HashMap::try_from(Map::LruHashMap(convicted))
                 .map_err(MapsError::operation(NAME, "open"))?,
             hints: array,
+            hints_data: hints,
         })
     }
 
@@ -52,7 +52,7 @@ impl Convictions {
 
     /// Descriptors of `CONVICTED` and `HINTS` (close-on-exec), for [`Self::from_fds`].
     pub fn fds(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
-        (self.convicted_fd.as_fd(), self.hints_fd.as_fd())
+        (self.convicted_fd.as_fd(), self.hints_data.fd().as_fd())
     }
 
     /// Drops the flow's packets until `conviction.expires_ns`. When the map is full, the flow

@@ -48,10 +48,16 @@ cells! {
     Refused = "refused",
     /// Packets that are no valid IP.
     Invalid = "invalid",
+    /// Of those dropped: packets that are no valid IP.
+    InvalidDropped = "invalid_dropped",
+    /// Packets accepted by a pass rule, the rest of passed flows included.
+    Passed = "passed",
     /// Alerts raised.
     Alerts = "alerts",
     /// Alerts not raised because one packet had too many.
     AlertsSuppressed = "alerts_suppressed",
+    /// Rules given up on one packet because their contents took too many searches.
+    SearchesGivenUp = "searches_given_up",
     /// Packets dropped by a rule.
     RuleDropped = "rule_dropped",
     /// Packets of dropped flows.
@@ -64,6 +70,8 @@ cells! {
     Flows = "flows",
     /// Flows seen.
     FlowsCreated = "flows_created",
+    /// Flows forgotten because they were idle.
+    FlowsExpired = "flows_expired",
     /// Flows forgotten early because the table was full.
     FlowsEvicted = "flows_evicted",
     /// Flows that have had packets in both directions.

@@ -12,6 +12,7 @@ pub mod classification;
 mod configured;
 mod content;
 pub mod diagnostic;
+mod item;
 mod list;
 mod load;
 mod options;

@@ -4,6 +4,7 @@ use super::ast::{Class, Content, Options, Reference};
 use super::classification::Classification;
 use super::content::{self, Draft};
 use super::diagnostic::nearest;
+use super::item::{Item, Items, Value};
 use super::list::decimal;
 use super::parse::Findings;
 use super::source::Span;
@@ -15,8 +16,8 @@ const DEFAULT_PRIORITY: u8 = 3;
 const MAX_RELATIVE: i64 = 1_048_576;
 
 pub(super) struct OptionParser<'a, 'f> {
-    text: &'a [u8],
-    at: usize,
+    items: Items<'a>,
+    open: Span,
     classification: &'a Classification,
     findings: &'f mut Findings,
     signature_id: Option<u32>,
@@ -31,20 +32,6 @@ pub(super) struct OptionParser<'a, 'f> {
     no_alert: bool,
 }
 
-/// A keyword and its value, as they stand.
-#[derive(Clone, Copy)]
-struct Item<'a> {
-    name: &'a str,
-    name_span: Span,
-    value: Option<Value<'a>>,
-}
-
-#[derive(Clone, Copy)]
-struct Value<'a> {
-    bytes: &'a [u8],
-    span: Span,
-}
-
 impl<'a, 'f> OptionParser<'a, 'f> {
     /// Parses the options that begin at `at`, after the opening parenthesis.
     pub(super) fn new(
@@ -54,8 +41,11 @@ impl<'a, 'f> OptionParser<'a, 'f> {
         findings: &'f mut Findings,
     ) -> Self {
         Self {
-            text,
-            at,
+            items: Items::new(text, at),
+            open: Span {
+                start: at - 1,
+                end: at,
+            },
             classification,
             findings,
             signature_id: None,
@@ -72,18 +62,14 @@ impl<'a, 'f> OptionParser<'a, 'f> {
     }
 
     pub(super) fn parse(&mut self) -> Option<Options> {
-        let open = Span {
-            start: self.at - 1,
-            end: self.at,
-        };
-        while let Some(item) = self.item() {
+        while let Some(item) = self.items.next(self.findings) {
             self.keyword(item);
         }
         let contents = self.contents();
         let Some(signature_id) = self.signature_id else {
             if self.findings.graded.is_empty() {
                 self.findings.error(
-                    open,
+                    self.open,
                     "no sid",
                     Some("every rule needs a number of its own: `sid:1000001;`".into()),
                 );
@@ -105,111 +91,6 @@ impl<'a, 'f> OptionParser<'a, 'f> {
             contents,
             no_alert: self.no_alert,
         })
-    }
-
-    fn skip_space(&mut self) {
-        while self.text.get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
-        }
-    }
-
-    /// The next option; `None` at the end, which is checked to be the closing parenthesis.
-    fn item(&mut self) -> Option<Item<'a>> {
-        loop {
-            match self.step()? {
-                Some(item) => return Some(item),
-                None => continue,
-            }
-        }
-    }
-
-    /// One step of [`Self::item`]; `Some(None)` when an option had to be left out.
-    fn step(&mut self) -> Option<Option<Item<'a>>> {
-        self.skip_space();
-        let start = self.at;
-        match self.text.get(self.at) {
-            None => {
-                let span = Span { start, end: start };
-                self.findings
-                    .error(span, "`)` missing at the end of the rule", None);
-                return None;
-            }
-            Some(b')') => {
-                self.at += 1;
-                self.skip_space();
-                if self.at < self.text.len() {
-                    let span = Span {
-                        start: self.at,
-                        end: self.text.len(),
-                    };
-                    self.findings.error(
-                        span,
-                        "text after the end of the rule",
-                        Some("one rule a line; a `;` inside a value is written `\\;`".into()),
-                    );
-                }
-                return None;
-            }
-            Some(_) => {}
-        }
-        let end = self.unescaped_semicolon(start);
-        let Some(end) = end else {
-            let rest = self.text[start..].trim_ascii_end();
-            let rest = rest.strip_suffix(b")").unwrap_or(rest).trim_ascii_end();
-            let span = Span {
-                start,
-                end: start + rest.len().max(1),
-            };
-            self.findings.error(span, "no `;` after this option", None);
-            return None;
-        };
-        self.at = end + 1;
-        let body = &self.text[start..end];
-        let colon = body.iter().position(|&byte| byte == b':');
-        let name_bytes = body[..colon.unwrap_or(body.len())].trim_ascii_end();
-        let name_span = Span {
-            start,
-            end: start + name_bytes.len().max(1),
-        };
-        let Ok(name) = std::str::from_utf8(name_bytes) else {
-            self.findings.error(name_span, "keyword is not UTF-8", None);
-            return Some(None);
-        };
-        if name.is_empty() {
-            self.findings
-                .error(name_span, "option without a keyword", None);
-            return Some(None);
-        }
-        let value = colon.map(|colon| {
-            let raw = &body[colon + 1..];
-            let trimmed = raw.trim_ascii_start();
-            let from = start + colon + 1 + (raw.len() - trimmed.len());
-            let bytes = trimmed.trim_ascii_end();
-            Value {
-                bytes,
-                span: Span {
-                    start: from,
-                    end: from + bytes.len(),
-                },
-            }
-        });
-        Some(Some(Item {
-            name,
-            name_span,
-            value,
-        }))
-    }
-
-    fn unescaped_semicolon(&self, from: usize) -> Option<usize> {
-        let mut at = from;
-        while let Some(&byte) = self.text.get(at) {
-            match byte {
-                b'\\' => at += 2,
-                b';' => return Some(at),
-                _ => at += 1,
-            }
-        }
-        None
     }
 
     fn keyword(&mut self, item: Item<'a>) {

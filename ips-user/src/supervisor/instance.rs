@@ -17,16 +17,16 @@ use crate::sys::process::start_time;
 /// A process that this instance started. The start time tells it from a later process that
 /// was given the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Started {
+pub(super) struct Started {
     /// Process id.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// Clock ticks since boot.
-    pub start_time: u64,
+    pub(super) start_time: u64,
 }
 
 impl Started {
     /// The process as it runs now; `None` when it has ended.
-    pub fn of(pid: u32) -> Option<Self> {
+    pub(super) fn of(pid: u32) -> Option<Self> {
         Some(Self {
             pid,
             start_time: start_time(pid)?,
@@ -41,7 +41,7 @@ impl Started {
     ///
     /// # Errors
     /// When kill(2) fails.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         if self.is_alive() {
             kill(Pid::from_raw(self.pid as i32), signal)?;
         }
@@ -51,7 +51,7 @@ impl Started {
 
 /// The instance's hold on its run directory.
 #[derive(Debug)]
-pub struct Instance {
+pub(super) struct Instance {
     state: PathBuf,
     _lock: Flock<File>,
 }
@@ -61,7 +61,7 @@ impl Instance {
     ///
     /// # Errors
     /// When another supervisor runs this instance, or the directory cannot be used.
-    pub fn claim(directory: &Path, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn claim(directory: &Path, name: &str) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)
             .with_context(|| format!("creating {}", directory.display()))?;
         let path = directory.join(format!("{name}.lock"));
@@ -92,7 +92,7 @@ impl Instance {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn record(&self, started: &[Started]) -> io::Result<()> {
+    pub(super) fn record(&self, started: &[Started]) -> io::Result<()> {
         // Written beside and renamed: a successor never reads half a record.
         let new = self.state.with_extension("json.new");
         fs::write(&new, serde_json::to_vec(started)?)?;
@@ -100,7 +100,7 @@ impl Instance {
     }
 
     /// After a clean stop nothing is left to end.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         // Already absent is what is wanted.
         let _ = fs::remove_file(&self.state);
     }
@@ -110,7 +110,7 @@ impl Instance {
     ///
     /// # Errors
     /// When the record cannot be read, or a process does not end within 5 s.
-    pub fn end_leftovers(&self) -> anyhow::Result<usize> {
+    pub(super) fn end_leftovers(&self) -> anyhow::Result<usize> {
         let text = match fs::read(&self.state) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),

@@ -20,7 +20,7 @@ use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
-use crate::detect::Engine;
+use crate::detect::{Daachorse, Engine};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -135,6 +135,7 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
         trace,
+        utc_offset_s: process::utc_offset_s(),
     }))
 }
 
@@ -151,7 +152,7 @@ fn compile(config: &Config) -> anyhow::Result<(Engine, usize)> {
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    Ok((Engine::compile(&loaded)?, skipped))
+    Ok((Engine::compile(loaded.rules, Daachorse::build)?, skipped))
 }
 
 fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Result<()> {

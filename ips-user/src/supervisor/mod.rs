@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
 use crate::log::pipe::{EventPipe, EventWriter, event_log};
 use crate::metrics::board::Board;
+use crate::sys::process::utc_offset_s;
 use crate::sys::readable::Readable;
 
 /// How often heartbeats are judged.
@@ -103,6 +104,7 @@ impl Signals {
 struct Supervisor {
     config: Config,
     trace: bool,
+    utc_offset_s: i32,
     started: Instant,
     instance: Instance,
     writer: EventWriter,
@@ -122,6 +124,8 @@ struct Supervisor {
 impl Supervisor {
     /// Claims the instance and makes what needs no undoing in the kernel.
     fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
+        // Before there is a second thread: then it cannot be told any more.
+        let utc_offset_s = utc_offset_s();
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
@@ -134,12 +138,13 @@ impl Supervisor {
         let launching = Launching::start()?;
         Ok(Self {
             trace,
+            utc_offset_s,
             started: Instant::now(),
             instance,
             writer,
             events,
             board,
-            feedback: feedback,
+            feedback,
             spoken,
             workers_feedback,
             steering,

@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use super::Supervisor;
 use super::seats::{Occupancy, Phase};
+use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth;
 use crate::metrics::snapshot::{Snapshot, Worker, cells};
-use crate::sys::process::monotonic_ns;
+use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
     /// This moment.
@@ -67,7 +68,11 @@ impl Supervisor {
 
     /// Writes a `stats` event.
     pub(super) fn emit_stats(&self) {
-        let line = eve::stats(eve::now(), stats(&self.snapshot()));
+        let now = Timestamp {
+            wall_us: wall_us(),
+            monotonic_ns: monotonic_ns(),
+        };
+        let line = eve::stats(now, self.utc_offset_s, &stats(&self.snapshot()));
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }

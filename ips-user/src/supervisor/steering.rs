@@ -16,7 +16,7 @@ use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
-use crate::sys::process::monotonic_ns;
+use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
 /// Programs, maps and rules of one instance.
@@ -49,7 +49,9 @@ impl Steering {
         // Kept from a former run, so that its flows stay where they are.
         let seed = match maps.config()?.seed {
             seed if seed != HashSeed::default() => seed,
-            _ => random_seed()?,
+            _ => HashSeed {
+                key: random_words().context("/dev/urandom")?,
+            },
         };
         let kernel_log = match config.steering.log {
             true => Some(watched(programs.kernel_log()?)?),
@@ -315,13 +317,4 @@ fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
 
 fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
-}
-
-fn random_seed() -> anyhow::Result<HashSeed> {
-    let mut bytes = [0; 16];
-    let mut file = std::fs::File::open("/dev/urandom").context("/dev/urandom")?;
-    std::io::Read::read_exact(&mut file, &mut bytes).context("/dev/urandom")?;
-    Ok(HashSeed {
-        key: bytemuck::cast(bytes),
-    })
 }

@@ -4,5 +4,6 @@ pub mod bpf_link;
 pub mod bpf_probe;
 pub mod ethtool;
 pub mod process;
+pub mod raw_socket;
 pub mod readable;
 pub mod shared_words;

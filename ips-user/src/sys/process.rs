@@ -22,6 +22,22 @@ pub fn wall_us() -> i64 {
         .map_or(0, |since| since.as_micros() as i64)
 }
 
+/// Offset of local time from UTC in seconds; zero when it cannot be told, as in a process with
+/// several threads.
+pub fn utc_offset_s() -> i32 {
+    time::UtcOffset::current_local_offset().map_or(0, time::UtcOffset::whole_seconds)
+}
+
+/// 128 random bits.
+///
+/// # Errors
+/// When /dev/urandom cannot be read.
+pub fn random_words() -> io::Result<[u64; 2]> {
+    let mut bytes = [0; 16];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytemuck::cast(bytes))
+}
+
 /// Forks. In the child runs `child`, whose return value is the exit status.
 ///
 /// # Errors
@@ -57,6 +73,19 @@ pub fn bind_to_cpu(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Sets the scheduling priority of the calling process, -20 to 19. Below zero needs
+/// CAP_SYS_NICE.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: setpriority(2) takes numbers only; 0 is the calling process.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The CPUs that this process may use, ascending.

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ips_common::{Endpoint, FlowKey};
 
+pub mod capture;
 pub mod rig;
 
 pub use rig::Rig;

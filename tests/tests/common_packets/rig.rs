@@ -150,7 +150,7 @@ impl Rig {
         match self.try_probe(frame) {
             Ok(probe) => Some(probe),
             Err(ProgramError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(nix::libc::EINVAL) =>
+                if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
             {
                 None
             }

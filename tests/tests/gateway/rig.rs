@@ -229,9 +229,8 @@ impl Gateway {
     pub(crate) fn await_settled(&self) -> Snapshot {
         self.await_status("every packet with its verdict", |status| {
             status.seats().all(|seat| {
-                let done = seat.cell(Cell::Accepted)
-                    + seat.cell(Cell::Dropped)
-                    + seat.cell(Cell::Settled);
+                let done =
+                    seat.cell(Cell::Accepted) + seat.cell(Cell::Dropped) + seat.cell(Cell::Settled);
                 seat.kernel.waiting == 0 && seat.cell(Cell::Received) == done
             })
         })
@@ -337,16 +336,19 @@ impl Gateway {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let gateway = self.lab.gateway();
         let mut left = Vec::new();
-        left.extend(processes(&self.lab).iter().map(|it| format!("process {it}")));
+        left.extend(
+            processes(&self.lab)
+                .iter()
+                .map(|it| format!("process {it}")),
+        );
         left.extend(self.pins().exists().then(|| "pins".to_owned()));
         let socket = self.config.control_socket();
         left.extend(socket.exists().then(|| "control socket".to_owned()));
         let queues = queue_state::read(gateway).expect("the kernel's queues");
         left.extend(queues.iter().map(|it| format!("queue {}", it.queue)));
         let ruleset = ruleset(&self.lab);
-        let ours = |line: &&str| {
-            line.contains(&self.config.name) || line.to_lowercase().contains("queue")
-        };
+        let ours =
+            |line: &&str| line.contains(&self.config.name) || line.to_lowercase().contains("queue");
         left.extend(ruleset.lines().filter(ours).map(str::to_owned));
         for interface in [Lab::GATEWAY_CLIENT_INTERFACE, Lab::GATEWAY_SERVER_INTERFACE] {
             let shown = gateway.run("ip", &["-d", "link", "show", "dev", interface]);
@@ -395,7 +397,9 @@ pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
 
 /// Whether every seat is served.
 pub(crate) fn all_up(status: &Snapshot) -> bool {
-    status.seats().all(|seat| seat.state == "up" && seat.pid != 0)
+    status
+        .seats()
+        .all(|seat| seat.state == "up" && seat.pid != 0)
 }
 
 /// The seat at the same place in another snapshot.

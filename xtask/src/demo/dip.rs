@@ -7,12 +7,14 @@ use sluice_tests::stream::{STEP, Timeline};
 
 /// Steps before the moment that say what is usual.
 const USUAL_STEPS: usize = 100;
+/// What begins later after the moment has another cause: other work on the machine.
+const ONSET_STEPS: usize = 10;
 
 /// A disturbance.
 pub(super) struct Dip {
     /// Median bytes of a step before the moment.
     pub(super) usual: u64,
-    /// The longest time below half of that, after the moment.
+    /// The longest time below half of that which began within 100 ms of the moment.
     pub(super) longest: Duration,
     /// The same before the moment: how uneven the undisturbed stream is.
     pub(super) usual_longest: Duration,
@@ -37,8 +39,8 @@ impl Dip {
         let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         Self {
             usual,
-            longest: longest_below(after, usual / 2),
-            usual_longest: longest_below(before, usual / 2),
+            longest: longest_below(after, usual / 2, ONSET_STEPS),
+            usual_longest: longest_below(before, usual / 2, before.len()),
             around: steps[moment.saturating_sub(10)..end.min(moment + 50)].to_vec(),
         }
     }
@@ -54,13 +56,22 @@ impl Dip {
     }
 }
 
-/// The longest run of steps below `bytes`. No step at all is not an undisturbed stream.
-fn longest_below(steps: &[u64], bytes: u64) -> Duration {
+/// The longest run of steps below `bytes` that begins within the first `onset` steps. No step at
+/// all is not an undisturbed stream.
+fn longest_below(steps: &[u64], bytes: u64, onset: usize) -> Duration {
     if steps.is_empty() || bytes == 0 {
         return Duration::MAX;
     }
-    let runs = steps.split(|step| *step >= bytes).map(<[u64]>::len);
-    STEP * u32::try_from(runs.max().unwrap_or(0)).unwrap_or(u32::MAX)
+    let (mut longest, mut current) = (0, 0);
+    for (index, step) in steps.iter().enumerate() {
+        if *step >= bytes {
+            current = 0;
+        } else if current > 0 || index < onset {
+            current += 1;
+            longest = longest.max(current);
+        }
+    }
+    STEP * longest
 }
 
 #[cfg(test)]
@@ -83,6 +94,15 @@ mod tests {
         let dip = find(bytes, 50);
         assert_eq!((dip.usual, dip.longest), (100, STEP * 4));
         assert_eq!(dip.usual_longest, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_begins_later_is_not_part_of_the_dip() {
+        let mut bytes = vec![100; 50];
+        bytes.extend([
+            0, 100, 100, 100, 100, 100, 100, 100, 100, 0, 0, 0, 100, 100, 0, 0, 0, 0, 0,
+        ]);
+        assert_eq!(find(bytes, 50).longest, STEP * 3);
     }
 
     #[test]

@@ -62,7 +62,11 @@ fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> 
     let mut stage = Stage::set(sluice, interrupt)?;
     introduce(&stage, report)?;
     let played = acts(&mut stage, report);
-    if played.is_ok() && report.holds() {
+    let worth_a_look = match &played {
+        Ok(()) => !report.holds(),
+        Err(error) => !error.is::<Interrupted>(),
+    };
+    if !worth_a_look {
         stage.discard_directory();
     } else if let Ok(directory) = stage.keep_log() {
         println!(

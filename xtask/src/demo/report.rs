@@ -64,7 +64,10 @@ impl Report {
 
     /// Adds a promise that could not even be examined.
     pub(super) fn failed(&mut self, promise: &str, error: &anyhow::Error) {
-        self.add(promise, false, format!("{error:#}"), Value::Null);
+        let text = format!("{error:#}");
+        // The rest is a log; it is in the directory that is named at the end.
+        let first = text.lines().next().unwrap_or_default().to_owned();
+        self.add(promise, false, first, json!({ "error": text }));
     }
 
     /// Whether there are promises and all of them held.

@@ -72,6 +72,9 @@ fn both_directions_are_one_flow() {
     assert_eq!((second.start, second.last), (at(1), at(2)));
     assert_eq!((second.to_server.packets, second.to_client.packets), (1, 1));
     assert_eq!(table.counters().created, 1);
+    assert_eq!(table.counters().both_ways, 1);
+    feed(&mut table, &tcp(true, 1000, "A"), 3);
+    assert_eq!(table.counters().both_ways, 1);
 }
 
 #[test]

@@ -1,0 +1,358 @@
+//! The contents of one rule against one payload, exactly.
+//!
+//! `offset` and `depth` count from the start of the payload; `distance` and `within` from the
+//! end of the match of the last content before that is not negated (from the start of the
+//! payload if there is none). Where a later content depends on the place of an earlier one,
+//! every occurrence of the earlier one is tried. Reference:
+//! <https://docs.suricata.io/en/suricata-8.0.3/rules/payload-keywords.html>.
+
+use memchr::memmem::Finder;
+
+use crate::rules::{Content, Position};
+
+/// Most searches for one rule in one payload. Trying every occurrence of every content is
+/// exponential in their number; Suricata's `inspection-recursion-limit` bounds the same.
+const MAX_SEARCHES: u32 = 3000;
+
+/// A payload in both spellings.
+#[derive(Clone, Copy)]
+pub(super) struct Haystack<'a> {
+    pub(super) exact: &'a [u8],
+    /// The same in lower case.
+    pub(super) lowered: &'a [u8],
+}
+
+/// How a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Match,
+    NoMatch,
+    /// Given up after [`MAX_SEARCHES`].
+    GaveUp,
+}
+
+#[derive(Debug)]
+struct Literal {
+    finder: Finder<'static>,
+    negated: bool,
+    nocase: bool,
+    at_end: bool,
+    position: Position,
+    /// A later content is relative to this one: its other occurrences are tried too.
+    revisited: bool,
+}
+
+/// The contents of a rule, in order.
+#[derive(Debug)]
+pub(super) struct Contents(Box<[Literal]>);
+
+impl Contents {
+    pub(super) fn compile(contents: &[Content]) -> Self {
+        let literals = contents.iter().enumerate().map(|(index, content)| {
+            let needle = if content.nocase {
+                content.pattern.to_ascii_lowercase()
+            } else {
+                content.pattern.clone()
+            };
+            Literal {
+                finder: Finder::new(&needle).into_owned(),
+                negated: content.negated,
+                nocase: content.nocase,
+                at_end: content.at_end,
+                position: content.position,
+                revisited: !content.negated && is_referred_to(&contents[index + 1..]),
+            }
+        });
+        Self(literals.collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn matches(&self, haystack: Haystack<'_>) -> Outcome {
+        let mut search = Search {
+            haystack,
+            left: MAX_SEARCHES,
+        };
+        match search.run(&self.0, 0) {
+            true => Outcome::Match,
+            false if search.left == 0 => Outcome::GaveUp,
+            false => Outcome::NoMatch,
+        }
+    }
+}
+
+/// Whether a content of `later` counts from the content before them.
+fn is_referred_to(later: &[Content]) -> bool {
+    for content in later {
+        if matches!(content.position, Position::Relative { .. }) {
+            return true;
+        }
+        if !content.negated {
+            return false;
+        }
+    }
+    false
+}
+
+struct Search<'a> {
+    haystack: Haystack<'a>,
+    left: u32,
+}
+
+impl Search<'_> {
+    fn run(&mut self, literals: &[Literal], previous_end: usize) -> bool {
+        let Some((literal, rest)) = literals.split_first() else {
+            return true;
+        };
+        let bytes = if literal.nocase {
+            self.haystack.lowered
+        } else {
+            self.haystack.exact
+        };
+        let length = literal.finder.needle().len();
+        let area = area(literal, bytes.len(), previous_end);
+        let Some((mut from, to)) = area else {
+            return literal.negated && self.run(rest, previous_end);
+        };
+        loop {
+            if self.left == 0 {
+                return false;
+            }
+            self.left -= 1;
+            let found = literal.finder.find(&bytes[from..to]);
+            match found {
+                None => return literal.negated && self.run(rest, previous_end),
+                Some(_) if literal.negated => return false,
+                Some(at) => {
+                    let start = from + at;
+                    if self.run(rest, start + length) {
+                        return true;
+                    }
+                    if !literal.revisited {
+                        return false;
+                    }
+                    from = start + 1;
+                }
+            }
+        }
+    }
+}
+
+/// The part of the payload that a literal may lie in; `None` when there is no such part.
+fn area(literal: &Literal, len: usize, previous_end: usize) -> Option<(usize, usize)> {
+    let (mut from, to) = match literal.position {
+        Position::Absolute { offset, depth } => {
+            let to = depth.map_or(len, |depth| offset.saturating_add(depth));
+            (offset, to.min(len))
+        }
+        Position::Relative { distance, within } => {
+            let start = previous_end as i64 + distance;
+            let to = match within {
+                None => len,
+                Some(within) => usize::try_from(start + within as i64).ok()?.min(len),
+            };
+            (usize::try_from(start).unwrap_or(0), to)
+        }
+    };
+    if literal.at_end {
+        if to < len {
+            return None;
+        }
+        from = from.max(len.checked_sub(literal.finder.needle().len())?);
+    }
+    (from < to).then_some((from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{RuleSet, RuleSource};
+
+    fn contents(options: &str) -> Contents {
+        let text = format!("alert tcp any any -> any any ({options} sid:1;)");
+        let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
+        assert_eq!(loaded.rules.len(), 1, "{:?}", loaded.diagnostics);
+        Contents::compile(&loaded.rules[0].options.contents)
+    }
+
+    fn outcome(options: &str, payload: &[u8]) -> Outcome {
+        contents(options).matches(Haystack {
+            exact: payload,
+            lowered: &payload.to_ascii_lowercase(),
+        })
+    }
+
+    fn check(options: &str, payload: &str, expect: bool) {
+        let expect = if expect {
+            Outcome::Match
+        } else {
+            Outcome::NoMatch
+        };
+        assert_eq!(
+            outcome(options, payload.as_bytes()),
+            expect,
+            "{options} in {payload}"
+        );
+    }
+
+    #[test]
+    fn a_content_is_found_anywhere_and_in_its_case() {
+        check(r#"content:"abc";"#, "xxabcxx", true);
+        check(r#"content:"abc";"#, "xxaBcxx", false);
+        check(r#"content:"aBc"; nocase;"#, "xxAbCxx", true);
+        check(r#"content:!"abc";"#, "xxabcxx", false);
+        check(r#"content:!"abc";"#, "xxxx", true);
+        check(r#"content:"abc";"#, "", false);
+        check(r#"content:"|00 ff|";"#, "x", false);
+    }
+
+    #[test]
+    fn offset_and_depth_count_from_the_start() {
+        check(r#"content:"abc"; offset:2;"#, "xxabc", true);
+        check(r#"content:"abc"; offset:3;"#, "xxabc", false);
+        check(r#"content:"abc"; offset:9;"#, "xxabc", false);
+        check(r#"content:"abc"; depth:3;"#, "abcx", true);
+        check(r#"content:"abc"; depth:3;"#, "xabc", false);
+        check(r#"content:"abc"; offset:1; depth:3;"#, "xabcx", true);
+        check(r#"content:"abc"; offset:1; depth:3;"#, "xxabc", false);
+        check(r#"content:"abc"; depth:30;"#, "xxabc", true);
+        check(r#"content:!"abc"; offset:1; depth:3;"#, "xxabc", true);
+        check(r#"content:!"abc"; offset:9;"#, "xxabc", true);
+        check(
+            r#"content:"a"; content:"b"; offset:0; depth:1;"#,
+            "ba",
+            true,
+        );
+    }
+
+    #[test]
+    fn distance_and_within_count_from_the_previous_match() {
+        check(
+            r#"content:"abc"; content:"def"; distance:0;"#,
+            "abcdef",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:0;"#,
+            "defabc",
+            false,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:1;"#,
+            "abcdef",
+            false,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:1;"#,
+            "abcxdef",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:-6;"#,
+            "defabc",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:-60;"#,
+            "defabc",
+            true,
+        );
+        check(r#"content:"abc"; content:"def"; within:3;"#, "abcdef", true);
+        check(
+            r#"content:"abc"; content:"def"; within:3;"#,
+            "abcxdef",
+            false,
+        );
+        check(
+            r#"content:"abc"; content:"def"; within:4;"#,
+            "abcxdef",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:1; within:3;"#,
+            "abcxdef",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:"def"; distance:1; within:3;"#,
+            "abcxxdef",
+            false,
+        );
+        check(
+            r#"content:"abc"; content:!"def"; within:4;"#,
+            "abcxxdef",
+            true,
+        );
+        check(
+            r#"content:"abc"; content:!"def"; within:4;"#,
+            "abcxdef",
+            false,
+        );
+        check(
+            r#"content:"abc"; content:!"def"; distance:0;"#,
+            "defabc",
+            true,
+        );
+        // Relative without a match before: from the start of the payload.
+        check(r#"content:"abc"; within:3;"#, "abcx", true);
+        check(r#"content:"abc"; within:3;"#, "xabc", false);
+        check(r#"content:!"abc"; within:4;"#, "xabc", false);
+    }
+
+    #[test]
+    fn a_negated_content_is_no_point_of_reference() {
+        let rule = r#"content:"a"; content:!"b"; distance:0; within:1; content:"c"; distance:0; within:2;"#;
+        check(rule, "axc", true);
+        check(rule, "abc", false);
+        check(rule, "xxac", true);
+        check(rule, "axxc", false);
+    }
+
+    #[test]
+    fn every_occurrence_of_an_earlier_content_is_tried() {
+        let pair = r#"content:"ab"; content:"cd"; distance:0; within:2;"#;
+        check(pair, "ab ab abcd", true);
+        check(pair, "ab cd ab cd", false);
+        let chain = r#"content:"a"; content:"b"; within:2; content:"c"; within:2;"#;
+        check(chain, "a.ab.ab.abxc", true);
+        check(chain, "axb abxxc", false);
+        check(r#"content:"aa"; content:"b"; within:1;"#, "aaab", true);
+        check(r#"content:"a"; content:!"b"; within:1;"#, "abax", true);
+        check(r#"content:"a"; content:!"b"; within:1;"#, "abab", false);
+        check(
+            r#"content:"a"; offset:2; content:"b"; within:1;"#,
+            "ab ax ab",
+            true,
+        );
+        check(
+            r#"content:"a"; depth:4; content:"b"; within:1;"#,
+            "ax ax ab",
+            false,
+        );
+    }
+
+    #[test]
+    fn startswith_and_endswith_pin_the_ends() {
+        check(r#"content:"abc"; startswith;"#, "abcx", true);
+        check(r#"content:"abc"; startswith;"#, "xabc", false);
+        check(r#"content:"abc"; endswith;"#, "abcabc", true);
+        check(r#"content:"abc"; endswith;"#, "abcx", false);
+        check(r#"content:!"abc"; endswith;"#, "abcx", true);
+        check(r#"content:"abc"; startswith; endswith;"#, "abc", true);
+        check(r#"content:"abc"; startswith; endswith;"#, "abcabc", false);
+        check(
+            r#"content:"a"; content:"bc"; distance:0; endswith;"#,
+            "abcxbc",
+            true,
+        );
+        check(r#"content:"abc"; endswith;"#, "bc", false);
+    }
+
+    #[test]
+    fn a_search_that_would_not_end_is_given_up() {
+        let options = r#"content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0;"#;
+        assert_eq!(outcome(options, &[b'a'; 2000]), Outcome::GaveUp);
+    }
+}

@@ -1,0 +1,320 @@
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use etherparse::PacketBuilder;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::detect::Daachorse;
+use crate::rules::{RuleSet, RuleSource};
+use crate::source::{Checksum, PacketId};
+
+#[derive(Default)]
+pub(super) struct Lines(Vec<Value>);
+
+impl EventSink for Lines {
+    fn emit(&mut self, line: &[u8]) {
+        self.0.push(serde_json::from_slice(line).unwrap());
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Sent(Vec<(Vec<u8>, IpAddr)>);
+
+impl RejectSender for Sent {
+    fn send(&mut self, packet: &[u8], to: IpAddr) {
+        self.0.push((packet.to_vec(), to));
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Convicted(Vec<(FlowKey, u32)>);
+
+impl Feedback for Convicted {
+    fn convict(&mut self, key: &FlowKey, signature_id: u32) {
+        self.0.push((*key, signature_id));
+    }
+}
+
+struct Collected(Rc<RefCell<Vec<String>>>);
+
+impl PacketTrace for Collected {
+    fn packet(&mut self, traced: &Traced<'_>) {
+        self.0.borrow_mut().push(traced.to_string());
+    }
+}
+
+pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
+
+fn with_options(rules: &str, options: InspectionOptions) -> Tested {
+    let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
+    assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
+    let engine = Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap());
+    Inspection::new(
+        engine,
+        options,
+        Lines::default(),
+        Sent::default(),
+        Convicted::default(),
+        None,
+    )
+}
+
+pub(super) fn with(rules: &str) -> Tested {
+    with_options(rules, InspectionOptions::default())
+}
+
+pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
+    feed_at(inspection, bytes, Timestamp::default())
+}
+
+fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
+    let packet = Packet {
+        id: PacketId(17),
+        hook: 2,
+        ethertype: 0x0800,
+        mark: 0,
+        in_interface: 3,
+        out_interface: 4,
+        payload: bytes,
+        original_len: bytes.len() as u32,
+        checksum: Checksum::Unverified,
+        gso: false,
+    };
+    inspection.inspect(packet, now).disposition
+}
+
+fn tcp(to_server: bool, flags: &str, payload: &[u8]) -> Vec<u8> {
+    let (a, b) = ([192, 0, 2, 1], [198, 51, 100, 7]);
+    let mut builder = match to_server {
+        true => PacketBuilder::ipv4(a, b, 60).tcp(1000, 80, 5000, 99),
+        false => PacketBuilder::ipv4(b, a, 60).tcp(80, 1000, 7000, 99),
+    };
+    for flag in flags.chars() {
+        builder = match flag {
+            'S' => builder.syn(),
+            _ => builder.ack(1),
+        };
+    }
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, payload).unwrap();
+    bytes
+}
+
+fn udp(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ipv4([192, 0, 2, 1], [198, 51, 100, 7], 60)
+        .udp(1000, 53)
+        .write(&mut bytes, payload)
+        .unwrap();
+    bytes
+}
+
+fn kinds(inspection: &Tested) -> Vec<&str> {
+    let lines = inspection.events().0.iter();
+    lines
+        .map(|line| line["event_type"].as_str().unwrap())
+        .collect()
+}
+
+const ACCEPT: Disposition = Disposition::Accept;
+const DROP: Disposition = Disposition::Drop;
+
+#[test]
+fn an_alert_is_reported_and_the_packet_goes_on() {
+    let mut inspection = with("alert tcp any any -> any 80 (content:\"bad\"; sid:1;)");
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), ACCEPT);
+    assert_eq!(kinds(&inspection), ["alert"]);
+    let counters = inspection.counters();
+    assert_eq!(
+        (counters.packets, counters.accepted, counters.alerts),
+        (2, 2, 1)
+    );
+    assert_eq!(counters.flows.created, 1);
+}
+
+#[test]
+fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
+    assert_eq!(feed(&mut inspection, &tcp(false, "A", b"good")), DROP);
+    assert_eq!(kinds(&inspection), ["alert", "drop"]);
+    assert_eq!(inspection.events().0[1]["drop"]["reason"], "rules");
+    let [(key, 7)] = inspection.feedback().0.as_slice() else {
+        panic!("{:?}", inspection.feedback().0)
+    };
+    assert_eq!(*key, Decoded::parse(&tcp(true, "A", b"")).unwrap().key);
+    let counters = inspection.counters();
+    assert_eq!(
+        (
+            counters.dropped,
+            counters.rule_dropped,
+            counters.flow_dropped
+        ),
+        (3, 1, 2)
+    );
+}
+
+#[test]
+fn a_conviction_that_is_gone_is_asked_for_again() {
+    let at = |seconds: u64| Timestamp {
+        wall_us: 0,
+        monotonic_ns: seconds * 1_000_000_000,
+    };
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    for (seconds, asked) in [(10, 1), (10, 1), (11, 2), (11, 2), (70, 3)] {
+        feed_at(&mut inspection, &tcp(true, "A", b"bad"), at(seconds));
+        assert_eq!(inspection.feedback().0.len(), asked, "after {seconds} s");
+    }
+    assert_eq!(inspection.counters().convictions, 3);
+}
+
+#[test]
+fn a_dropped_udp_packet_leaves_its_flow_alone() {
+    let mut inspection = with("drop udp any any -> any 53 (content:\"bad\"; sid:7;)");
+    assert_eq!(feed(&mut inspection, &udp(b"bad")), DROP);
+    assert_eq!(feed(&mut inspection, &udp(b"good")), ACCEPT);
+    assert!(inspection.feedback().0.is_empty());
+}
+
+#[test]
+fn a_rejected_flow_is_reset_at_the_right_ends_and_can_be_opened_anew() {
+    for (action, ends) in [("reject", 1), ("rejectdst", 1), ("rejectboth", 2)] {
+        let mut inspection = with(&format!(
+            "{action} tcp any any -> any any (content:\"bad\"; sid:7;)"
+        ));
+        assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+        let sent = &inspection.rejects().0;
+        assert_eq!(sent.len(), ends, "{action}");
+        for (packet, to) in sent {
+            let packet = Decoded::parse(packet).unwrap();
+            assert!(packet.tcp().unwrap().rst());
+            assert_eq!(packet.destination(), *to);
+        }
+        assert_eq!(feed(&mut inspection, &tcp(true, "A", b"more")), DROP);
+        assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+        assert!(inspection.feedback().0.is_empty());
+        let counters = inspection.counters();
+        assert_eq!((counters.rejected, counters.rejections), (1, ends as u64));
+    }
+}
+
+#[test]
+fn a_rejected_datagram_is_answered_each_time() {
+    let mut inspection = with("reject udp any any -> any 53 (content:\"bad\"; sid:7;)");
+    feed(&mut inspection, &udp(b"bad"));
+    feed(&mut inspection, &udp(b"bad"));
+    assert_eq!(inspection.rejects().0.len(), 2);
+}
+
+#[test]
+fn a_passed_flow_is_not_inspected_any_more() {
+    let mut inspection = with(
+        "pass tcp any any -> any any (content:\"trusted\"; sid:1;)\n\
+         drop tcp any any -> any any (content:\"bad\"; sid:2;)",
+    );
+    assert_eq!(
+        feed(&mut inspection, &tcp(true, "A", b"trusted bad")),
+        ACCEPT
+    );
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), ACCEPT);
+    assert!(kinds(&inspection).is_empty());
+    assert_eq!(inspection.counters().passed, 2);
+}
+
+#[test]
+fn what_cannot_be_decoded_goes_by_policy_and_is_counted() {
+    for policy in [ACCEPT, DROP] {
+        let options = InspectionOptions {
+            invalid: policy,
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("", options);
+        let mut cut = tcp(true, "A", b"");
+        cut[3] = 30;
+        for bytes in [&[][..], &[0x45; 10], &[0x99; 40], &cut] {
+            assert_eq!(feed(&mut inspection, bytes), policy);
+        }
+        let counters = inspection.counters();
+        assert_eq!(counters.invalid.total(), 4);
+        assert_eq!(counters.invalid.get(Invalid::TcpHeader), 1);
+        let dropped = if policy == DROP { 4 } else { 0 };
+        assert_eq!(
+            (counters.dropped, counters.invalid_dropped),
+            (dropped, dropped)
+        );
+    }
+}
+
+#[test]
+fn every_dropped_packet_can_be_recorded() {
+    for (records, expect) in [
+        (DropRecords::All, &["alert", "drop", "drop"][..]),
+        (DropRecords::Decisions, &["alert", "drop"]),
+        (DropRecords::None, &["alert"]),
+    ] {
+        let options = InspectionOptions {
+            drop_records: records,
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("drop tcp any any -> any any (sid:7;)", options);
+        feed(&mut inspection, &tcp(true, "S", b""));
+        feed(&mut inspection, &tcp(true, "S", b""));
+        assert_eq!(kinds(&inspection), expect);
+    }
+}
+
+#[test]
+fn packets_and_verdicts_can_be_watched() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let mut inspection = with("drop udp any any -> any any (content:\"bad\"; sid:7;)");
+    inspection.trace = Some(Box::new(Collected(Rc::clone(&seen))));
+    feed(&mut inspection, &tcp(true, "SA", b""));
+    feed(&mut inspection, &udp(b"bad"));
+    feed(&mut inspection, &[0x45]);
+    assert_eq!(
+        *seen.borrow(),
+        [
+            "#17 tcp 192.0.2.1:1000 > 198.51.100.7:80 SA 40 bytes: accept",
+            "#17 udp 192.0.2.1:1000 > 198.51.100.7:53 31 bytes: drop, sid 7",
+            "#17 1 bytes: accept, incomplete or malformed IPv4 header",
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn every_packet_is_counted_once_whatever_its_bytes(
+        packets in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec((0usize..60, any::<u8>()), 0..4), 0usize..70),
+            0..40,
+        ),
+    ) {
+        let mut inspection = with(
+            "drop tcp any any -> any any (content:\"x\"; sid:1;)\n\
+             rejectboth ip any any <> any any (content:\"y\"; within:9; sid:2;)\n\
+             pass udp any any -> any 54 (sid:3;)\n\
+             alert ip any any -> any any (sid:4;)",
+        );
+        for (kind, changes, length) in &packets {
+            let mut bytes = if *kind { tcp(true, "A", b"abcxyz") } else { udp(b"abcyz") };
+            for (at, byte) in changes {
+                if let Some(slot) = bytes.get_mut(*at) { *slot = *byte; }
+            }
+            bytes.truncate(*length);
+            feed(&mut inspection, &bytes);
+        }
+        let counters = inspection.counters();
+        prop_assert_eq!(counters.packets, packets.len() as u64);
+        prop_assert_eq!(counters.packets, counters.accepted + counters.dropped);
+        prop_assert_eq!(
+            counters.dropped,
+            counters.rule_dropped + counters.flow_dropped + counters.invalid_dropped
+        );
+    }
+}

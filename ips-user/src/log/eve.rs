@@ -1,0 +1,272 @@
+//! EVE JSON: one record a line, with Suricata's field names, so that what reads Suricata's
+//! `eve.json` reads Sluice's.
+//!
+//! Reference: <https://docs.suricata.io/en/suricata-8.0.3/output/eve/eve-json-format.html>.
+
+mod record;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use record::{
+    AlertFields, DropFields, FlowFields, Kind, Line, Metadata, StatsLine, Time, VerdictFields,
+};
+
+use crate::decode::{Decoded, Transport, protocol};
+use crate::flow::{Flow, PacketDirection, Timestamp};
+use crate::rules::{Action, RejectTarget, Rule};
+use crate::verdict::Outcome;
+use crate::verdict::reject::{Notice, notice};
+
+/// What all records about one packet have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketContext<'a> {
+    /// When it was received.
+    pub time: Timestamp,
+    /// Offset of local time from UTC in seconds; Suricata writes local time.
+    pub utc_offset_s: i32,
+    /// The packet.
+    pub packet: &'a Decoded<'a>,
+    /// Its flow and its direction in it.
+    pub flow: Option<(&'a Flow, PacketDirection)>,
+    /// Interface it came in by.
+    pub in_interface: Option<&'a str>,
+    /// Interface it will leave by.
+    pub out_interface: Option<&'a str>,
+    /// What happens to it.
+    pub outcome: Outcome,
+}
+
+/// Why a packet was dropped, in Suricata's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// A rule.
+    Rules,
+    /// The rest of a dropped flow.
+    Flow,
+    /// It could not be decoded.
+    Decode,
+}
+
+impl DropReason {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Flow => "flow drop",
+            Self::Decode => "decode error",
+        }
+    }
+}
+
+/// Writes an `alert` record about `rule` into `line` (cleared first).
+pub fn alert(context: &PacketContext<'_>, rule: &Rule, line: &mut Vec<u8>) {
+    let kind = Kind::Alert(alert_fields(rule));
+    write(context, "alert", kind, line);
+}
+
+/// Writes a `drop` record into `line` (cleared first); `rule` is the one that decided.
+pub fn drop(
+    context: &PacketContext<'_>,
+    reason: DropReason,
+    rule: Option<&Rule>,
+    line: &mut Vec<u8>,
+) {
+    let kind = Kind::Drop {
+        fields: drop_fields(context.packet, reason),
+        alert: rule.map(alert_fields),
+    };
+    write(context, "drop", kind, line);
+}
+
+/// A `stats` record; `stats` is the tree under that name.
+pub fn stats(time: Timestamp, utc_offset_s: i32, stats: &serde_json::Value) -> Vec<u8> {
+    let line = StatsLine {
+        timestamp: Time::new(time, utc_offset_s),
+        event_type: "stats",
+        stats,
+    };
+    // Serialising plain data into memory cannot fail.
+    serde_json::to_vec(&line).unwrap_or_default()
+}
+
+fn write(
+    context: &PacketContext<'_>,
+    event_type: &'static str,
+    kind: Kind<'_>,
+    line: &mut Vec<u8>,
+) {
+    line.clear();
+    let packet = context.packet;
+    let icmp = match packet.transport {
+        Transport::Icmp { kind, code } => Some((kind, code)),
+        _ => None,
+    };
+    let (alert, drop) = match kind {
+        Kind::Alert(alert) => (Some(alert), None),
+        Kind::Drop { fields, alert } => (alert, Some(fields)),
+    };
+    let record = Line {
+        timestamp: Time::new(context.time, context.utc_offset_s),
+        flow_id: context.flow.map(|(flow, _)| flow.id),
+        in_iface: context.in_interface,
+        out_iface: context.out_interface,
+        event_type,
+        src_ip: packet.source(),
+        src_port: packet.ports.map(|ports| ports.0),
+        dest_ip: packet.destination(),
+        dest_port: packet.ports.map(|ports| ports.1),
+        proto: protocol_name(packet.protocol()),
+        icmp_type: icmp.map(|(kind, _)| kind),
+        icmp_code: icmp.map(|(_, code)| code),
+        ip_v: packet.network.family,
+        pkt_src: "wire/pcap",
+        alert,
+        drop,
+        verdict: Some(verdict_fields(context)),
+        direction: context.flow.map(|(_, direction)| match direction {
+            PacketDirection::ToServer => "to_server",
+            PacketDirection::ToClient => "to_client",
+        }),
+        flow: context.flow.map(|(flow, _)| flow_fields(flow, context)),
+    };
+    if serde_json::to_writer(&mut *line, &record).is_err() {
+        line.clear();
+    }
+}
+
+fn alert_fields(rule: &Rule) -> AlertFields<'_> {
+    let options = &rule.options;
+    let mut metadata: Metadata<'_> = BTreeMap::new();
+    for (key, value) in &options.metadata {
+        metadata.entry(key).or_default().push(value);
+    }
+    AlertFields {
+        action: match rule.action {
+            Action::Alert | Action::Pass => "allowed",
+            Action::Drop | Action::Reject(_) => "blocked",
+        },
+        gid: options.group_id,
+        signature_id: options.signature_id,
+        rev: options.revision,
+        signature: &options.message,
+        category: options
+            .class
+            .as_ref()
+            .map_or("", |class| &class.description),
+        severity: options.priority,
+        metadata: (!metadata.is_empty()).then_some(metadata),
+    }
+}
+
+fn verdict_fields(context: &PacketContext<'_>) -> VerdictFields {
+    let told = match context.outcome {
+        Outcome::Reject(target) => notice(context.packet).map(|notice| (target, notice)),
+        _ => None,
+    };
+    VerdictFields {
+        action: match context.outcome {
+            Outcome::Accept => "alert",
+            Outcome::Pass => "pass",
+            Outcome::Drop | Outcome::Reject(_) => "drop",
+        },
+        reject_target: told.map(|(target, _)| {
+            let to_client = matches!(context.flow, Some((_, PacketDirection::ToClient)));
+            match (target, to_client) {
+                (RejectTarget::Both, _) => "both",
+                (RejectTarget::Source, false) | (RejectTarget::Destination, true) => "to_client",
+                (RejectTarget::Destination, false) | (RejectTarget::Source, true) => "to_server",
+            }
+        }),
+        reject: told.map(|(_, notice)| match notice {
+            Notice::TcpReset => ["tcp-reset"],
+            Notice::Icmp => ["icmp-prohib"],
+        }),
+    }
+}
+
+fn drop_fields(packet: &Decoded<'_>, reason: DropReason) -> DropFields {
+    let mut fields = DropFields {
+        len: packet.len(),
+        reason: reason.name(),
+        ..DropFields::default()
+    };
+    if packet.is_ipv4() {
+        fields.tos = Some(packet.tos());
+        fields.ttl = Some(packet.ttl());
+        fields.ipid = Some(packet.ip_id());
+    } else {
+        fields.tc = Some(packet.tos());
+        fields.hoplimit = Some(packet.ttl());
+        fields.flowlbl = Some(packet.flow_label());
+    }
+    match &packet.transport {
+        Transport::Tcp(tcp) => {
+            fields.tcpseq = Some(tcp.sequence_number());
+            fields.tcpack = Some(tcp.acknowledgment_number());
+            fields.tcpwin = Some(tcp.window_size());
+            fields.syn = Some(tcp.syn());
+            fields.ack = Some(tcp.ack());
+            fields.psh = Some(tcp.psh());
+            fields.rst = Some(tcp.rst());
+            fields.urg = Some(tcp.urg());
+            fields.fin = Some(tcp.fin());
+            fields.tcpres = tcp.slice().get(12).map(|byte| byte & 0x0f);
+            fields.tcpurgp = Some(tcp.urgent_pointer());
+        }
+        Transport::Udp { len } => fields.udplen = Some(*len),
+        Transport::Icmp { kind: 0 | 8, .. } if packet.is_ipv4() => {
+            if let Some(&[_, _, _, _, a, b, c, d]) = packet.network.payload.first_chunk::<8>() {
+                fields.icmp_id = Some(u16::from_be_bytes([a, b]));
+                fields.icmp_seq = Some(u16::from_be_bytes([c, d]));
+            }
+        }
+        _ => {}
+    }
+    fields
+}
+
+fn flow_fields(flow: &Flow, context: &PacketContext<'_>) -> FlowFields {
+    let (client, server) = flow.key.ends(flow.client);
+    let family = flow.key.family;
+    let ports = matches!(
+        flow.key.protocol,
+        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
+    );
+    FlowFields {
+        pkts_toserver: flow.to_server.packets,
+        pkts_toclient: flow.to_client.packets,
+        bytes_toserver: flow.to_server.bytes,
+        bytes_toclient: flow.to_client.bytes,
+        start: Time::new(flow.start, context.utc_offset_s),
+        src_ip: client.ip(family),
+        dest_ip: server.ip(family),
+        src_port: ports.then_some(client.port),
+        dest_port: ports.then_some(server.port),
+    }
+}
+
+/// Protocol names as Suricata writes them; others are written as three digits.
+fn protocol_name(number: u8) -> Cow<'static, str> {
+    Cow::Borrowed(match number {
+        1 => "ICMP",
+        2 => "IGMP",
+        4 => "IPv4",
+        6 => "TCP",
+        17 => "UDP",
+        33 => "DCCP",
+        41 => "IPv6",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "IPv6-ICMP",
+        89 => "OSPFIGP",
+        103 => "PIM",
+        112 => "VRRP",
+        132 => "SCTP",
+        136 => "UDPLite",
+        other => return Cow::Owned(format!("{other:03}")),
+    })
+}
+
+#[cfg(test)]
+mod tests;

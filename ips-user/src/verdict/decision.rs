@@ -1,0 +1,218 @@
+//! One decision out of all matches of a packet.
+
+use crate::decode::{Decoded, Transport, protocol};
+use crate::detect::{Detection, Engine, RuleIndex};
+use crate::rules::{Action, RejectTarget, Rule};
+
+/// How far a `drop`, `reject` or `pass` reaches.
+///
+/// Suricata's documentation leaves it at "drop the packet" and "stop inspection of the
+/// packet" (rules/intro, "Action"), while the engine applies the action to the whole flow when
+/// the match was in the stream or application layer, or by addresses alone; the exception
+/// policies document the same difference as `drop-packet` and `drop-flow`
+/// (configuration/exception-policies). [`DropScope::TcpFlow`] is that behaviour: a match in a
+/// TCP payload is a match in the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DropScope {
+    /// Only the packet that matches, for every protocol.
+    Packet,
+    /// TCP: the flow, because what follows the hole can never be delivered. Other protocols:
+    /// the packet, unless the rule matches by protocol and addresses alone.
+    #[default]
+    TcpFlow,
+    /// The flow, for every protocol.
+    Flow,
+}
+
+impl DropScope {
+    fn covers_flow(self, rule: &Rule, packet: &Decoded<'_>) -> bool {
+        if matches!(packet.transport, Transport::LaterFragment) {
+            return false;
+        }
+        match self {
+            Self::Packet => false,
+            Self::TcpFlow => packet.protocol() == protocol::TCP || by_addresses_alone(rule),
+            Self::Flow => true,
+        }
+    }
+}
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on.
+    Accept,
+    /// It goes on, by a pass rule.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// It is dropped and the ends are told.
+    Reject(RejectTarget),
+}
+
+impl Outcome {
+    /// Whether the packet goes on.
+    pub const fn accepts(self) -> bool {
+        matches!(self, Self::Accept | Self::Pass)
+    }
+}
+
+/// The decision about one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens to it.
+    pub outcome: Outcome,
+    /// The rule that decided; none for [`Outcome::Accept`].
+    pub rule: Option<RuleIndex>,
+    /// Whether it holds for the rest of the flow.
+    pub whole_flow: bool,
+}
+
+impl Decision {
+    /// Nothing matched that acts.
+    pub const ACCEPT: Self = Self {
+        outcome: Outcome::Accept,
+        rule: None,
+        whole_flow: false,
+    };
+}
+
+/// Decides about a packet.
+///
+/// A pass rule has ended the evaluation, so nothing else matched then that could act before
+/// it. Otherwise the first rule in evaluation order that drops or rejects decides; when both
+/// kinds match, the packet is dropped and the ends are told all the same.
+pub fn decide(
+    engine: &Engine,
+    detection: &Detection<'_>,
+    packet: &Decoded<'_>,
+    scope: DropScope,
+) -> Decision {
+    if let Some(index) = detection.passed_by {
+        return Decision {
+            outcome: Outcome::Pass,
+            rule: Some(index),
+            whole_flow: scope.covers_flow(engine.rule(index), packet),
+        };
+    }
+    let mut decision = Decision::ACCEPT;
+    for &index in detection.matches {
+        let rule = engine.rule(index);
+        let outcome = match rule.action {
+            Action::Drop => Outcome::Drop,
+            Action::Reject(target) => Outcome::Reject(target),
+            Action::Alert | Action::Pass => continue,
+        };
+        decision.whole_flow |= scope.covers_flow(rule, packet);
+        decision.rule = decision.rule.or(Some(index));
+        decision.outcome = match (decision.outcome, outcome) {
+            (Outcome::Reject(first), Outcome::Reject(second)) if first != second => {
+                Outcome::Reject(RejectTarget::Both)
+            }
+            (Outcome::Reject(first), _) => Outcome::Reject(first),
+            (_, outcome) => outcome,
+        };
+    }
+    decision
+}
+
+fn by_addresses_alone(rule: &Rule) -> bool {
+    rule.options.contents.is_empty()
+        && rule.source_ports.is_all()
+        && rule.destination_ports.is_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::detect::Daachorse;
+    use crate::rules::{RuleSet, RuleSource};
+
+    const TCP: bool = true;
+    const UDP: bool = false;
+
+    fn check(scope: DropScope, rules: &str, tcp: bool, expect: (Outcome, Option<u32>, bool)) {
+        let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
+        assert!(loaded.diagnostics.is_empty(), "{rules}");
+        let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+        let mut bytes = Vec::new();
+        let ip = PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 64);
+        match tcp {
+            true => ip.tcp(1, 2, 3, 4).write(&mut bytes, b"x").unwrap(),
+            false => ip.udp(1, 2).write(&mut bytes, b"x").unwrap(),
+        }
+        let packet = Decoded::parse(&bytes).unwrap();
+        let mut scratch = engine.scratch();
+        let detection = engine.inspect(&packet, &mut scratch);
+        let decision = decide(&engine, &detection, &packet, scope);
+        let sid = decision
+            .rule
+            .map(|rule| engine.rule(rule).options.signature_id);
+        assert_eq!(
+            (decision.outcome, sid, decision.whole_flow),
+            expect,
+            "{rules}"
+        );
+    }
+
+    #[test]
+    fn the_first_acting_rule_decides() {
+        let alert = "alert ip any any -> any any (sid:1;)\n";
+        let drop = "drop ip any any -> any any (content:\"x\"; sid:2;)\n";
+        let source = "reject ip any any -> any any (content:\"x\"; sid:3;)\n";
+        let destination = "rejectdst ip any any -> any any (content:\"x\"; sid:4;)\n";
+        let pass = "pass ip any any -> any any (content:\"x\"; sid:5;)\n";
+        let scope = DropScope::TcpFlow;
+        check(scope, "", TCP, (Outcome::Accept, None, false));
+        check(scope, alert, TCP, (Outcome::Accept, None, false));
+        check(
+            scope,
+            &format!("{alert}{drop}"),
+            TCP,
+            (Outcome::Drop, Some(2), true),
+        );
+        let reject = |target| Outcome::Reject(target);
+        check(
+            scope,
+            source,
+            TCP,
+            (reject(RejectTarget::Source), Some(3), true),
+        );
+        let both = format!("{source}{destination}");
+        check(
+            scope,
+            &both,
+            TCP,
+            (reject(RejectTarget::Both), Some(3), true),
+        );
+        let all = format!("{drop}{destination}");
+        check(
+            scope,
+            &all,
+            TCP,
+            (reject(RejectTarget::Destination), Some(2), true),
+        );
+        check(
+            scope,
+            &format!("{alert}{drop}{source}{pass}"),
+            TCP,
+            (Outcome::Pass, Some(5), true),
+        );
+    }
+
+    #[test]
+    fn the_scope_says_what_a_drop_covers() {
+        let content = "drop ip any any -> any any (content:\"x\"; sid:1;)";
+        let addresses = "drop ip any any -> 2.2.2.2 any (sid:1;)";
+        let ports = "drop udp any any -> any 2 (sid:1;)";
+        let dropped = |whole| (Outcome::Drop, Some(1), whole);
+        check(DropScope::TcpFlow, content, TCP, dropped(true));
+        check(DropScope::TcpFlow, content, UDP, dropped(false));
+        check(DropScope::TcpFlow, ports, UDP, dropped(false));
+        check(DropScope::TcpFlow, addresses, UDP, dropped(true));
+        check(DropScope::Packet, addresses, TCP, dropped(false));
+        check(DropScope::Flow, content, UDP, dropped(true));
+    }
+}
