@@ -10,7 +10,7 @@
 //!
 //! The gateway routes; what Sluice does happens there. [`Lab`] builds and removes the three
 //! [`Namespace`]s, [`Process`] runs programs in them, and the traffic actors ([`stream`],
-//! [`datagram`], [`http`], [`icmp`], [`frame`], [`iperf`]) put real packets on the wires.
+//! [`datagram`], [`http`], [`icmp`], [`frame`], [`iperf`], [`witness`]) put real packets on the wires.
 //!
 //! # What the machine must offer
 //! Root (`CAP_NET_ADMIN`, `CAP_SYS_ADMIN`), `ip` from iproute2, and a kernel with network
@@ -30,6 +30,7 @@ mod process;
 pub mod queue_state;
 pub mod requirement;
 pub mod stream;
+pub mod witness;
 
 pub use lab::{Lab, LabOptions, Side, sweep};
 pub use namespace::Namespace;

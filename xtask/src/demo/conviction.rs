@@ -12,7 +12,7 @@ use super::report::Report;
 use super::rules::CASES;
 use super::stage::Stage;
 use super::status::Status;
-use super::witness::{Transport, Witness, attempt};
+use sluice_tests::witness::{Transport, Witness, attempt};
 
 /// How often the convicted segment is sent again.
 const FRAMES: u64 = 1_000;

@@ -22,7 +22,6 @@ mod stage;
 mod status;
 mod steering;
 mod verdicts;
-mod witness;
 
 use interrupt::{Interrupt, Interrupted};
 use report::Report;

@@ -1,6 +1,6 @@
 //! The rules of the demonstration, and for each the traffic that it is about.
 
-use super::witness::{End, Transport};
+use sluice_tests::witness::{End, Transport};
 
 /// A rule with an attack that it finds.
 pub(super) struct Case {

@@ -11,7 +11,7 @@ use super::benign::families;
 use super::report::Report;
 use super::rules::{CASES, Case};
 use super::stage::Stage;
-use super::witness::{End, Witness, attempt};
+use sluice_tests::witness::{End, Witness, attempt};
 
 /// Goes before every attack, to show that the connection worked until then.
 const GREETING: &[u8] = b"good morning";

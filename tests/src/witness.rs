@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::Namespace;
 use serde::Serialize;
-use sluice_tests::Namespace;
 
 /// How a connection or a request ended, seen from one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum End {
+pub enum End {
     /// Everything was answered as sent.
     Answered,
     /// Closed in order.
@@ -45,19 +45,20 @@ impl End {
 
 /// What one client's connection (TCP) or address (UDP) delivered.
 #[derive(Clone, Debug)]
-pub(super) struct Delivery {
+pub struct Delivery {
     /// The client.
-    pub(super) peer: SocketAddr,
+    pub peer: SocketAddr,
     /// Every byte, in order.
-    pub(super) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// How it ended, when it has.
-    pub(super) end: Option<End>,
+    pub end: Option<End>,
 }
 
 type Deliveries = Arc<Mutex<Vec<Delivery>>>;
 
 /// A TCP and UDP server on one port that answers with what it gets.
-pub(super) struct Witness {
+#[derive(Debug)]
+pub struct Witness {
     address: SocketAddr,
     deliveries: Deliveries,
     stop: Arc<AtomicBool>,
@@ -66,7 +67,10 @@ pub(super) struct Witness {
 
 impl Witness {
     /// Listens inside `namespace`; port 0 chooses one.
-    pub(super) fn start(namespace: &Namespace, address: IpAddr, port: u16) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn start(namespace: &Namespace, address: IpAddr, port: u16) -> io::Result<Self> {
         let (listener, socket) = namespace.enter(|| {
             let listener = TcpListener::bind((address, port))?;
             let socket = UdpSocket::bind(listener.local_addr()?)?;
@@ -92,12 +96,14 @@ impl Witness {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What a client has delivered so far.
-    pub(super) fn delivery(&self, peer: SocketAddr) -> Option<Delivery> {
+    #[must_use]
+    pub fn delivery(&self, peer: SocketAddr) -> Option<Delivery> {
         let deliveries = self
             .deliveries
             .lock()
@@ -198,18 +204,18 @@ fn serve_udp(socket: &UdpSocket, deliveries: &Deliveries, stop: &AtomicBool) {
 
 /// What a client did and saw.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attempt {
+pub struct Attempt {
     /// Its address.
-    pub(super) local: SocketAddr,
+    pub local: SocketAddr,
     /// How the harmless beginning ended.
-    pub(super) greeting: End,
+    pub greeting: End,
     /// How the rest ended; as `greeting` when it did not come to that.
-    pub(super) end: End,
+    pub end: End,
 }
 
 /// Transport of an [`attempt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub enum Transport {
     /// One connection.
     Tcp,
     /// One socket.
@@ -218,7 +224,8 @@ pub(super) enum Transport {
 
 impl Transport {
     /// Its name in texts.
-    pub(super) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
@@ -227,7 +234,10 @@ impl Transport {
 }
 
 /// Sends `greeting`, waits for its echo, then sends `payload` and waits for what comes of it.
-pub(super) fn attempt(
+///
+/// # Errors
+/// When there is no connection or socket to begin with.
+pub fn attempt(
     namespace: &Namespace,
     transport: Transport,
     to: SocketAddr,

@@ -1,0 +1,12 @@
+//! The whole product on a real kernel: `sluice run` in a gateway between a client and a server,
+//! and what each of them sees.
+//!
+//! Every test has a lab, an instance name and directories of its own, so they can run side by
+//! side; those that measure times take turns ([`rig::alone`]).
+
+mod actions;
+mod cli;
+mod failover;
+mod lifecycle;
+mod rig;
+mod steering;
