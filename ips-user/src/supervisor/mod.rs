@@ -19,6 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -76,6 +77,12 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        // Whoever started this process may have blocked them, and that is inherited.
+        let mut heard = SigSet::empty();
+        for signal in [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP] {
+            heard.add(signal);
+        }
+        heard.thread_unblock()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
