@@ -62,7 +62,14 @@ pub fn run(
     let config = &shared.config;
     let position = seat.position(config.worker_count());
     let options = config.queue_options(config.queue_number(position));
-    set_name(&format!("sluice-{}", if seat == Seat::Backup { "b".into() } else { position.to_string() }));
+    set_name(&format!(
+        "sluice-{}",
+        if seat == Seat::Backup {
+            "b".into()
+        } else {
+            position.to_string()
+        }
+    ));
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
@@ -77,7 +84,10 @@ pub fn run(
     let mut turn = Turn::new(shared, seat, options.number, row)?;
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
-    shared.feedback.send(Message::Started { seat, pid: std::process::id() })?;
+    shared.feedback.send(Message::Started {
+        seat,
+        pid: std::process::id(),
+    })?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
         let served = queue.serve(HEARTBEAT, &mut turn)?;
@@ -115,14 +125,18 @@ fn settle_leftovers(
     queue: &mut dyn PacketQueue,
 ) -> anyhow::Result<()> {
     let slot = seat.slot();
-    let Some(last) = shared.pages.received(slot) else { return Ok(()) };
+    let Some(last) = shared.pages.received(slot) else {
+        return Ok(());
+    };
     let unsettled = row.unsettled();
     match shared.config.queue.transport {
         Transport::Batched => {
             let disposition = shared.config.settle();
             queue.settle_through(PacketId(last), disposition)?;
             if unsettled > 0 {
-                log::warn!("{seat}: {unsettled} packets that a dead worker had in hand: {disposition:?}");
+                log::warn!(
+                    "{seat}: {unsettled} packets that a dead worker had in hand: {disposition:?}"
+                );
             }
         }
         Transport::Nfq => {
@@ -179,7 +193,12 @@ impl Gap {
 }
 
 impl<'a> Turn<'a> {
-    fn new(shared: &'a Shared, seat: Seat, queue_number: u16, row: Row<'a>) -> anyhow::Result<Self> {
+    fn new(
+        shared: &'a Shared,
+        seat: Seat,
+        queue_number: u16,
+        row: Row<'a>,
+    ) -> anyhow::Result<Self> {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
         Ok(Self {
@@ -187,7 +206,11 @@ impl<'a> Turn<'a> {
             seat,
             row,
             base: Cell::ALL.iter().map(|cell| row.get(*cell)).collect(),
-            inspection: Inspection { s: Events { x: &() }, r: RawRejects, f: Convictions { x: &() } },
+            inspection: Inspection {
+                s: Events { x: &() },
+                r: RawRejects,
+                f: Convictions { x: &() },
+            },
             now: now(),
             gap: Gap::Unknown { noted, queued },
         })
@@ -212,14 +235,15 @@ impl<'a> Turn<'a> {
 
     /// Settles what a predecessor took from the socket without noting it, once it is known
     /// what that was.
-    fn settle_gap(
-        &mut self,
-        queue: &mut dyn PacketQueue,
-        served: usize,
-    ) -> anyhow::Result<()> {
-        let Some((count, last)) = self.gap.settle(served == 0) else { return Ok(()) };
+    fn settle_gap(&mut self, queue: &mut dyn PacketQueue, served: usize) -> anyhow::Result<()> {
+        let Some((count, last)) = self.gap.settle(served == 0) else {
+            return Ok(());
+        };
         let disposition = self.shared.config.settle();
-        log::warn!("{}: {count} packets that a dead worker had just taken: {disposition:?}", self.seat);
+        log::warn!(
+            "{}: {count} packets that a dead worker had just taken: {disposition:?}",
+            self.seat
+        );
         queue.settle_through(last, disposition)?;
         self.row.add(Cell::Received, count.into());
         self.row.add(Cell::Settled, count.into());
@@ -238,7 +262,10 @@ impl Inspector for Turn<'_> {
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
         if let Gap::Unknown { noted, .. } = self.gap {
-            self.gap = Gap::Before { noted, first: packet.id.0 };
+            self.gap = Gap::Before {
+                noted,
+                first: packet.id.0,
+            };
         }
         self.inspection.inspect(packet, self.now)
     }
@@ -246,12 +273,28 @@ impl Inspector for Turn<'_> {
 
 /// Both clocks, read once a batch.
 fn now() -> Timestamp {
-    Timestamp { wall_us: wall_us(), monotonic_ns: monotonic_ns() }
+    Timestamp {
+        wall_us: wall_us(),
+        monotonic_ns: monotonic_ns(),
+    }
 }
 
-struct Events<'a> { x: &'a () } impl EventSink for Events<'_> { fn emit(&mut self, _: &[u8]) {} }
-struct RawRejects; impl RejectSender for RawRejects { fn send(&mut self, packet: &[u8], to: std::net::IpAddr) {} }
-struct Convictions<'a> { x: &'a () } impl Feedback for Convictions<'_> { fn convict(&mut self, key: &ips_common::FlowKey, signature_id: u32) {} }
+struct Events<'a> {
+    x: &'a (),
+}
+impl EventSink for Events<'_> {
+    fn emit(&mut self, _: &[u8]) {}
+}
+struct RawRejects;
+impl RejectSender for RawRejects {
+    fn send(&mut self, packet: &[u8], to: std::net::IpAddr) {}
+}
+struct Convictions<'a> {
+    x: &'a (),
+}
+impl Feedback for Convictions<'_> {
+    fn convict(&mut self, key: &ips_common::FlowKey, signature_id: u32) {}
+}
 
 #[cfg(test)]
 mod tests {
@@ -265,16 +308,68 @@ mod tests {
 
     #[test]
     fn the_ids_between_the_last_noted_and_the_first_received_are_settled_once() {
-        check(Gap::Before { noted: 10, first: 15 }, false, Some((4, 14)));
-        check(Gap::Before { noted: 10, first: 11 }, false, None);
-        check(Gap::Before { noted: u32::MAX, first: 3 }, false, Some((3, 2)));
-        check(Gap::Unknown { noted: 10, queued: 12 }, false, None);
-        check(Gap::Unknown { noted: 10, queued: 12 }, true, Some((2, 12)));
-        check(Gap::Unknown { noted: 10, queued: 10 }, true, None);
+        check(
+            Gap::Before {
+                noted: 10,
+                first: 15,
+            },
+            false,
+            Some((4, 14)),
+        );
+        check(
+            Gap::Before {
+                noted: 10,
+                first: 11,
+            },
+            false,
+            None,
+        );
+        check(
+            Gap::Before {
+                noted: u32::MAX,
+                first: 3,
+            },
+            false,
+            Some((3, 2)),
+        );
+        check(
+            Gap::Unknown {
+                noted: 10,
+                queued: 12,
+            },
+            false,
+            None,
+        );
+        check(
+            Gap::Unknown {
+                noted: 10,
+                queued: 12,
+            },
+            true,
+            Some((2, 12)),
+        );
+        check(
+            Gap::Unknown {
+                noted: 10,
+                queued: 10,
+            },
+            true,
+            None,
+        );
         // A queue bound anew counts from 1 again: nothing of the former one is left.
-        check(Gap::Before { noted: 10, first: 1 }, false, None);
+        check(
+            Gap::Before {
+                noted: 10,
+                first: 1,
+            },
+            false,
+            None,
+        );
         check(Gap::Closed, true, None);
-        let mut gap = Gap::Before { noted: 10, first: 15 };
+        let mut gap = Gap::Before {
+            noted: 10,
+            first: 15,
+        };
         assert!(gap.settle(false).is_some());
         assert!(gap.settle(true).is_none());
     }

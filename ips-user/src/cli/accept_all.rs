@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 
 use crate::source::crate_nfq::CrateQueue;
@@ -99,6 +101,8 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
         queue.serve(Duration::from_millis(100), &mut AcceptAll)?;
     }
     let counters = queue.counters();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
+    let cpu = usage.user_time() + usage.system_time();
     println!(
         "{}",
         serde_json::json!({
@@ -110,6 +114,7 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
             "undecodable": counters.undecodable,
             "overruns": counters.overruns,
             "refused": counters.refused,
+            "cpu_us": cpu.num_microseconds(),
         })
     );
     Ok(())

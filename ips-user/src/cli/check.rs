@@ -23,8 +23,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for (word, count) in &loaded.unsupported_words {
         eprintln!("not supported yet: {word} ({count} rules)");
     }
-    let warnings =
-        loaded.diagnostics.iter().filter(|found| found.severity != Severity::Error).count();
+    let warnings = loaded
+        .diagnostics
+        .iter()
+        .filter(|found| found.severity != Severity::Error)
+        .count();
     println!(
         "configuration valid; {} rules: {} loaded, {} wrong, {} not supported yet, {} superseded; \
          {} errors, {warnings} warnings",
@@ -35,5 +38,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         loaded.superseded,
         loaded.diagnostics.len() - warnings,
     );
-    Ok(if loaded.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if loaded.has_errors() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

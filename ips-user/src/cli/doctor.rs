@@ -34,5 +34,9 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", doctor::render(&report));
     }
-    Ok(if report.healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.healthy() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -9,7 +9,10 @@ use crate::supervisor::launcher;
 
 pub(super) fn run() -> anyhow::Result<()> {
     // The socket came as standard input, so that no descriptor number has to be agreed on.
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
+    let socket = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .context("standard input")?;
     let nothing = File::open("/dev/null").context("/dev/null")?;
     nix::unistd::dup2_stdin(&nothing).context("standard input")?;
     launcher::run(socket)

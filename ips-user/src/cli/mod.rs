@@ -98,7 +98,10 @@ impl Settings {
         if let Some(fail) = self.fail {
             config.fail = fail;
         }
-        let origin = self.config.as_deref().map_or("configuration".into(), Path::to_string_lossy);
+        let origin = self
+            .config
+            .as_deref()
+            .map_or("configuration".into(), Path::to_string_lossy);
         config.validate().with_context(|| origin.into_owned())?;
         Ok(config)
     }
@@ -108,7 +111,10 @@ impl Settings {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment = env_logger::Env::default().filter_or("SLUICE_LOG", "info");
-    env_logger::Builder::from_env(environment).format_target(false).format_timestamp_millis().init();
+    env_logger::Builder::from_env(environment)
+        .format_target(false)
+        .format_timestamp_millis()
+        .init();
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),

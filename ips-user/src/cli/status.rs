@@ -25,7 +25,10 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let settings = Settings { config: args.config.clone(), ..Settings::default() };
+    let settings = Settings {
+        config: args.config.clone(),
+        ..Settings::default()
+    };
     let mut config = settings.load()?;
     if let Some(instance) = &args.instance {
         config.name.clone_from(instance);
@@ -33,8 +36,17 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     }
     let path = config.control_socket();
     let response = match control::ask(&path, &Request::Status) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            bail!("instance {:?} is not running (nobody listens at {})", config.name, path.display())
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            bail!(
+                "instance {:?} is not running (nobody listens at {})",
+                config.name,
+                path.display()
+            )
         }
         result => result.with_context(|| path.display().to_string())?,
     };

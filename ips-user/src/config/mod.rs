@@ -294,8 +294,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Read`] and [`ConfigError::Parse`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -324,8 +326,13 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let invalid = |key, message: String| Err(ConfigError::Invalid { key, message });
         let name_fits = (1..=15).contains(&self.name.len())
-            && self.name.starts_with(|first: char| first.is_ascii_alphabetic())
-            && self.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            && self
+                .name
+                .starts_with(|first: char| first.is_ascii_alphabetic())
+            && self
+                .name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !name_fits {
             return invalid(
                 "name",
@@ -345,7 +352,10 @@ impl Config {
         }
         let workers = self.worker_count();
         if workers > MAX_WORKERS {
-            return invalid("workers.count", format!("at most {MAX_WORKERS}, not {workers}"));
+            return invalid(
+                "workers.count",
+                format!("at most {MAX_WORKERS}, not {workers}"),
+            );
         }
         if let Err(error) = MarkLayout::new(self.steering.mark_mask, workers) {
             return invalid("steering.mark_mask", error.to_string());
@@ -360,7 +370,10 @@ impl Config {
             );
         }
         if !(1..=1024).contains(&self.queue.batch) {
-            return invalid("queue.batch", format!("1 to 1024, not {}", self.queue.batch));
+            return invalid(
+                "queue.batch",
+                format!("1 to 1024, not {}", self.queue.batch),
+            );
         }
         if self.queue.length == 0 {
             return invalid("queue.length", "must be at least 1".into());
@@ -368,7 +381,10 @@ impl Config {
         if self.queue.copy_range < 128 {
             return invalid(
                 "queue.copy_range",
-                format!("at least 128 bytes (the headers), not {}", self.queue.copy_range),
+                format!(
+                    "at least 128 bytes (the headers), not {}",
+                    self.queue.copy_range
+                ),
             );
         }
         if self.steering.stale_ms < 20 {
@@ -454,7 +470,10 @@ mod tests {
 
     #[test]
     fn the_documented_defaults_are_the_defaults() {
-        assert_eq!(Config::parse(DEFAULTS, "defaults.toml").unwrap(), Config::default());
+        assert_eq!(
+            Config::parse(DEFAULTS, "defaults.toml").unwrap(),
+            Config::default()
+        );
         Config::default().validate().unwrap();
     }
 
@@ -491,15 +510,27 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_their_place() {
         check("nmae = 'x'", "t.toml:1:1: unknown field `nmae`");
-        check("\n[queue]\n  lenght = 1", "t.toml:3:3: unknown field `lenght`");
-        check("fail = 'ajar'", "t.toml:1:8: unknown variant `ajar`, expected `open` or `closed`");
+        check(
+            "\n[queue]\n  lenght = 1",
+            "t.toml:3:3: unknown field `lenght`",
+        );
+        check(
+            "fail = 'ajar'",
+            "t.toml:1:8: unknown variant `ajar`, expected `open` or `closed`",
+        );
         check("[queue]\nfirst = 'a'", "t.toml:2:9: invalid type");
         check("[queue]\nfirst = 70000", "t.toml:2:9");
         check("name = ", "t.toml:1:8");
         check("name = 'a/b'", "name: \"a/b\" must be");
         check("interfaces = ['a', 'a']", "listed twice");
-        check("steering.mark_mask = 5", "steering.mark_mask: mark mask 0x00000005");
-        check("steering.mark_mask = 15\nworkers.count = 14", "room for 13 workers");
+        check(
+            "steering.mark_mask = 5",
+            "steering.mark_mask: mark mask 0x00000005",
+        );
+        check(
+            "steering.mark_mask = 15\nworkers.count = 14",
+            "room for 13 workers",
+        );
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
         check("steering.stale_ms = 5", "steering.stale_ms");

@@ -32,10 +32,7 @@ pub struct Ask {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub fn serve(
-    path: &Path,
-    asks: mpsc::Sender<Ask>,
-) -> io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve(path: &Path, asks: mpsc::Sender<Ask>) -> io::Result<impl Future<Output = ()> + use<>> {
     // The instance's lock is held, so a socket that exists is a dead predecessor's.
     match std::fs::remove_file(path) {
         Ok(()) => {}
@@ -47,7 +44,9 @@ pub fn serve(
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS));
     Ok(async move {
         loop {
-            let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else { return };
+            let Ok(place) = std::sync::Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
             match listener.accept().await {
                 Ok((client, _)) => {
                     let asks = asks.clone();
@@ -80,9 +79,9 @@ async fn converse(client: UnixStream, asks: mpsc::Sender<Ask>) -> io::Result<()>
         let complete = line.ends_with(b"\n");
         let response = match serde_json::from_slice(&line) {
             Ok(request) => answer(request, &asks).await,
-            Err(_) if !complete => {
-                Response::Error(format!("a request is one line of at most {REQUEST_BYTES} bytes"))
-            }
+            Err(_) if !complete => Response::Error(format!(
+                "a request is one line of at most {REQUEST_BYTES} bytes"
+            )),
             Err(error) => Response::Error(format!("not understood: {error}")),
         };
         let mut text = serde_json::to_vec(&response)?;
@@ -99,7 +98,9 @@ async fn answer(request: Request, asks: &mpsc::Sender<Ask>) -> Response {
     if asks.send(Ask { request, answer }).await.is_err() {
         return Response::Error("stopping".into());
     }
-    answered.await.unwrap_or_else(|_| Response::Error("stopping".into()))
+    answered
+        .await
+        .unwrap_or_else(|_| Response::Error("stopping".into()))
 }
 
 #[cfg(test)]
@@ -113,7 +114,9 @@ mod tests {
         tokio::spawn(serve(&path, asks).unwrap());
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {
-                ask.answer.send(Response::Ok(serde_json::json!({"asked": ask.request}))).unwrap();
+                ask.answer
+                    .send(Response::Ok(serde_json::json!({"asked": ask.request})))
+                    .unwrap();
             }
         });
         let mut client = UnixStream::connect(&path).await.unwrap();
@@ -126,10 +129,26 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_answered_and_nonsense_is_refused_without_harm() {
-        check("{\"command\":\"status\"}\n", r#"{"ok":{"asked":{"command":"status"}}}"#).await;
-        check("{\"command\":\"explode\"}\n", r#"{"error":"not understood: unknown variant"#).await;
-        check("{\"command\":\"status\",\"x\":1}\n", r#"{"error":"not understood"#).await;
+        check(
+            "{\"command\":\"status\"}\n",
+            r#"{"ok":{"asked":{"command":"status"}}}"#,
+        )
+        .await;
+        check(
+            "{\"command\":\"explode\"}\n",
+            r#"{"error":"not understood: unknown variant"#,
+        )
+        .await;
+        check(
+            "{\"command\":\"status\",\"x\":1}\n",
+            r#"{"error":"not understood"#,
+        )
+        .await;
         check("\u{0}\n{\"command\":\"status\"}\n", r#"{"ok":"#).await;
-        check(&"x".repeat(REQUEST_BYTES as usize + 1), "at most 65536 bytes").await;
+        check(
+            &"x".repeat(REQUEST_BYTES as usize + 1),
+            "at most 65536 bytes",
+        )
+        .await;
     }
 }

@@ -75,8 +75,10 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { stale: Duration::from_nanos(100), recover: Duration::from_nanos(1000) };
+    const LIMITS: Limits = Limits {
+        stale: Duration::from_nanos(100),
+        recover: Duration::from_nanos(1000),
+    };
 
     #[test]
     fn a_stale_heartbeat_trips_once_and_recovers_only_after_being_steady() {
@@ -89,7 +91,10 @@ mod tests {
         assert_eq!(pulse.judge(2500, 1990, false, LIMITS), None);
         assert_eq!(pulse.judge(3000, 2990, false, LIMITS), None);
         assert_eq!(pulse.judge(3999, 3990, false, LIMITS), None);
-        assert_eq!(pulse.judge(4000, 3990, false, LIMITS), Some(Change::Recovered));
+        assert_eq!(
+            pulse.judge(4000, 3990, false, LIMITS),
+            Some(Change::Recovered)
+        );
         assert_eq!(pulse.judge(4010, 4000, false, LIMITS), None);
     }
 
@@ -98,6 +103,9 @@ mod tests {
         let mut pulse = Pulse::default();
         assert_eq!(pulse.judge(1000, 990, true, LIMITS), Some(Change::Tripped));
         assert_eq!(pulse.judge(1500, 1490, false, LIMITS), None);
-        assert_eq!(pulse.judge(2000, 1990, false, LIMITS), Some(Change::Recovered));
+        assert_eq!(
+            pulse.judge(2000, 1990, false, LIMITS),
+            Some(Change::Recovered)
+        );
     }
 }

@@ -80,8 +80,12 @@ impl EventWriter {
     /// When the file cannot be opened, or descriptors run out.
     pub fn start(path: &Path, buffer: usize) -> io::Result<(Self, EventPipe)> {
         let file = open(path)?;
-        let (writer, reader) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (writer, reader) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
         // SNDBUFFORCE passes net.core.wmem_max; without the capability the sysctl's bound stays.
         if setsockopt(&writer, sockopt::SndBufForce, &buffer).is_err() {
             setsockopt(&writer, sockopt::SndBuf, &buffer)?;
@@ -91,7 +95,13 @@ impl EventWriter {
             let (shared, path) = (Arc::clone(&shared), path.to_owned());
             move || write_events(&reader, file, &path, &shared)
         })?;
-        Ok((Self { shared, thread: Some(thread) }, EventPipe { socket: writer }))
+        Ok((
+            Self {
+                shared,
+                thread: Some(thread),
+            },
+            EventPipe { socket: writer },
+        ))
     }
 
     /// Opens the file anew (it was rotated).
@@ -216,12 +226,18 @@ mod tests {
 
     #[test]
     fn a_full_queue_loses_the_event_and_says_so() {
-        let (writer, _reader) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .unwrap();
+        let (writer, _reader) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
         let pipe = EventPipe::from_fd(writer);
         let line = [b'x'; 1000];
-        let queued = (0..100_000).take_while(|_| pipe.emit(&line) == Emitted::Queued).count();
+        let queued = (0..100_000)
+            .take_while(|_| pipe.emit(&line) == Emitted::Queued)
+            .count();
         assert!(queued > 0 && queued < 100_000, "{queued}");
     }
 }

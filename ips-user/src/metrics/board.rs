@@ -99,13 +99,17 @@ impl Board {
     /// # Errors
     /// When the descriptor is no board.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
-        Ok(Self { memory: SharedWords::map(file)? })
+        Ok(Self {
+            memory: SharedWords::map(file)?,
+        })
     }
 
     /// A row; panics when `index` is not one of the rows it was created with.
     pub fn row(&self, index: usize) -> Row<'_> {
         let width = Cell::ALL.len();
-        Row { cells: &self.memory.words()[index * width..(index + 1) * width] }
+        Row {
+            cells: &self.memory.words()[index * width..(index + 1) * width],
+        }
     }
 
     /// Number of rows.

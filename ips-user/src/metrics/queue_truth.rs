@@ -29,7 +29,9 @@ pub struct QueueTruth {
 /// # Errors
 /// When the file cannot be read: the kernel has no NFQUEUE.
 pub fn read() -> io::Result<Vec<QueueTruth>> {
-    Ok(parse(&fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")?))
+    Ok(parse(&fs::read_to_string(
+        "/proc/thread-self/net/netfilter/nfnetlink_queue",
+    )?))
 }
 
 /// One queue of the calling thread's network namespace; `None` when it is not bound.
@@ -43,10 +45,22 @@ fn parse(text: &str) -> Vec<QueueTruth> {
 
 /// Columns: queue, port, waiting, copy mode, copy range, queue dropped, user dropped, last id, 1.
 fn parse_line(line: &str) -> Option<QueueTruth> {
-    let columns: Vec<u64> =
-        line.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-    let &[queue, port, waiting, _mode, _range, queue_dropped, user_dropped, last_id, ..] =
-        columns.as_slice()
+    let columns: Vec<u64> = line
+        .split_ascii_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let &[
+        queue,
+        port,
+        waiting,
+        _mode,
+        _range,
+        queue_dropped,
+        user_dropped,
+        last_id,
+        ..,
+    ] = columns.as_slice()
     else {
         return None;
     };

@@ -108,7 +108,10 @@ impl From<QueueTruth> for Kernel {
 
 /// A row of the board by name.
 pub fn cells(row: Row<'_>) -> BTreeMap<String, u64> {
-    Cell::ALL.iter().map(|cell| (cell.name().to_owned(), row.get(*cell))).collect()
+    Cell::ALL
+        .iter()
+        .map(|cell| (cell.name().to_owned(), row.get(*cell)))
+        .collect()
 }
 
 impl Worker {
@@ -155,8 +158,19 @@ impl fmt::Display for Snapshot {
         writeln!(
             f,
             "\n{:<8} {:>6} {:<8} {:>7} {:>5} {:>11} {:>11} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8}",
-            "seat", "queue", "state", "pid", "beat", "received", "accepted", "dropped", "settled",
-            "waiting", "q-dropped", "u-dropped", "restarts"
+            "seat",
+            "queue",
+            "state",
+            "pid",
+            "beat",
+            "received",
+            "accepted",
+            "dropped",
+            "settled",
+            "waiting",
+            "q-dropped",
+            "u-dropped",
+            "restarts"
         )?;
         for worker in self.seats() {
             let name = if worker.index as usize == self.workers.len() {
@@ -181,7 +195,11 @@ impl fmt::Display for Snapshot {
                 worker.restarts
             )?;
             if let Some(how) = &worker.last_exit {
-                writeln!(f, "         last process ended by {how}; {} stale trips", worker.trips)?;
+                writeln!(
+                    f,
+                    "         last process ended by {how}; {} stale trips",
+                    worker.trips
+                )?;
             }
         }
         writeln!(

@@ -37,8 +37,10 @@ impl RuleSet {
         }
         let path = &rules.classification;
         if !path.as_os_str().is_empty() {
-            let bytes =
-                fs::read(path).map_err(|source| Unreadable { path: path.clone(), source })?;
+            let bytes = fs::read(path).map_err(|source| Unreadable {
+                path: path.clone(),
+                source,
+            })?;
             for line in set.classification.add(&String::from_utf8_lossy(&bytes)) {
                 log::warn!("{}:{line}: not a classification, skipped", path.display());
             }
@@ -54,7 +56,10 @@ impl RuleSet {
 pub fn load(rules: &config::Rules) -> Result<Loaded, Unreadable> {
     for path in &rules.files {
         if let Err(source) = fs::File::open(path) {
-            return Err(Unreadable { path: path.clone(), source });
+            return Err(Unreadable {
+                path: path.clone(),
+                source,
+            });
         }
     }
     Ok(RuleSet::configured(rules)?.load(&rules.files))

@@ -26,8 +26,8 @@ pub use ast::{
     RuleProtocol,
 };
 pub use classification::Classification;
-pub use diagnostic::{Diagnostic, Severity};
 pub use configured::{Unreadable, load};
+pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;
 pub use variables::Variables;

@@ -86,14 +86,22 @@ impl FeedbackSocket {
                 wire.slot = seat.slot();
                 wire.number = pid;
             }
-            Message::Convict { seat, key, signature_id } => {
+            Message::Convict {
+                seat,
+                key,
+                signature_id,
+            } => {
                 wire.kind = CONVICT;
                 wire.slot = seat.slot();
                 wire.number = signature_id;
                 wire.key = key;
             }
         }
-        send(self.socket.as_raw_fd(), bytemuck::bytes_of(&wire), MsgFlags::MSG_NOSIGNAL)?;
+        send(
+            self.socket.as_raw_fd(),
+            bytemuck::bytes_of(&wire),
+            MsgFlags::MSG_NOSIGNAL,
+        )?;
         Ok(())
     }
 
@@ -112,8 +120,15 @@ impl FeedbackSocket {
         }
         let seat = Seat::of_slot(wire.slot);
         match wire.kind {
-            STARTED => Ok(Message::Started { seat, pid: wire.number }),
-            CONVICT => Ok(Message::Convict { seat, key: wire.key, signature_id: wire.number }),
+            STARTED => Ok(Message::Started {
+                seat,
+                pid: wire.number,
+            }),
+            CONVICT => Ok(Message::Convict {
+                seat,
+                key: wire.key,
+                signature_id: wire.number,
+            }),
             _ => Err(nonsense()),
         }
     }
@@ -138,18 +153,34 @@ mod tests {
     #[test]
     fn messages_arrive_and_nonsense_is_refused() {
         let (supervisor, worker) = FeedbackSocket::pair().unwrap();
-        let key = FlowKey { low_port: 7, ..FlowKey::zeroed() };
+        let key = FlowKey {
+            low_port: 7,
+            ..FlowKey::zeroed()
+        };
         for message in [
-            Message::Started { seat: Seat::Backup, pid: 42 },
-            Message::Convict { seat: Seat::Worker(2), key, signature_id: 9 },
+            Message::Started {
+                seat: Seat::Backup,
+                pid: 42,
+            },
+            Message::Convict {
+                seat: Seat::Worker(2),
+                key,
+                signature_id: 9,
+            },
         ] {
             worker.send(message).unwrap();
             assert_eq!(supervisor.receive().unwrap(), message);
         }
-        assert_eq!(supervisor.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            supervisor.receive().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         for bytes in [&[0xff; 56][..], &[1, 2, 3]] {
             send(worker.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
-            assert_eq!(supervisor.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(
+                supervisor.receive().unwrap_err().kind(),
+                io::ErrorKind::InvalidData
+            );
         }
     }
 }

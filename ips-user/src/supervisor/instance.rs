@@ -27,7 +27,10 @@ pub struct Started {
 impl Started {
     /// The process as it runs now; `None` when it has ended.
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, start_time: start_time(pid)? })
+        Some(Self {
+            pid,
+            start_time: start_time(pid)?,
+        })
     }
 
     fn is_alive(&self) -> bool {
@@ -60,7 +63,8 @@ impl Instance {
     /// # Errors
     /// When another supervisor runs this instance, or the directory cannot be used.
     pub fn claim(directory: &Path, name: &str) -> anyhow::Result<(Self, usize)> {
-        fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("creating {}", directory.display()))?;
         let path = directory.join(format!("{name}.lock"));
         let file = OpenOptions::new()
             .create(true)
@@ -75,9 +79,14 @@ impl Instance {
                  and another instance needs another `name`",
                 path.display()
             ),
-            Err((_, error)) => return Err(error).with_context(|| format!("locking {}", path.display())),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("locking {}", path.display()));
+            }
         };
-        let instance = Self { state: directory.join(format!("{name}.json")), _lock: lock };
+        let instance = Self {
+            state: directory.join(format!("{name}.json")),
+            _lock: lock,
+        };
         let ended = instance.end_leftovers()?;
         Ok((instance, ended))
     }
@@ -137,12 +146,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (first, ended) = Instance::claim(directory.path(), "t").unwrap();
         assert_eq!(ended, 0);
-        let refused = Instance::claim(directory.path(), "t").unwrap_err().to_string();
+        let refused = Instance::claim(directory.path(), "t")
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("already running"), "{refused}");
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         let started = Started::of(child.id()).unwrap();
         // The same number with another start time is another process.
-        let other = Started { pid: std::process::id(), start_time: 1 };
+        let other = Started {
+            pid: std::process::id(),
+            start_time: 1,
+        };
         first.record(&[started, other]).unwrap();
         drop(first);
         let (_second, ended) = Instance::claim(directory.path(), "t").unwrap();

@@ -41,10 +41,13 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGCHLD);
     ends.thread_block().context("blocking SIGCHLD")?;
-    let children_ended = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .context("signalfd")?;
+    let children_ended =
+        SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("signalfd")?;
 
-    let Some(shared) = prepare(&channel)? else { return Ok(()) };
+    let Some(shared) = prepare(&channel)? else {
+        return Ok(());
+    };
     let mut seats: HashMap<Pid, Seat> = HashMap::new();
     loop {
         let mut ready = [
@@ -61,8 +64,12 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         if !spoken {
             continue;
         }
-        let Some((message, fds)) = channel.receive()? else { return Ok(()) };
-        let ToLauncher::Spawn { seat } = message else { bail!("unexpected {message:?}") };
+        let Some((message, fds)) = channel.receive()? else {
+            return Ok(());
+        };
+        let ToLauncher::Spawn { seat } = message else {
+            bail!("unexpected {message:?}")
+        };
         let socket = fds.into_iter().next();
         let spawned = process::fork(|| {
             // The child must not keep the launcher's end open, nor its blocked signal.
@@ -75,9 +82,15 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         let answer = match spawned {
             Ok(pid) => {
                 seats.insert(pid, seat);
-                FromLauncher::Spawned { seat, pid: pid.as_raw() as u32 }
+                FromLauncher::Spawned {
+                    seat,
+                    pid: pid.as_raw() as u32,
+                }
             }
-            Err(error) => FromLauncher::NotSpawned { seat, message: error.to_string() },
+            Err(error) => FromLauncher::NotSpawned {
+                seat,
+                message: error.to_string(),
+            },
         };
         channel.send(&answer, &[])?;
     }
@@ -86,18 +99,31 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
 /// Receives the first message, compiles the rules, answers. `None`: the rules cannot be used,
 /// and the supervisor has been told.
 fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
-    let Some((message, fds)) = channel.receive()? else { return Ok(None) };
-    let ToLauncher::Prepare { config, trace } = message else { bail!("unexpected {message:?}") };
-    let [pages, board, events, feedback]: [OwnedFd; 4] =
-        fds.try_into().map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
+    let Some((message, fds)) = channel.receive()? else {
+        return Ok(None);
+    };
+    let ToLauncher::Prepare { config, trace } = message else {
+        bail!("unexpected {message:?}")
+    };
+    let [pages, board, events, feedback]: [OwnedFd; 4] = fds
+        .try_into()
+        .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
         Ok((engine, skipped)) => {
-            let ready = FromLauncher::Ready { rules: engine.rule_count(), skipped };
+            let ready = FromLauncher::Ready {
+                rules: engine.rule_count(),
+                skipped,
+            };
             channel.send(&ready, &[])?;
             engine
         }
         Err(error) => {
-            channel.send(&FromLauncher::Failed { message: format!("{error:#}") }, &[])?;
+            channel.send(
+                &FromLauncher::Failed {
+                    message: format!("{error:#}"),
+                },
+                &[],
+            )?;
             return Ok(None);
         }
     };
@@ -138,7 +164,14 @@ fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Re
             Err(error) => return Err(error).context("waitpid"),
         };
         if let Some(seat) = seats.remove(&pid) {
-            channel.send(&FromLauncher::Exited { seat, pid: pid.as_raw() as u32, how }, &[])?;
+            channel.send(
+                &FromLauncher::Exited {
+                    seat,
+                    pid: pid.as_raw() as u32,
+                    how,
+                },
+                &[],
+            )?;
         }
     }
 }
@@ -150,12 +183,15 @@ fn enter_worker(
     socket: Option<OwnedFd>,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
-    let result = blocked.thread_unblock().context("unblocking SIGCHLD").and_then(|()| {
-        let stop = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))
-            .context("SIGTERM")?;
-        worker::run(shared, seat, socket, &stop)
-    });
+    let result = blocked
+        .thread_unblock()
+        .context("unblocking SIGCHLD")
+        .and_then(|()| {
+            let stop = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))
+                .context("SIGTERM")?;
+            worker::run(shared, seat, socket, &stop)
+        });
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

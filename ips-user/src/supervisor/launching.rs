@@ -43,7 +43,10 @@ impl Launching {
         let flags = OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL)?);
         fcntl(&ours, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         let spoken = Readable::of(&ours)?;
-        Ok(Self { process, channel: Some((ours, spoken)) })
+        Ok(Self {
+            process,
+            channel: Some((ours, spoken)),
+        })
     }
 
     /// Gives it the configuration and what all workers share.
@@ -56,7 +59,10 @@ impl Launching {
         events: &EventPipe,
         feedback: &FeedbackSocket,
     ) -> anyhow::Result<()> {
-        let message = ToLauncher::Prepare { config: Box::new(config.clone()), trace };
+        let message = ToLauncher::Prepare {
+            config: Box::new(config.clone()),
+            trace,
+        };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
         let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
         self.send(&message, &fds).context("preparing the launcher")
@@ -76,7 +82,9 @@ impl Launching {
 
     /// The next message; `None` when the launcher is gone.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<FromLauncher>> {
-        let Some((channel, spoken)) = &self.channel else { return Ok(None) };
+        let Some((channel, spoken)) = &self.channel else {
+            return Ok(None);
+        };
         loop {
             match channel.receive::<FromLauncher>() {
                 Ok(message) => return Ok(message.map(|(message, _)| message)),

@@ -166,7 +166,10 @@ impl Channel {
             if let ControlMessageOwned::ScmRights(raw) = message {
                 // SAFETY: the kernel has just made these descriptors for this process; nothing
                 // else owns them.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                fds.extend(
+                    raw.into_iter()
+                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                );
             }
         }
         let length = received.bytes;
@@ -197,13 +200,25 @@ mod tests {
     fn messages_keep_their_bounds_and_carry_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let board = crate::metrics::board::Board::create(1).unwrap();
-        one.send(&ToLauncher::Spawn { seat: Seat::Backup }, &[board.as_fd()]).unwrap();
-        one.send(&ToLauncher::Spawn { seat: Seat::Worker(3) }, &[]).unwrap();
+        one.send(&ToLauncher::Spawn { seat: Seat::Backup }, &[board.as_fd()])
+            .unwrap();
+        one.send(
+            &ToLauncher::Spawn {
+                seat: Seat::Worker(3),
+            },
+            &[],
+        )
+        .unwrap();
         let (first, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
         assert!(matches!(first, ToLauncher::Spawn { seat: Seat::Backup }));
         assert_eq!(fds.len(), 1);
         let (second, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
-        assert!(matches!(second, ToLauncher::Spawn { seat: Seat::Worker(3) }));
+        assert!(matches!(
+            second,
+            ToLauncher::Spawn {
+                seat: Seat::Worker(3)
+            }
+        ));
         assert!(fds.is_empty());
         drop(one);
         assert!(other.receive::<ToLauncher>().unwrap().is_none());

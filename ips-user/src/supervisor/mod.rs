@@ -48,7 +48,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
 /// as well.
 pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut supervisor = Supervisor::new(config, trace)?;
@@ -312,8 +314,13 @@ impl Supervisor {
                         log::info!("{seat} serves its queue, pid {pid}");
                     }
                 }
-                Ok(Message::Convict { seat, key, signature_id }) => {
-                    self.steering.convict(seat, &key, signature_id, &self.config);
+                Ok(Message::Convict {
+                    seat,
+                    key,
+                    signature_id,
+                }) => {
+                    self.steering
+                        .convict(seat, &key, signature_id, &self.config);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => log::warn!("a worker sent what is no message: {error}"),
@@ -325,7 +332,9 @@ impl Supervisor {
     fn record(&self) -> anyhow::Result<()> {
         let launcher = self.launching.pid().and_then(Started::of);
         let started: Vec<_> = self.seats.processes().chain(launcher).collect();
-        self.instance.record(&started).context("recording the processes")
+        self.instance
+            .record(&started)
+            .context("recording the processes")
     }
 
     /// Undoes everything, in the reverse order of the start; goes on after a failure.

@@ -30,7 +30,11 @@ impl Seat {
 
     /// The seat of an index in the `WORKERS` map.
     pub const fn of_slot(slot: u32) -> Self {
-        if slot == BACKUP { Self::Backup } else { Self::Worker(slot) }
+        if slot == BACKUP {
+            Self::Backup
+        } else {
+            Self::Worker(slot)
+        }
     }
 
     /// Position among `workers` workers with the backup last: its row on the board, its queue

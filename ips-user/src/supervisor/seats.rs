@@ -73,7 +73,9 @@ impl Seats {
             trips: 0,
             last_exit: None,
         });
-        Self { seats: seats.collect() }
+        Self {
+            seats: seats.collect(),
+        }
     }
 
     /// Binds and configures every queue. With the `nfq` transport the workers do it.
@@ -95,7 +97,9 @@ impl Seats {
     }
 
     fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
-        self.seats.iter_mut().find(|occupancy| occupancy.seat == seat)
+        self.seats
+            .iter_mut()
+            .find(|occupancy| occupancy.seat == seat)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
@@ -113,19 +117,26 @@ impl Seats {
     }
 
     pub(super) fn all_up(&self) -> bool {
-        self.seats.iter().all(|occupancy| occupancy.phase == Phase::Up)
+        self.seats
+            .iter()
+            .all(|occupancy| occupancy.phase == Phase::Up)
     }
 
     /// A seat whose process has ended, and how.
     pub(super) fn first_dead(&self) -> Option<(Seat, &str)> {
         let dead = |occupancy: &&Occupancy| matches!(occupancy.phase, Phase::Vacant { .. });
         let occupancy = self.seats.iter().find(dead)?;
-        Some((occupancy.seat, occupancy.last_exit.as_deref().unwrap_or("unknown")))
+        Some((
+            occupancy.seat,
+            occupancy.last_exit.as_deref().unwrap_or("unknown"),
+        ))
     }
 
     /// The launcher has started a process.
     pub(super) fn spawned(&mut self, seat: Seat, pid: u32) {
-        let Some(occupancy) = self.of(seat) else { return };
+        let Some(occupancy) = self.of(seat) else {
+            return;
+        };
         // Its own message may have come first.
         if occupancy.pid() != Some(pid) {
             occupancy.process = Started::of(pid);
@@ -136,7 +147,9 @@ impl Seats {
 
     /// A process serves its queue. Returns whether that is news about the current process.
     pub(super) fn started(&mut self, seat: Seat, pid: u32) -> bool {
-        let Some(occupancy) = self.of(seat) else { return false };
+        let Some(occupancy) = self.of(seat) else {
+            return false;
+        };
         if occupancy.pid() != Some(pid) {
             occupancy.since = Instant::now();
         }
@@ -149,7 +162,9 @@ impl Seats {
     /// A process has ended; its replacement is due after a pause that grows while processes
     /// keep dying young. Returns whether it was the seat's current process.
     pub(super) fn exited(&mut self, seat: Seat, pid: u32, how: &str, config: &Config) -> bool {
-        let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) else { return false };
+        let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) else {
+            return false;
+        };
         occupancy.vacate(how, config);
         let pause = occupancy.pause;
         log::warn!("{seat} (pid {pid}) ended by {how}; replaced in {pause:?}");
@@ -176,9 +191,7 @@ impl Seats {
     /// Vacant seats whose pause is over; they count as starting from now on.
     pub(super) fn due(&mut self) -> Vec<Seat> {
         let now = Instant::now();
-        let due = |occupancy: &&mut Occupancy| {
-            matches!(occupancy.phase, Phase::Vacant { until } if until <= now)
-        };
+        let due = |occupancy: &&mut Occupancy| matches!(occupancy.phase, Phase::Vacant { until } if until <= now);
         let due = self.seats.iter_mut().filter(due).map(|occupancy| {
             occupancy.phase = Phase::Starting;
             occupancy.since = now;
@@ -251,7 +264,10 @@ impl Seats {
         for occupancy in &self.seats {
             let waiting = queue_truth::of(occupancy.queue).map_or(0, |truth| truth.waiting);
             if waiting > 0 {
-                log::warn!("{}: {waiting} packets still queued are dropped", occupancy.seat);
+                log::warn!(
+                    "{}: {waiting} packets still queued are dropped",
+                    occupancy.seat
+                );
             }
         }
     }
@@ -272,6 +288,8 @@ impl Occupancy {
         };
         self.process = None;
         self.last_exit = Some(how.to_owned());
-        self.phase = Phase::Vacant { until: Instant::now() + self.pause };
+        self.phase = Phase::Vacant {
+            until: Instant::now() + self.pause,
+        };
     }
 }

@@ -59,7 +59,9 @@ impl Supervisor {
             last_exit: occupancy.last_exit.clone(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             cells: cells(self.board.row(position as usize)),
-            kernel: queue_truth::of(occupancy.queue).map(Into::into).unwrap_or_default(),
+            kernel: queue_truth::of(occupancy.queue)
+                .map(Into::into)
+                .unwrap_or_default(),
         }
     }
 
@@ -149,5 +151,8 @@ fn stats(snapshot: &Snapshot) -> Value {
 /// The eBPF programs' counters, zeros included, so that a record always has the same fields.
 fn counters(snapshot: &Snapshot) -> Value {
     let value = |name: &str| snapshot.counters.get(name).copied().unwrap_or(0);
-    Counter::ALL.iter().map(|counter| (counter.name(), value(counter.name()))).collect()
+    Counter::ALL
+        .iter()
+        .map(|counter| (counter.name(), value(counter.name())))
+        .collect()
 }

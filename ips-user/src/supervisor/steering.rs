@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags,
-    WorkerState,
+    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WorkerState,
 };
 
 use super::seat::Seat;
@@ -65,7 +64,11 @@ impl Steering {
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
             workers: config.worker_count(),
-            flags: if config.steering.log { SteerFlags::LOG } else { 0 },
+            flags: if config.steering.log {
+                SteerFlags::LOG
+            } else {
+                0
+            },
         })?;
         let workers: Vec<u32> = (0..config.worker_count()).collect();
         maps.table.write(&worker_table(&workers))?;
@@ -109,7 +112,12 @@ impl Steering {
                 .programs
                 .attach_xdp(interface, config.steering.xdp)
                 .with_context(|| format!("attaching the XDP program to {interface}"))?;
-            log::info!("{interface}: tc {}; xdp {}: {}", tc.mode, xdp.mode, xdp.reason);
+            log::info!(
+                "{interface}: tc {}; xdp {}: {}",
+                tc.mode,
+                xdp.mode,
+                xdp.reason
+            );
             convict_in_tc |= xdp.mode == XdpMode::Off;
             let attachment = Attachment {
                 tc: tc.mode.to_string(),
@@ -201,7 +209,10 @@ impl Steering {
         }
         let idle = Duration::from_secs(config.steering.adoption_idle_seconds);
         let now_ns = monotonic_ns();
-        if let Err(error) = self.maps.adoptions.purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
+        if let Err(error) = self
+            .maps
+            .adoptions
+            .purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
         {
             log::warn!("adoptions not swept: {error}");
         }
@@ -223,7 +234,10 @@ impl Steering {
 
     /// Flows convicted now.
     pub(super) fn convicted(&self) -> usize {
-        self.maps.convictions.list(monotonic_ns()).map_or(0, |list| list.len())
+        self.maps
+            .convictions
+            .list(monotonic_ns())
+            .map_or(0, |list| list.len())
     }
 
     /// Flows adopted by the backup now.
@@ -232,7 +246,9 @@ impl Steering {
     }
 
     pub(super) fn netfilter(&self) -> String {
-        self.netfilter.as_ref().map_or_else(|| "not installed".into(), ToString::to_string)
+        self.netfilter
+            .as_ref()
+            .map_or_else(|| "not installed".into(), ToString::to_string)
     }
 
     pub(super) fn attachments(&self) -> &BTreeMap<String, Attachment> {
@@ -258,10 +274,17 @@ fn watched(log: KernelLog) -> anyhow::Result<(KernelLog, Readable)> {
 
 fn report_adopted(adopted: &Adopted) {
     for map in &adopted.discarded {
-        log::warn!("map {} of a former run does not fit and starts empty: {map:?}", map.name);
+        log::warn!(
+            "map {} of a former run does not fit and starts empty: {map:?}",
+            map.name
+        );
     }
     if adopted.maps > 0 || adopted.links > 0 {
-        log::info!("adopted from a former run: {} maps, {} links", adopted.maps, adopted.links);
+        log::info!(
+            "adopted from a former run: {} maps, {} links",
+            adopted.maps,
+            adopted.links
+        );
     }
 }
 
@@ -292,5 +315,7 @@ fn random_seed() -> anyhow::Result<HashSeed> {
     let mut bytes = [0; 16];
     let mut file = std::fs::File::open("/dev/urandom").context("/dev/urandom")?;
     std::io::Read::read_exact(&mut file, &mut bytes).context("/dev/urandom")?;
-    Ok(HashSeed { key: bytemuck::cast(bytes) })
+    Ok(HashSeed {
+        key: bytemuck::cast(bytes),
+    })
 }

@@ -10,8 +10,9 @@ use nix::unistd::{ForkResult, Pid};
 /// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
     // The clock exists on every Linux; the call cannot fail with a valid clock id.
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    })
 }
 
 /// Microseconds since 1970-01-01 00:00 UTC.
@@ -29,7 +30,9 @@ pub fn wall_us() -> i64 {
 pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
-        return Err(io::Error::other(format!("fork in a process with {threads} threads")));
+        return Err(io::Error::other(format!(
+            "fork in a process with {threads} threads"
+        )));
     }
     // SAFETY: the process has one thread (checked above), so the child's memory is consistent.
     match unsafe { nix::unistd::fork() }? {
@@ -60,7 +63,11 @@ pub fn bind_to_cpu(cpu: usize) -> io::Result<()> {
 pub fn usable_cpus() -> Vec<usize> {
     sched_getaffinity(Pid::from_raw(0)).map_or_else(
         |_| vec![0],
-        |set| (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect(),
+        |set| {
+            (0..CpuSet::count())
+                .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+                .collect()
+        },
     )
 }
 

@@ -40,8 +40,8 @@ impl SharedWords {
     /// When the descriptor is no such file.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let bytes = nix::sys::stat::fstat(&file)?.st_size as usize;
-        let length = NonZeroUsize::new(bytes)
-            .ok_or_else(|| io::Error::other("the shared file is empty"))?;
+        let length =
+            NonZeroUsize::new(bytes).ok_or_else(|| io::Error::other("the shared file is empty"))?;
         // SAFETY: a new shared mapping at an address of the kernel's choice; nothing else is
         // known to point there.
         let start = unsafe {
@@ -54,7 +54,11 @@ impl SharedWords {
                 0,
             )
         }?;
-        Ok(Self { start: start.cast(), words: bytes / size_of::<AtomicU64>(), file })
+        Ok(Self {
+            start: start.cast(),
+            words: bytes / size_of::<AtomicU64>(),
+            file,
+        })
     }
 
     /// The words.
