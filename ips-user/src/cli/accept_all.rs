@@ -90,6 +90,8 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
         queue.serve(Duration::from_millis(100), &mut AcceptAll)?;
     }
     let counters = queue.counters();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
+    let cpu = usage.user_time() + usage.system_time();
     println!(
         "{}",
         serde_json::json!({
@@ -101,6 +103,7 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
             "undecodable": counters.undecodable,
             "overruns": counters.overruns,
             "refused": counters.refused,
+            "cpu_us": cpu.num_microseconds(),
         })
     );
     Ok(())
