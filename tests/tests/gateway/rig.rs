@@ -379,7 +379,7 @@ impl Drop for Gateway {
 pub(crate) fn ruleset(lab: &Lab) -> String {
     let list = |program, arguments| lab.gateway().run(program, arguments).expect(program);
     [
-        list("nft", &["list", "ruleset"]),
+        list("nft", &["-s", "list", "ruleset"]),
         list("iptables", &["-w", "-S"]),
         list("ip6tables", &["-w", "-S"]),
     ]
@@ -388,9 +388,12 @@ pub(crate) fn ruleset(lab: &Lab) -> String {
 
 /// Processes in the gateway's namespace.
 pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
-    let gateway = lab.gateway();
-    let pids = gateway.run("ip", &["netns", "pids", gateway.name()]);
-    let pids = pids.expect("ip netns pids");
+    // Not from inside: it would find itself.
+    let mut list = Command::new("ip");
+    list.args(["netns", "pids", lab.gateway().name()]);
+    let output = list.output().expect("start ip");
+    assert!(output.status.success(), "{output:?}");
+    let pids = String::from_utf8_lossy(&output.stdout);
     let pids = pids.split_whitespace().map(str::parse);
     pids.collect::<Result<_, _>>().expect("numbers")
 }
