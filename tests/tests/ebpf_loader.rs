@@ -1,13 +1,18 @@
 //! Loading, attaching, pinning, and taking over what an unclean stop has left.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use aya::maps::{Array, Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
-use ips_common::{Counter, LAYOUT_VERSION, SteerConfig};
+use ips_common::{Counter, LAYOUT_VERSION, SteerConfig, SteerFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sluice::loader::{LoadError, LoadOptions, Programs, TcMode, XdpMode, XdpPolicy};
 use sluice::maps::SteeringMaps;
 use sluice_tests::{Namespace, require_lab};
@@ -110,6 +115,19 @@ impl Drop for Place {
     }
 }
 
+/// Waits for what the kernel does in its own time, on a busy machine too.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn counted(maps: &SteeringMaps, counter: Counter) -> u64 {
+    maps.counters.read().unwrap().get(counter)
+}
+
 trait Attach {
     fn tc(&mut self, place: &Place, interface: &str) -> sluice::loader::TcChoice;
     fn xdp(
@@ -155,9 +173,12 @@ fn a_clean_stop_leaves_nothing() {
         assert!(place.version().join(pin).exists(), "{pin}");
     }
     place.make_traffic();
-    let counters = maps.counters.read().unwrap();
-    assert!(counters.get(Counter::TcPackets) >= 10, "{counters:?}");
-    assert!(counters.get(Counter::XdpPackets) >= 10, "{counters:?}");
+    eventually("TC sees the frames", || {
+        counted(&maps, Counter::TcPackets) >= 10
+    });
+    eventually("XDP sees the frames", || {
+        counted(&maps, Counter::XdpPackets) >= 10
+    });
 
     drop(maps);
     place.namespace.enter(|| programs.remove()).unwrap();
@@ -196,8 +217,10 @@ fn after_an_unclean_stop_steering_goes_on_and_the_next_start_takes_over_in_place
         "nothing changes before attaching"
     );
     assert_eq!(maps.config().unwrap(), config);
-    let counted = maps.counters.read().unwrap().get(Counter::TcPackets);
-    assert!(counted >= 20, "both runs are counted: {counted}");
+    eventually("both runs are counted", || {
+        counted(&maps, Counter::TcPackets) >= 20
+    });
+    let before = counted(&maps, Counter::TcPackets);
 
     assert!(programs.tc(&place, "a").adopted);
     assert!(
@@ -213,7 +236,9 @@ fn after_an_unclean_stop_steering_goes_on_and_the_next_start_takes_over_in_place
     assert_ne!(xdp_after.1, xdp_before.1, "a new program");
     assert_eq!(place.tcx("a"), [tc_after.1]);
     place.make_traffic();
-    assert!(maps.counters.read().unwrap().get(Counter::TcPackets) >= counted + 10);
+    eventually("the new program counts", || {
+        counted(&maps, Counter::TcPackets) >= before + 10
+    });
 
     place.namespace.enter(|| programs.remove()).unwrap();
     assert_eq!(place.tcx("a"), [0_u32; 0]);
@@ -358,7 +383,9 @@ fn clsact_serves_where_there_is_no_tcx() {
     assert_eq!((choice.mode, choice.adopted), (TcMode::Clsact, false));
     assert_eq!((place.filters("a"), place.tcx("a").len()), (1, 0));
     place.make_traffic();
-    assert!(maps.counters.read().unwrap().get(Counter::TcPackets) >= 10);
+    eventually("the filter counts", || {
+        counted(&maps, Counter::TcPackets) >= 10
+    });
     drop((programs, maps));
     assert_eq!(place.filters("a"), 1, "steering goes on");
 
@@ -400,4 +427,49 @@ fn a_wrong_interface_or_pin_directory_is_named() {
         error.to_string().contains("is not on a BPF file system"),
         "{error}"
     );
+}
+
+#[test]
+fn the_programs_log_only_while_the_switch_is_on() {
+    require_lab!();
+    let place = Place::new();
+    let (mut programs, mut maps) = place.load();
+    let mut log = programs.kernel_log().unwrap();
+    programs.tc(&place, "a");
+    let readable = |log: &sluice::loader::KernelLog| {
+        let mut fds = [PollFd::new(log.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+    };
+    let mut config = SteerConfig {
+        workers: 1,
+        mark_mask: 0xff,
+        ..SteerConfig::default()
+    };
+    maps.write_config(&config).unwrap();
+    // An IPv4 packet by its EtherType, which is all that matters here.
+    let mut frame = [0; 60];
+    frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+    let send = || {
+        let before = counted(&maps, Counter::TcWorker);
+        let socket = sluice_tests::frame::FrameSocket::open(&place.namespace, "b").unwrap();
+        socket.send(&frame).unwrap();
+        eventually("the packet is steered", || {
+            counted(&maps, Counter::TcWorker) > before
+        });
+    };
+    send();
+    assert!(!readable(&log));
+    config.flags = SteerFlags::LOG;
+    write_through_pin(&place, &config);
+    send();
+    eventually("the programs log", || readable(&log));
+    log.flush();
+    assert!(!readable(&log));
+}
+
+/// Writes the configuration through the pin, as another process could.
+fn write_through_pin(place: &Place, config: &SteerConfig) {
+    let data = MapData::from_pin(place.version().join("maps/CONFIG")).unwrap();
+    let mut map: Array<_, SteerConfig> = Map::Array(data).try_into().unwrap();
+    map.set(0, config, 0).unwrap();
 }

@@ -3,7 +3,7 @@
 mod common_packets;
 
 /// The kernel gives up after a million instructions; older verifiers follow more of them.
-const COMFORTABLE: u32 = 500_000;
+const COMFORTABLE: u32 = 300_000;
 
 #[test]
 fn the_verifier_accepts_every_program_with_room_to_spare() {

@@ -573,7 +573,7 @@ fn replacing_the_rules_leaves_no_gap_that_a_packet_slips_through() {
                     (sent, slipped)
                 }
             });
-            for _ in 0..15 {
+            for _ in 0..10 {
                 install(&second).unwrap();
                 install(&first).unwrap();
             }

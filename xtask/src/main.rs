@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod demo;
 mod progress;
@@ -41,6 +42,8 @@ enum Command {
     Run(run::Arguments),
     /// Unit, eBPF and namespace tests
     Test(test::Arguments),
+    /// Measure
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -62,5 +65,6 @@ fn dispatch() -> Result<ExitCode> {
         Command::Build(arguments) => build::run(&workspace, &arguments),
         Command::Run(arguments) => run::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
+        Command::Bench(arguments) => bench::run(&workspace, &arguments),
     }
 }

@@ -11,7 +11,7 @@ mod network;
 mod transport;
 mod wire;
 
-use network::{Bounds, Network, Position};
+use network::{Bounds, Network};
 use transport::Ports;
 pub use wire::Wire;
 
@@ -93,10 +93,12 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Keyless> {
         Network::read(packet, packet.frame_len(), family, offset, Bounds::Length)
             .ok_or(Keyless::Malformed)?;
 
-    let fragment = match network.position {
-        Position::Whole => Fragment::No,
-        Position::First => Fragment::First(network.fragment_key()),
-        Position::Later => Fragment::Later(network.fragment_key()),
+    let fragment = if network.position.is_whole() {
+        Fragment::No
+    } else if network.position.is_later() {
+        Fragment::Later(network.fragment_key())
+    } else {
+        Fragment::First(network.fragment_key())
     };
     let (key, truncated) = match transport::ports(&cursor, &network) {
         Ports::Pair(source, destination) => (canonical(&network, source, destination), false),
@@ -114,14 +116,10 @@ pub fn parse<P: Packet>(packet: &P) -> Result<Parsed, Keyless> {
 /// The key of what an ICMP error quotes, or of the error itself when that cannot be read.
 #[inline(always)]
 fn quoted<P: Packet>(cursor: &Cursor<'_, P>, outer: &Network, offset: usize) -> FlowKey {
-    let offset = cursor.packet.forget_origin(offset);
-    let quote = Network::read(
-        cursor.packet,
-        cursor.end,
-        outer.family,
-        offset,
-        Bounds::Buffer,
-    );
+    let packet = cursor.packet;
+    let offset = packet.forget_origin(offset);
+    let end = packet.forget_origin(cursor.end.min(0xffff));
+    let quote = Network::read(packet, end, outer.family, offset, Bounds::Buffer);
     let Some((quote, cursor)) = quote else {
         return canonical(outer, 0, 0);
     };

@@ -16,12 +16,31 @@ pub(super) enum Bounds {
     Buffer,
 }
 
-/// Where in its datagram a packet stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Position {
-    Whole,
-    First,
-    Later,
+/// Where in its datagram a packet stands: the offset in its upper 13 bits and whether more
+/// follow in its lowest one, as an IPv6 fragment header has them; zero is a whole datagram.
+///
+/// Numbers instead of an enum, because each variant would be a path of its own to the verifier.
+#[derive(Clone, Copy)]
+pub(super) struct Position(u16);
+
+impl Position {
+    const WHOLE: Self = Self(0);
+
+    #[inline(always)]
+    const fn new(offset_and_more: u16) -> Self {
+        Self(offset_and_more & 0xfff9)
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_whole(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Not the first: there is no transport header.
+    #[inline(always)]
+    pub(super) const fn is_later(self) -> bool {
+        self.0 & 0xfff8 != 0
+    }
 }
 
 /// A network header, its chain of extension headers walked.
@@ -87,13 +106,8 @@ impl Network {
         let network = Self {
             family: FAMILY_IPV4,
             protocol: header.protocol,
-            position: if flags_and_offset & 0x1fff != 0 {
-                Position::Later
-            } else if flags_and_offset & 0x2000 != 0 {
-                Position::First
-            } else {
-                Position::Whole
-            },
+            // IPv4 has the flag above the offset.
+            position: Position::new((flags_and_offset << 3) | ((flags_and_offset >> 13) & 1)),
             chain_cut: false,
             identification: u32::from(u16::from_be(header.identification)),
             transport: offset + header_len,
@@ -116,7 +130,7 @@ impl Network {
         let mut network = Self {
             family: FAMILY_IPV6,
             protocol: header.next_header,
-            position: Position::Whole,
+            position: Position::WHOLE,
             chain_cut: false,
             identification: 0,
             transport: offset + size_of::<Ipv6Header>(),
@@ -140,7 +154,10 @@ impl Network {
         let mut left = black_box(FlowKey::MAX_EXTENSION_HEADERS);
         while left != 0 {
             left -= 1;
-            self.transport = cursor.packet.forget_origin(self.transport);
+            let packet = cursor.packet;
+            self.transport = packet.forget_origin(self.transport);
+            self.protocol = packet.forget_origin(usize::from(self.protocol)) as u8;
+            self.position.0 = packet.forget_origin(usize::from(self.position.0)) as u16;
             let Some(kind) = ExtensionKind::of(self.protocol) else {
                 return;
             };
@@ -164,22 +181,16 @@ impl Network {
     /// Takes note of a fragment header; true when no header follows it in this packet.
     #[inline(always)]
     fn fragment(&mut self, header: &Extension) -> bool {
-        let offset_and_more = u16::from_be(header.offset_and_more);
-        let is_later = offset_and_more & 0xfff8 != 0;
-        let has_more = offset_and_more & 1 != 0;
-        if self.position != Position::Whole {
+        let position = Position::new(u16::from_be(header.offset_and_more));
+        if self.position.is_whole() {
+            self.position = position;
+            self.identification = u32::from_be(header.identification);
+        } else {
             // A fragment of a fragment: the outer one is what the receiver reassembles first,
             // and in a later one there are no ports.
-            self.chain_cut = is_later;
-        } else if is_later || has_more {
-            self.position = if is_later {
-                Position::Later
-            } else {
-                Position::First
-            };
-            self.identification = u32::from_be(header.identification);
+            self.chain_cut = position.is_later();
         }
-        is_later
+        position.is_later()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Ports and what stands in for them (points 5 to 7 of the definition).
 
-use super::network::{Network, Position};
+use super::network::Network;
 use super::wire::IcmpHeader;
 use super::{Cursor, Packet};
 
@@ -21,7 +21,7 @@ pub(super) fn ports<P: Packet>(cursor: &Cursor<'_, P>, network: &Network) -> Por
     if network.chain_cut {
         return Ports::Truncated;
     }
-    if network.position == Position::Later {
+    if network.position.is_later() {
         return Ports::None;
     }
     match network.protocol {

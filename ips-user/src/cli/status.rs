@@ -35,7 +35,7 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
         config.validate()?;
     }
     let path = config.control_socket();
-    let response = match control::ask(&path, &Request::Status) {
+    let response = match control::ask(&path, &Request::Status {}) {
         Err(error)
             if matches!(
                 error.kind(),

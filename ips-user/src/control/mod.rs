@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// The instance's [`crate::metrics::snapshot::Snapshot`].
-    Status,
+    // With braces, because serde lets a unit variant have any further field.
+    Status {},
 }
 
 /// The answer to a request.

@@ -14,6 +14,8 @@ use super::{Request, Response};
 
 /// Longest request line.
 const REQUEST_BYTES: u64 = 64 * 1024;
+/// How much of what follows a request that is too long is read and thrown away.
+const DISCARDED_BYTES: u64 = 1024 * 1024;
 /// A client that does not go on for this long is left.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients served at once; more wait in the socket's backlog.
@@ -88,6 +90,9 @@ async fn converse(client: UnixStream, asks: mpsc::Sender<Ask>) -> io::Result<()>
         text.push(b'\n');
         timeout(PATIENCE, writer.write_all(&text)).await??;
         if !complete {
+            // Closing with something unread would reset the connection, and the answer with it.
+            let mut rest = (&mut reader).take(DISCARDED_BYTES);
+            timeout(PATIENCE, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await??;
             return Ok(());
         }
     }

@@ -60,7 +60,8 @@ pub struct XdpChoice {
 }
 
 /// Drivers under which a native XDP program takes aggregation away from the whole path, and with
-/// what consequence. Measured for veth; the others by their sources (Linux 6.12).
+/// what consequence. Measured for veth only; the others are held to
+/// the same until somebody measures them.
 const COSTLY_DRIVERS: [(&str, &str); 4] = [
     ("veth", "turns segmentation offload of the peer off"),
     ("tun", "sends every aggregate through the slow path"),

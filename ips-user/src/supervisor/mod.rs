@@ -19,6 +19,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -76,6 +77,12 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        // Whoever started this process may have blocked them, and that is inherited.
+        let mut heard = SigSet::empty();
+        for signal in [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP] {
+            heard.add(signal);
+        }
+        heard.thread_unblock()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -269,7 +276,7 @@ impl Supervisor {
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {
                     let response = match ask.request {
-                        Request::Status => self.status_response(),
+                        Request::Status {} => self.status_response(),
                     };
                     // The client may have gone: its answer is then nobody's.
                     let _ = ask.answer.send(response);

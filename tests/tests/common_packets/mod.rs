@@ -1,6 +1,7 @@
 //! Frames byte by byte, and a rig that runs the eBPF programs on them (`BPF_PROG_TEST_RUN`).
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::allow_attributes,
     reason = "each test binary uses a part of this module"

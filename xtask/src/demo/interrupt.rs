@@ -1,20 +1,21 @@
 //! Ctrl-C and SIGTERM as something that can be asked about, so that everything is taken down in
 //! order: the namespaces, the running Sluice, its pins.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// The run was ended by a signal.
 #[derive(Debug)]
 pub(super) struct Interrupted;
 
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("interrupted")
     }
 }
@@ -28,26 +29,14 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes over SIGINT, SIGTERM and SIGHUP. To be called before any other thread exists:
-    /// threads inherit the mask, and an unmasked one would be ended by the signal.
+    /// Takes over SIGINT, SIGTERM and SIGHUP. By handlers, not by a mask: a mask would be
+    /// inherited by every process started from here, and Sluice could not be stopped.
     pub(super) fn take_over() -> Result<Self> {
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
-        signals.thread_block().context("blocking signals")?;
         let came = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&came);
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(move || {
-                while let Ok(signal) = signals.wait() {
-                    if !flag.swap(true, Ordering::Relaxed) {
-                        eprintln!("\n{signal}: stopping and cleaning up");
-                    }
-                }
-            })
-            .context("starting the signal thread")?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&came))
+                .with_context(|| format!("handling signal {signal}"))?;
+        }
         Ok(Self { came })
     }
 

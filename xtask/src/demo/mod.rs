@@ -15,6 +15,7 @@ mod dip;
 mod events;
 mod failover;
 mod interrupt;
+mod load;
 mod report;
 mod rules;
 mod stage;

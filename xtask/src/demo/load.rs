@@ -1,0 +1,167 @@
+//! The load under which workers fail: one TCP stream, or UDP requests over many flows.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use sluice_tests::Side;
+use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
+use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
+
+use super::benign::{families, gigabits, retransmissions};
+use super::stage::Stage;
+
+/// Load before the failure: what is usual is measured here.
+pub(super) const BEFORE: Duration = Duration::from_millis(1_500);
+/// Load after it.
+pub(super) const AFTER: Duration = Duration::from_millis(2_000);
+/// Time between two UDP requests of one family.
+const INTERVAL: Duration = Duration::from_millis(1);
+/// UDP flows of each family.
+const FLOWS: usize = 16;
+
+/// A TCP stream.
+pub(super) struct Stream {
+    /// Its receiver.
+    pub(super) sink: Sink,
+    sender: Sender,
+    retransmitted: u64,
+}
+
+/// What came of it.
+pub(super) struct StreamOutcome {
+    sent: SenderReport,
+    received: u64,
+    faults: Vec<String>,
+    /// Segments that the client sent more than once.
+    pub(super) retransmitted: u64,
+}
+
+impl Stream {
+    /// Starts sending to an address of the server.
+    pub(super) fn start(stage: &Stage, address: IpAddr) -> Result<Self> {
+        let retransmitted = retransmissions(stage.lab.client())?;
+        let sink = Sink::start(stage.lab.server(), address, 0)?;
+        let sender = Sender::start(
+            stage.lab.client(),
+            sink.address(),
+            Extent::Time(BEFORE + AFTER),
+        );
+        Ok(Self {
+            sink,
+            sender,
+            retransmitted,
+        })
+    }
+
+    /// Waits for its end.
+    pub(super) fn finish(self, stage: &Stage) -> Result<StreamOutcome> {
+        Ok(StreamOutcome {
+            sent: self.sender.finish(),
+            received: self.sink.received(),
+            faults: self.sink.faults(),
+            retransmitted: retransmissions(stage.lab.client())? - self.retransmitted,
+        })
+    }
+}
+
+impl StreamOutcome {
+    /// Whether every byte sent arrived, and is right.
+    pub(super) fn intact(&self) -> bool {
+        self.sent.error.is_none()
+            && self.faults.is_empty()
+            && self.received > 0
+            && self.received == self.sent.sent
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> String {
+        let wrong = self.faults.len() + usize::from(self.sent.error.is_some());
+        format!(
+            "{} MiB at {:.1} Gbit/s, lost = {}, wrong = {wrong}",
+            self.received >> 20,
+            gigabits(self.received, self.sent.elapsed),
+            self.sent.sent.saturating_sub(self.received)
+        )
+    }
+
+    /// With every figure.
+    pub(super) fn data(&self) -> Value {
+        json!({
+            "sent": self.sent.sent, "received_and_compared": self.received,
+            "error": self.sent.error, "faults": self.faults,
+            "segments_sent_again": self.retransmitted,
+        })
+    }
+}
+
+/// UDP requests over IPv4 and IPv6 at the same time.
+pub(super) struct Datagrams {
+    runs: Vec<(Replier, Requester)>,
+}
+
+/// What came of them, both families together.
+pub(super) struct DatagramsOutcome(pub(super) RequestReport);
+
+impl Datagrams {
+    /// Starts sending to the server.
+    pub(super) fn start(stage: &Stage) -> Result<Self> {
+        let requests = u64::try_from((BEFORE + AFTER).as_millis() / INTERVAL.as_millis())?;
+        let runs = families(&stage.lab, Side::Server)
+            .into_iter()
+            .map(|(_, address)| {
+                let replier = Replier::start(stage.lab.server(), address, 0)?;
+                let plan = RequestPlan {
+                    flows: FLOWS,
+                    requests,
+                    interval: INTERVAL,
+                    patience: Duration::from_secs(3),
+                    ..RequestPlan::to(replier.address())
+                };
+                let requester = Requester::start(stage.lab.client(), plan);
+                Ok((replier, requester))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { runs })
+    }
+
+    /// Waits for the last replies.
+    pub(super) fn finish(self) -> Result<DatagramsOutcome> {
+        let mut total = RequestReport::default();
+        for (_replier, requester) in self.runs {
+            let got = requester.finish()?;
+            total.sent += got.sent;
+            total.errors += got.errors;
+            total.answered += got.answered;
+            total.lost += got.lost;
+            total.duplicates += got.duplicates;
+            total.corrupt += got.corrupt;
+            total.slowest = total.slowest.max(got.slowest);
+        }
+        Ok(DatagramsOutcome(total))
+    }
+}
+
+impl DatagramsOutcome {
+    /// Whether every request was answered once, rightly.
+    pub(super) fn intact(&self) -> bool {
+        let got = &self.0;
+        got.sent > 0
+            && got.answered == got.sent
+            && got.lost + got.corrupt + got.duplicates + got.errors == 0
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> String {
+        let got = &self.0;
+        format!(
+            "{} of {} answered over {} flows, lost = {}, slowest reply {} ms",
+            got.answered,
+            got.sent,
+            2 * FLOWS,
+            got.lost,
+            got.slowest.as_millis()
+        )
+    }
+}
