@@ -4,13 +4,14 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 use sluice_tests::{Lab, Process, require_queues};
 
-use crate::rig::{Gateway, PATIENCE, all_up, lab, processes, program, ruleset};
+use crate::rig::{Gateway, PATIENCE, all_up, lab, processes, program, ruleset, signal};
 
 const RULES: &str = "alert tcp any any -> any any (msg:\"seen\"; content:\"look\"; sid:1;)\n\
                      drop tcp any any -> any any (msg:\"stopped\"; content:\"evil\"; sid:2;)\n";
@@ -351,18 +352,76 @@ fn a_signal_at_any_moment_of_the_start_stops_it_and_leaves_nothing() {
     assert!(gateway.stop().success());
     println!("a start takes {start:?}");
     for step in 0..16 {
-        let signal = if step % 2 == 0 {
+        let interrupt = if step % 2 == 0 {
             Signal::SIGINT
         } else {
             Signal::SIGTERM
         };
         gateway.spawn();
         sleep(start * step / 14);
-        gateway.process().stop(signal, PATIENCE).expect("it ends");
+        gateway
+            .process()
+            .stop(interrupt, PATIENCE)
+            .expect("it ends");
         let log = gateway.log();
         assert!(!log.contains("panicked"), "{log}");
-        println!("{signal} after {:?}", start * step / 14);
+        println!("{interrupt} after {:?}", start * step / 14);
         nothing_left(&gateway);
         assert_eq!(ruleset(&lab), before, "{log}");
     }
+}
+
+#[test]
+fn a_stop_while_a_worker_hangs_ends_all_the_same_and_leaves_nothing() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let status = gateway.status();
+    signal(&status.workers[0], Signal::SIGSTOP);
+    signal(&status.backup, Signal::SIGSTOP);
+    let began = Instant::now();
+    assert!(gateway.stop().success(), "{}", gateway.log());
+    println!("stopped after {:?}", began.elapsed());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn without_its_launcher_an_instance_ends_with_an_error_and_leaves_nothing() {
+    require_queues!();
+    let lab = lab();
+    let before = ruleset(&lab);
+    let mut gateway = Gateway::prepare(&lab, |_| {});
+    gateway.launch();
+    let status = gateway.status();
+    let known: Vec<u32> = status.seats().map(|seat| seat.pid).collect();
+    let launcher = processes(&lab)
+        .into_iter()
+        .find(|pid| *pid != status.pid && !known.contains(pid))
+        .expect("a launcher");
+    let launcher = Pid::from_raw(i32::try_from(launcher).expect("a process id"));
+    kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert_eq!(ended.code(), Some(1), "{}", gateway.log());
+    assert!(gateway.log().contains("launcher"), "{}", gateway.log());
+    nothing_left(&gateway);
+    assert_eq!(ruleset(&lab), before);
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent);
+}
+
+#[test]
+fn verbose_shows_packets_and_verdicts_as_they_pass() {
+    require_queues!();
+    let mut gateway = Gateway::prepare(&lab(), |setup| setup.rules = RULES.into());
+    gateway.spawn_with(&["-v"]);
+    gateway.await_ready();
+    assert_eq!(say(&gateway.lab, b"evil"), End::Silence);
+    let client = gateway.lab.client_v4().to_string();
+    let shown = |words: &[&str]| {
+        let log = gateway.log();
+        let mut lines = log.lines();
+        let found = lines.any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with {words:?}: {log}");
+    };
+    shown(&[&client, "tcp", ": accept"]);
+    shown(&[&client, ": drop, sid 2"]);
 }

@@ -157,8 +157,14 @@ impl Gateway {
 
     /// Starts the program and does not wait.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn spawn_with(&mut self, arguments: &[&str]) {
         let mut command = self.lab.gateway().command(program());
         command.args(["run", "-c"]).arg(self.config_file());
+        command.args(arguments);
         self.sluice = Some(Process::spawn(&mut command).expect("start sluice"));
     }
 
@@ -197,7 +203,7 @@ impl Gateway {
 
     /// What it says about itself, when it answers.
     pub(crate) fn try_status(&self) -> Option<Snapshot> {
-        match control::ask(&self.config.control_socket(), &Request::Status) {
+        match control::ask(&self.config.control_socket(), &Request::Status {}) {
             Ok(Response::Ok(value)) => Some(serde_json::from_value(value).expect("a snapshot")),
             _ => None,
         }
