@@ -1,1 +1,354 @@
+//! What rules do to real traffic, seen from both ends and in the event log.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sluice::config::Transport as QueueTransport;
+use sluice::loader::XdpPolicy;
+use sluice::metrics::board::Cell;
+use sluice::metrics::snapshot::Snapshot;
+use sluice_tests::require_queues;
+use sluice_tests::witness::{Attempt, End, Transport, Witness, attempt};
+
+use crate::rig::Gateway;
+
+/// Goes before every attack, to show that the connection worked until then.
+const GREETING: &[u8] = b"good morning";
+/// What an attack that is dropped waits for in vain.
+const PATIENCE: Duration = Duration::from_millis(600);
+
+/// A rule, what sets it off, and what each end sees then.
+struct Case {
+    action: &'static str,
+    transport: Transport,
+    sid: u32,
+    /// In the rule and in the payload.
+    content: &'static str,
+    delivered: bool,
+    client: End,
+    server: Option<End>,
+    /// `verdict.reject` of the records.
+    reject: Option<&'static str>,
+}
+
+const CASES: [Case; 9] = [
+    Case {
+        action: "alert",
+        transport: Transport::Tcp,
+        sid: 1,
+        content: "look at this",
+        delivered: true,
+        client: End::Answered,
+        server: None,
+        reject: None,
+    },
+    Case {
+        action: "alert",
+        transport: Transport::Udp,
+        sid: 2,
+        content: "look at that",
+        delivered: true,
+        client: End::Answered,
+        server: None,
+        reject: None,
+    },
+    Case {
+        action: "drop",
+        transport: Transport::Tcp,
+        sid: 3,
+        content: "drop this stream",
+        delivered: false,
+        client: End::Silence,
+        server: None,
+        reject: None,
+    },
+    Case {
+        action: "drop",
+        transport: Transport::Udp,
+        sid: 4,
+        content: "drop this datagram",
+        delivered: false,
+        client: End::Silence,
+        server: None,
+        reject: None,
+    },
+    Case {
+        action: "reject",
+        transport: Transport::Tcp,
+        sid: 5,
+        content: "reject this stream",
+        delivered: false,
+        client: End::Reset,
+        server: None,
+        reject: Some("tcp-reset"),
+    },
+    Case {
+        action: "reject",
+        transport: Transport::Udp,
+        sid: 6,
+        content: "reject this datagram",
+        delivered: false,
+        client: End::Unreachable,
+        server: None,
+        reject: Some("icmp-prohib"),
+    },
+    Case {
+        action: "rejectdst",
+        transport: Transport::Tcp,
+        sid: 7,
+        content: "tell the server",
+        delivered: false,
+        client: End::Silence,
+        server: Some(End::Reset),
+        reject: Some("tcp-reset"),
+    },
+    Case {
+        action: "rejectboth",
+        transport: Transport::Tcp,
+        sid: 8,
+        content: "tell both",
+        delivered: false,
+        client: End::Reset,
+        server: Some(End::Reset),
+        reject: Some("tcp-reset"),
+    },
+    Case {
+        action: "pass",
+        transport: Transport::Tcp,
+        sid: 9,
+        content: "a friend may drop this stream",
+        delivered: true,
+        client: End::Answered,
+        server: None,
+        reject: None,
+    },
+];
+
+fn rules() -> String {
+    CASES
+        .iter()
+        .map(|case| {
+            let protocol = case.transport.name().to_lowercase();
+            let Case {
+                action,
+                sid,
+                content,
+                ..
+            } = case;
+            format!(
+                "{action} {protocol} any any -> any any (msg:\"Case {sid}\"; \
+                 content:\"{content}\"; classtype:trojan-activity; sid:{sid}; rev:4;)\n"
+            )
+        })
+        .collect()
+}
+
+/// Plays every case over both families.
+fn play(gateway: &Gateway) {
+    for address in gateway.lab.server_addresses() {
+        let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
+        for case in &CASES {
+            let what = format!("{} {} to {address}", case.action, case.transport.name());
+            let tried = try_on(gateway, &server, case.transport, case.content.as_bytes());
+            assert_eq!(tried.greeting, End::Answered, "{what}: the greeting");
+            assert_eq!(tried.end, case.client, "{what}: the client");
+            if case.server.is_some() {
+                assert_eq!(
+                    server_end(&server, &tried),
+                    case.server,
+                    "{what}: the server"
+                );
+            }
+            let expected = match case.delivered {
+                true => [GREETING, case.content.as_bytes()].concat(),
+                false => GREETING.to_vec(),
+            };
+            let delivery = server.delivery(tried.local).expect("the greeting");
+            assert_eq!(delivery.bytes, expected, "{what}: what was delivered");
+            records(gateway, case, &tried, &server, &what);
+        }
+    }
+}
+
+fn try_on(gateway: &Gateway, server: &Witness, transport: Transport, payload: &[u8]) -> Attempt {
+    let client = gateway.lab.client();
+    let to = server.address();
+    attempt(client, transport, to, GREETING, payload, PATIENCE).expect("a connection")
+}
+
+fn server_end(server: &Witness, tried: &Attempt) -> Option<End> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let end = server.delivery(tried.local).and_then(|it| it.end);
+        if end.is_some() || Instant::now() > deadline {
+            return end;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a record is about a packet from the client of this attempt.
+fn from_client(event: &Value, tried: &Attempt) -> bool {
+    event["src_ip"] == tried.local.ip().to_string() && event["src_port"] == tried.local.port()
+}
+
+/// Looks at the records of a case, field by field.
+fn records(gateway: &Gateway, case: &Case, tried: &Attempt, server: &Witness, what: &str) {
+    if case.action == "pass" {
+        // Pass rules make no alert; and that nothing else did is the point of them.
+        let events = gateway.events();
+        let about: Vec<_> = events.iter().filter(|it| from_client(it, tried)).collect();
+        assert!(about.is_empty(), "{what}: {about:#?}");
+        return;
+    }
+    let alert = gateway.await_event(what, |event| {
+        event["event_type"] == "alert" && from_client(event, tried)
+    });
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    common_fields(&alert, case, server);
+    let fields = &alert["alert"];
+    assert_eq!(fields["signature_id"], case.sid, "{alert:#}");
+    assert_eq!(fields["signature"], format!("Case {}", case.sid));
+    assert_eq!(fields["gid"], 1, "{alert:#}");
+    assert_eq!(fields["rev"], 4, "{alert:#}");
+    assert_eq!(fields["severity"], 1, "{alert:#}");
+    assert_eq!(fields["category"], "A Network Trojan was detected");
+    let action = if case.delivered { "allowed" } else { "blocked" };
+    assert_eq!(fields["action"], action, "{alert:#}");
+    let flow = &alert["flow"];
+    assert_eq!(flow["src_ip"], alert["src_ip"], "{alert:#}");
+    assert_eq!(flow["dest_port"], alert["dest_port"], "{alert:#}");
+    assert!(flow["pkts_toserver"].as_u64() >= Some(2), "{alert:#}");
+    assert!(flow["pkts_toclient"].as_u64() >= Some(1), "{alert:#}");
+    assert!(flow["start"].is_string(), "{alert:#}");
+    let verdict = &alert["verdict"];
+    assert_eq!(text(&verdict["reject"][0]), case.reject.unwrap_or_default());
+
+    let of_drop = |event: &Value| event["event_type"] == "drop" && from_client(event, tried);
+    if case.delivered {
+        assert!(!gateway.events().iter().any(of_drop), "{what}");
+        return;
+    }
+    let drop = gateway.await_event(what, of_drop);
+    common_fields(&drop, case, server);
+    assert_eq!(drop["flow_id"], alert["flow_id"], "{drop:#}");
+    assert_eq!(drop["drop"]["reason"], "rules", "{drop:#}");
+    assert_eq!(drop["alert"]["signature_id"], case.sid, "{drop:#}");
+    assert_eq!(verdict["action"], "drop", "{alert:#}");
+    let headers = match (server.address().is_ipv4(), case.transport) {
+        (true, Transport::Tcp) => ["len", "ttl", "ipid", "tcpseq"],
+        (true, Transport::Udp) => ["len", "ttl", "tos", "udplen"],
+        (false, Transport::Tcp) => ["len", "hoplimit", "tc", "tcpack"],
+        (false, Transport::Udp) => ["len", "hoplimit", "flowlbl", "udplen"],
+    };
+    for field in headers {
+        assert!(drop["drop"][field].is_number(), "{field}: {drop:#}");
+    }
+}
+
+fn common_fields(event: &Value, case: &Case, server: &Witness) {
+    let to = server.address();
+    assert_eq!(event["dest_ip"], to.ip().to_string(), "{event:#}");
+    assert_eq!(event["dest_port"], to.port(), "{event:#}");
+    assert_eq!(event["proto"], case.transport.name(), "{event:#}");
+    assert_eq!(event["in_iface"], "g0", "{event:#}");
+    assert_eq!(event["direction"], "to_server", "{event:#}");
+    assert!(event["flow_id"].is_u64(), "{event:#}");
+    // 2026-01-31T12:00:00.000000+0000
+    let time = event["timestamp"].as_str().unwrap_or_default();
+    assert!(
+        time.len() == 31 && time.as_bytes()[10] == b'T' && time.as_bytes()[19] == b'.',
+        "{event:#}"
+    );
+}
+
+fn counted(status: &Snapshot) {
+    // Each family once; the dropped TCP segments come again until their flow is convicted.
+    let blocked = CASES.iter().filter(|case| !case.delivered).count() as u64;
+    let rejected = CASES.iter().filter(|it| it.reject.is_some()).count() as u64;
+    assert_eq!(status.total(Cell::RuleDropped), 2 * blocked, "{status}");
+    assert_eq!(status.total(Cell::Rejected), 2 * rejected, "{status}");
+    assert_eq!(status.total(Cell::RejectsLost), 0, "{status}");
+    assert_eq!(status.total(Cell::EventsLost), 0, "{status}");
+    assert!(status.total(Cell::Alerts) >= 2 * blocked + 4, "{status}");
+    assert_eq!(status.rules, CASES.len(), "{status}");
+}
+
+#[test]
+fn every_action_does_what_it_says_and_convicted_flows_die_in_xdp() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = rules();
+        setup.config.steering.xdp = XdpPolicy::Native;
+    });
+    play(&gateway);
+    let status = gateway.await_status("convicted in XDP", |status| {
+        status.counters["xdp.convicted"] > 0
+    });
+    println!("{status}");
+    counted(&status);
+    assert_eq!(status.counters["tc.convicted"], 0, "{status}");
+    assert!(status.total(Cell::Convictions) > 0, "{status}");
+    gateway.await_settled();
+}
+
+#[test]
+fn every_action_does_what_it_says_with_the_nfq_transport() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = rules();
+        setup.config.queue.transport = QueueTransport::Nfq;
+    });
+    play(&gateway);
+    // Without XDP they die in the TC program.
+    let status = gateway.await_status("convicted in TC", |status| {
+        status.counters["tc.convicted"] > 0
+    });
+    counted(&status);
+    assert_eq!(status.transport, "nfq");
+    gateway.await_settled();
+}
+
+#[test]
+fn a_dropped_flow_is_dropped_to_its_end_also_where_nothing_convicts_it() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = rules();
+        setup.config.conviction.enabled = false;
+    });
+    let address = gateway.lab.server_v4().into();
+    let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
+    let tried = try_on(&gateway, &server, Transport::Tcp, b"drop this stream");
+    assert_eq!(tried.end, End::Silence);
+    // The segment is sent again, and dropped as the rest of its flow.
+    let status = gateway.await_status("the flow dropped", |status| {
+        status.total(Cell::FlowDropped) > 0
+    });
+    assert_eq!(status.total(Cell::RuleDropped), 1, "{status}");
+    assert_eq!(status.total(Cell::Convictions), 0, "{status}");
+    assert_eq!(status.counters["tc.convicted"], 0, "{status}");
+    let delivery = server.delivery(tried.local).expect("the greeting");
+    assert_eq!(delivery.bytes, GREETING);
+    // Other flows between the same ends are none of its business.
+    let other = try_on(&gateway, &server, Transport::Tcp, b"harmless");
+    assert_eq!(other.end, End::Answered);
+}
+
+#[test]
+fn both_directions_of_every_flow_are_seen_by_one_flow_table() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| setup.config.workers.count = 4);
+    let flows = 40;
+    for address in gateway.lab.server_addresses() {
+        let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
+        for _ in 0..flows / 4 {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let tried = try_on(&gateway, &server, transport, b"harmless");
+                assert_eq!(tried.end, End::Answered);
+            }
+        }
+    }
+    let status = gateway.await_settled();
+    assert_eq!(status.total(Cell::FlowsCreated), flows, "{status}");
+    assert_eq!(status.total(Cell::FlowsBothWays), flows, "{status}");
+}

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use sluice::config::Transport;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::{Snapshot, Worker};
 use sluice::netfilter::Fail;
@@ -14,7 +15,7 @@ use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
 
-use crate::rig::{Gateway, all_up, alone, processes, seat, signal};
+use crate::rig::{Gateway, Setup, all_up, alone, processes, seat, signal};
 
 /// What a kill may cost on a busy machine.
 const GAP: Duration = Duration::from_millis(500);
@@ -282,6 +283,57 @@ fn a_kill_of_the_backup_returns_its_flows_to_their_workers_meanwhile() {
     println!("longest gap {:?}", load.sink.longest_gap());
     assert!(load.sink.longest_gap() < GAP);
     await_replaced(&gateway, &backup);
+    load.finish();
+    gateway.await_settled();
+}
+
+/// The stream goes on though what its dead worker had in hand is dropped: TCP repeats it.
+fn survives_with_repetitions(adjust: impl FnOnce(&mut Setup)) {
+    let gateway = Gateway::start(adjust);
+    let load = Load::start(&gateway, gateway.lab.server_v6().into());
+    for _ in 0..2 {
+        let victim = gateway.busiest();
+        signal(&victim, Signal::SIGKILL);
+        load.await_progress(8 << 20);
+        await_replaced(&gateway, &victim);
+    }
+    println!("longest gap {:?}", load.sink.longest_gap());
+    load.finish();
+    gateway.await_settled();
+}
+
+#[test]
+fn a_tcp_stream_survives_kills_when_what_was_in_hand_is_dropped() {
+    require_queues!();
+    let _alone = alone();
+    survives_with_repetitions(|setup| setup.config.fail = Fail::Closed);
+}
+
+#[test]
+fn a_tcp_stream_survives_kills_with_the_nfq_transport() {
+    require_queues!();
+    let _alone = alone();
+    survives_with_repetitions(|setup| setup.config.queue.transport = Transport::Nfq);
+}
+
+#[test]
+fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = Gateway::start(|_| {});
+    let load = Load::start(&gateway, gateway.lab.server_v4().into());
+    let victim = gateway.busiest();
+    let backup = gateway.status().backup;
+    gateway.process().signal(Signal::SIGSTOP).expect("it runs");
+    let killed = Instant::now();
+    signal(&victim, Signal::SIGKILL);
+    load.await_progress(8 << 20);
+    println!("moving after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < gateway.config.stale() + Duration::from_secs(1));
+    let through = gateway.through(|| load.await_progress(1 << 20));
+    assert!(through.contains_key(&backup.queue), "{through:?}");
+    gateway.process().signal(Signal::SIGCONT).expect("it runs");
+    await_replaced(&gateway, &victim);
     load.finish();
     gateway.await_settled();
 }

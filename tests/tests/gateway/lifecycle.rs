@@ -1,1 +1,427 @@
+//! Starts, stops, crashes and restarts: what is left, what goes on, what comes back.
 
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sluice::metrics::board::Cell;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::witness::{End, Transport, Witness, attempt};
+use sluice_tests::{Lab, Process, require_queues};
+
+use crate::rig::{Gateway, PATIENCE, all_up, lab, processes, program, ruleset, signal};
+
+const RULES: &str = "alert tcp any any -> any any (msg:\"seen\"; content:\"look\"; sid:1;)\n\
+                     drop tcp any any -> any any (msg:\"stopped\"; content:\"evil\"; sid:2;)\n";
+
+/// Requests over both families; how many were answered of how many.
+fn traffic(lab: &Lab) -> (u64, u64) {
+    let mut total = (0, 0);
+    for address in lab.server_addresses() {
+        let replier = Replier::start(lab.server(), address, 0).expect("a server");
+        let plan = RequestPlan {
+            flows: 10,
+            ..RequestPlan::to(replier.address())
+        };
+        let report = Requester::run(lab.client(), plan).expect("requests");
+        total.0 += report.answered;
+        total.1 += report.sent;
+    }
+    total
+}
+
+/// How a connection that says this ends for the client.
+fn say(lab: &Lab, payload: &[u8]) -> End {
+    let address = lab.server_v4().into();
+    let server = Witness::start(lab.server(), address, 0).expect("a server");
+    let patience = Duration::from_millis(500);
+    let tried = attempt(
+        lab.client(),
+        Transport::Tcp,
+        server.address(),
+        b"hello",
+        payload,
+        patience,
+    );
+    tried.expect("a connection").end
+}
+
+fn nothing_left(gateway: &Gateway) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    // A process that has been killed may need a moment to be gone.
+    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(
+        gateway.leftovers(),
+        Vec::<String>::new(),
+        "{}",
+        gateway.log()
+    );
+}
+
+/// Gives the gateway rules of somebody else's, of every kind that ours live beside.
+fn rules_of_others(lab: &Lab) {
+    let gateway = lab.gateway();
+    gateway
+        .run(
+            "nft",
+            &["add table inet other; add chain inet other c { type filter hook forward priority 149; }; \
+               add rule inet other c meta mark 0x1 accept"],
+        )
+        .expect("nft");
+    for program in ["iptables", "ip6tables"] {
+        for table in ["filter", "mangle", "security"] {
+            let rule = ["-w", "-t", table, "-A", "FORWARD", "-p", "tcp"];
+            let rule = [&rule[..], &["--dport", "7", "-j", "ACCEPT"]].concat();
+            gateway.run(program, &rule).expect("iptables");
+        }
+    }
+}
+
+#[test]
+fn a_clean_stop_leaves_the_gateway_as_it_was() {
+    require_queues!();
+    for others in [false, true] {
+        let lab = lab();
+        if others {
+            rules_of_others(&lab);
+        }
+        let before = ruleset(&lab);
+        let mut gateway = Gateway::prepare(&lab, |setup| setup.rules = RULES.into());
+        gateway.launch();
+        assert_ne!(ruleset(&lab), before, "it does add rules");
+        assert!(gateway.pins().exists());
+        let (answered, sent) = traffic(&lab);
+        assert_eq!(answered, sent);
+        let status = gateway.stop();
+        assert!(status.success(), "{status}: {}", gateway.log());
+        nothing_left(&gateway);
+        assert_eq!(ruleset(&lab), before);
+        let (answered, sent) = traffic(&lab);
+        assert_eq!(answered, sent, "traffic flows without Sluice");
+        let last = gateway.events().pop().expect("events");
+        assert_eq!(last["event_type"], "stats", "the final figures are written");
+        let invalid = &last["stats"]["decoder"]["invalid"];
+        assert_eq!(invalid, 0, "{last:#}");
+        assert!(last["stats"]["capture"]["kernel_packets"].as_u64() >= Some(400));
+    }
+}
+
+#[test]
+fn a_stop_under_load_loses_no_packet_that_fails_open() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let address = lab.server_v6().into();
+    let replier = Replier::start(lab.server(), address, 0).expect("a server");
+    let plan = RequestPlan {
+        flows: 8,
+        requests: 2000,
+        ..RequestPlan::to(replier.address())
+    };
+    let requester = Requester::start(lab.client(), plan);
+    sleep(Duration::from_millis(400));
+    assert!(gateway.stop().success());
+    let report = requester.finish().expect("requests");
+    assert_eq!((report.lost, report.corrupt), (0, 0), "{report:?}");
+}
+
+/// Runs an instance that cannot start; it must say why and leave nothing.
+fn cannot_start(gateway: &mut Gateway, said: &[&str]) {
+    let lab = gateway.lab.clone();
+    let before = (ruleset(&lab), gateway.leftovers());
+    gateway.spawn();
+    let status = gateway.process().wait(PATIENCE).expect("it ends");
+    let log = gateway.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    for said in said {
+        assert!(log.contains(said), "{said:?} is not in: {log}");
+    }
+    assert!(!log.contains("panicked"), "{log}");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while (ruleset(&lab), gateway.leftovers()) != before && Instant::now() < deadline {
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!((ruleset(&lab), gateway.leftovers()), before, "{log}");
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent);
+}
+
+#[test]
+fn a_start_with_an_interface_that_does_not_exist_fails_and_leaves_nothing() {
+    require_queues!();
+    let mut gateway = Gateway::prepare(&lab(), |setup| {
+        setup.config.interfaces.push("absent0".into());
+    });
+    cannot_start(&mut gateway, &["absent0"]);
+}
+
+#[test]
+fn a_start_with_a_queue_that_another_program_has_fails_and_leaves_nothing() {
+    require_queues!();
+    let lab = lab();
+    let mut gateway = Gateway::prepare(&lab, |_| {});
+    let queue = gateway.config.queue_number(1).to_string();
+    let mut other = lab.gateway().command(program());
+    other.args(["accept-all", "--queue", &queue]);
+    let mut other = Process::spawn(&mut other).expect("start the other program");
+    other.wait_for_line("ready", PATIENCE).expect("it serves");
+    cannot_start(&mut gateway, &["worker 1", &queue]);
+    // With the queue free again it starts.
+    other.stop(Signal::SIGTERM, PATIENCE).expect("it ends");
+    gateway.launch();
+}
+
+#[test]
+fn a_start_without_the_rule_file_fails_and_leaves_nothing() {
+    require_queues!();
+    let mut gateway = Gateway::prepare(&lab(), |setup| {
+        setup.config.rules.files = vec!["/nonexistent/x.rules".into()];
+    });
+    cannot_start(&mut gateway, &["/nonexistent/x.rules"]);
+}
+
+#[test]
+fn a_wrong_rule_is_named_and_skipped_and_the_others_are_in_force() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = format!("drop tcp any any -> any nowhere (sid:9;)\n{RULES}");
+    });
+    let status = gateway.status();
+    assert_eq!((status.rules, status.rules_skipped), (2, 1), "{status}");
+    let log = gateway.log();
+    assert!(log.contains("test.rules:1:25"), "{log}");
+    assert_eq!(say(&gateway.lab, b"evil"), End::Silence);
+}
+
+#[test]
+fn workers_go_on_inspecting_without_their_supervisor_and_a_restart_takes_over() {
+    require_queues!();
+    let mut gateway = Gateway::start(|setup| setup.rules = RULES.into());
+    let lab = gateway.lab.clone();
+    let before = gateway.status();
+    gateway.kill_supervisor();
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent, "traffic passes");
+    assert_eq!(say(&lab, b"evil"), End::Silence, "rules are in force");
+    assert_eq!(say(&lab, b"harmless"), End::Answered);
+
+    gateway.launch();
+    let log = gateway.log();
+    assert!(log.contains("adopted from a former run"), "{log}");
+    assert!(log.contains("2 links"), "both TC links are adopted: {log}");
+    let after = gateway.status();
+    assert_ne!(after.pid, before.pid);
+    let old: Vec<u32> = before.seats().map(|seat| seat.pid).collect();
+    let running = processes(&lab);
+    assert!(
+        old.iter().all(|pid| !running.contains(pid)),
+        "{old:?} of the former run in {running:?}"
+    );
+    // The supervisor, the launcher, two workers and the backup.
+    assert_eq!(running.len(), 5, "{running:?}");
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent);
+    assert_eq!(say(&lab, b"evil"), End::Silence);
+    gateway.await_event("the drop", |event| event["event_type"] == "drop");
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+    assert_eq!(
+        say(&lab, b"evil"),
+        End::Answered,
+        "nobody inspects any more"
+    );
+}
+
+#[test]
+fn a_restart_with_fewer_interfaces_detaches_from_the_others() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    gateway.kill_supervisor();
+    gateway.config.interfaces.truncate(1);
+    gateway.write_config();
+    gateway.launch();
+    let status = gateway.status();
+    assert_eq!(status.interfaces.len(), 1, "{status}");
+    let through = gateway.through(|| drop(traffic(&gateway.lab)));
+    // The replies arrive where nothing is attached any more.
+    assert_eq!(through.values().sum::<u32>(), 200, "{through:?}");
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn a_second_instance_of_the_same_name_is_refused_and_harms_nothing() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let before = (gateway.status(), ruleset(&lab));
+    let mut second = lab.gateway().command(program());
+    second.args(["run", "-c"]).arg(gateway.config_file());
+    let output = second.output().expect("start sluice");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("already running"), "{said}");
+    let after = gateway.status();
+    assert!(all_up(&after) && gateway.pins().exists());
+    let pids = |status: &sluice::metrics::snapshot::Snapshot| {
+        status.seats().map(|seat| seat.pid).collect::<Vec<_>>()
+    };
+    assert_eq!(pids(&after), pids(&before.0));
+    assert_eq!(ruleset(&lab), before.1);
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent);
+}
+
+#[test]
+fn two_instances_share_a_gateway() {
+    require_queues!();
+    let lab = lab();
+    let before = ruleset(&lab);
+    // One looks at what clients send, the other at what servers send.
+    let mut clients = Gateway::prepare(&lab, |setup| {
+        setup.config.interfaces = vec![Lab::GATEWAY_CLIENT_INTERFACE.into()];
+        setup.rules = RULES.into();
+    });
+    clients.launch();
+    let with_one = ruleset(&lab);
+    let mut servers = Gateway::prepare(&lab, |setup| {
+        setup.config.interfaces = vec![Lab::GATEWAY_SERVER_INTERFACE.into()];
+        setup.config.queue.first = 200;
+        setup.config.steering.mark_mask = 0x0000_ff00;
+    });
+    servers.launch();
+    let through = clients.through(|| assert_eq!(traffic(&lab), (200, 200)));
+    let sum = |queues: std::ops::Range<u16>| -> u32 {
+        through
+            .iter()
+            .filter(|(q, _)| queues.contains(*q))
+            .map(|(_, n)| *n)
+            .sum()
+    };
+    assert_eq!((sum(100..103), sum(200..203)), (200, 200), "{through:?}");
+    assert_eq!(say(&lab, b"evil"), End::Silence);
+    assert!(servers.stop().success());
+    assert_eq!(ruleset(&lab), with_one);
+    assert_eq!(say(&lab, b"evil"), End::Silence, "the first still inspects");
+    assert!(clients.stop().success());
+    nothing_left(&clients);
+    nothing_left(&servers);
+    assert_eq!(ruleset(&lab), before);
+}
+
+#[test]
+fn sighup_reopens_the_rotated_event_log() {
+    require_queues!();
+    let mut gateway = Gateway::start(|setup| setup.rules = RULES.into());
+    let lab = gateway.lab.clone();
+    let is_alert = |event: &serde_json::Value| event["event_type"] == "alert";
+    assert_eq!(say(&lab, b"look, the first"), End::Answered);
+    gateway.await_event("the first alert", is_alert);
+    let path = gateway.config.log.directory.join(&gateway.config.log.eve);
+    let rotated = path.with_extension("json.1");
+    fs::rename(&path, &rotated).expect("rename");
+    gateway.process().signal(Signal::SIGHUP).expect("it runs");
+    let deadline = Instant::now() + PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "not reopened: {}", gateway.log());
+        sleep(Duration::from_millis(5));
+    }
+    let old = fs::read_to_string(&rotated).expect("the rotated log");
+    assert!(old.contains("\"signature_id\":1"), "{old}");
+    assert_eq!(say(&lab, b"look, the second"), End::Answered);
+    gateway.await_event("the second alert", is_alert);
+    assert_eq!(fs::read_to_string(&rotated).expect("the rotated log"), old);
+    let status = gateway.status();
+    assert_eq!(status.total(Cell::EventsLost) + status.events_failed, 0);
+    assert!(gateway.stop().success());
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_stops_it_and_leaves_nothing() {
+    require_queues!();
+    let lab = lab();
+    let before = ruleset(&lab);
+    let mut gateway = Gateway::prepare(&lab, |setup| setup.rules = RULES.into());
+    let began = Instant::now();
+    gateway.launch();
+    let start = began.elapsed();
+    assert!(gateway.stop().success());
+    println!("a start takes {start:?}");
+    for step in 0..16 {
+        let interrupt = if step % 2 == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
+        gateway.spawn();
+        sleep(start * step / 14);
+        gateway
+            .process()
+            .stop(interrupt, PATIENCE)
+            .expect("it ends");
+        let log = gateway.log();
+        assert!(!log.contains("panicked"), "{log}");
+        println!("{interrupt} after {:?}", start * step / 14);
+        nothing_left(&gateway);
+        assert_eq!(ruleset(&lab), before, "{log}");
+    }
+}
+
+#[test]
+fn a_stop_while_a_worker_hangs_ends_all_the_same_and_leaves_nothing() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let status = gateway.status();
+    signal(&status.workers[0], Signal::SIGSTOP);
+    signal(&status.backup, Signal::SIGSTOP);
+    let began = Instant::now();
+    assert!(gateway.stop().success(), "{}", gateway.log());
+    println!("stopped after {:?}", began.elapsed());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn without_its_launcher_an_instance_ends_with_an_error_and_leaves_nothing() {
+    require_queues!();
+    let lab = lab();
+    let before = ruleset(&lab);
+    let mut gateway = Gateway::prepare(&lab, |_| {});
+    gateway.launch();
+    let status = gateway.status();
+    let known: Vec<u32> = status.seats().map(|seat| seat.pid).collect();
+    let launcher = processes(&lab)
+        .into_iter()
+        .find(|pid| *pid != status.pid && !known.contains(pid))
+        .expect("a launcher");
+    let launcher = Pid::from_raw(i32::try_from(launcher).expect("a process id"));
+    kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert_eq!(ended.code(), Some(1), "{}", gateway.log());
+    assert!(gateway.log().contains("launcher"), "{}", gateway.log());
+    nothing_left(&gateway);
+    assert_eq!(ruleset(&lab), before);
+    let (answered, sent) = traffic(&lab);
+    assert_eq!(answered, sent);
+}
+
+#[test]
+fn verbose_shows_packets_and_verdicts_as_they_pass() {
+    require_queues!();
+    let mut gateway = Gateway::prepare(&lab(), |setup| setup.rules = RULES.into());
+    gateway.spawn_with(&["-v"]);
+    gateway.await_ready();
+    assert_eq!(say(&gateway.lab, b"evil"), End::Silence);
+    let client = gateway.lab.client_v4().to_string();
+    let shown = |words: &[&str]| {
+        let log = gateway.log();
+        let mut lines = log.lines();
+        let found = lines.any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with {words:?}: {log}");
+    };
+    shown(&[&client, "tcp", ": accept"]);
+    shown(&[&client, ": drop, sid 2"]);
+}

@@ -157,8 +157,14 @@ impl Gateway {
 
     /// Starts the program and does not wait.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn spawn_with(&mut self, arguments: &[&str]) {
         let mut command = self.lab.gateway().command(program());
         command.args(["run", "-c"]).arg(self.config_file());
+        command.args(arguments);
         self.sluice = Some(Process::spawn(&mut command).expect("start sluice"));
     }
 
@@ -197,7 +203,7 @@ impl Gateway {
 
     /// What it says about itself, when it answers.
     pub(crate) fn try_status(&self) -> Option<Snapshot> {
-        match control::ask(&self.config.control_socket(), &Request::Status) {
+        match control::ask(&self.config.control_socket(), &Request::Status {}) {
             Ok(Response::Ok(value)) => Some(serde_json::from_value(value).expect("a snapshot")),
             _ => None,
         }
@@ -379,7 +385,7 @@ impl Drop for Gateway {
 pub(crate) fn ruleset(lab: &Lab) -> String {
     let list = |program, arguments| lab.gateway().run(program, arguments).expect(program);
     [
-        list("nft", &["list", "ruleset"]),
+        list("nft", &["-s", "list", "ruleset"]),
         list("iptables", &["-w", "-S"]),
         list("ip6tables", &["-w", "-S"]),
     ]
@@ -388,9 +394,12 @@ pub(crate) fn ruleset(lab: &Lab) -> String {
 
 /// Processes in the gateway's namespace.
 pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
-    let gateway = lab.gateway();
-    let pids = gateway.run("ip", &["netns", "pids", gateway.name()]);
-    let pids = pids.expect("ip netns pids");
+    // Not from inside: it would find itself.
+    let mut list = Command::new("ip");
+    list.args(["netns", "pids", lab.gateway().name()]);
+    let output = list.output().expect("start ip");
+    assert!(output.status.success(), "{output:?}");
+    let pids = String::from_utf8_lossy(&output.stdout);
     let pids = pids.split_whitespace().map(str::parse);
     pids.collect::<Result<_, _>>().expect("numbers")
 }

@@ -169,10 +169,12 @@ impl Stage {
         if !status.success() {
             left.push(format!("exit status {status}"));
         }
-        let pids = self
-            .lab
-            .gateway()
-            .run("ip", &["netns", "pids", self.lab.gateway().name()])?;
+        // Not from inside the namespace: it would find itself.
+        let pids = Command::new("ip")
+            .args(["netns", "pids", self.lab.gateway().name()])
+            .output()
+            .context("cannot start ip")?;
+        let pids = String::from_utf8_lossy(&pids.stdout);
         left.extend(pids.split_whitespace().map(|pid| format!("process {pid}")));
         left.extend(entries(&self.pins).map(|pin| format!("pin {pin}")));
         left.extend(
