@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Transport;
