@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Transport;
