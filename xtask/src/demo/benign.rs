@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde_json::json;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::stream::{Extent, Sender, Sink};
-use sluice_tests::{Lab, Namespace, Side};
+use sluice_tests::{Lab, Side};
 
+use super::elsewhere::{Elsewhere, attribute};
 use super::report::Report;
 use super::stage::Stage;
 
@@ -15,6 +16,8 @@ use super::stage::Stage;
 const STREAM_BYTES: u64 = 64 << 20;
 /// UDP requests of each run.
 const REQUESTS: u64 = 1_000;
+/// Time between two: the replier's socket holds some 25 datagrams that came in fragments.
+const INTERVAL: Duration = Duration::from_millis(1);
 
 /// Plays the act.
 pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
@@ -82,6 +85,7 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
     let lab = &stage.lab;
     let mut data = Vec::new();
     let (mut answered, mut lost, mut wrong) = (0, 0, 0);
+    let elsewhere = Elsewhere::watch(lab)?;
     for (family, address) in families(lab, Side::Server) {
         stage.interrupt.check()?;
         let replier = Replier::start(lab.server(), address, 0)?;
@@ -91,7 +95,7 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
                 flows: 16,
                 requests: REQUESTS,
                 size,
-                interval: Duration::from_micros(500),
+                interval: INTERVAL,
                 ..RequestPlan::to(replier.address())
             },
         )?;
@@ -100,14 +104,14 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
         wrong += got.corrupt + got.duplicates + got.errors;
         data.push(json!({ "family": family, "bytes_each": size, "report": got }));
     }
+    let elsewhere = elsewhere.lost(lab)?;
+    let (by_sluice, shown) = attribute(lost, elsewhere);
+    let sent = REQUESTS * data.len() as u64;
     report.add(
         promise,
-        lost == 0 && wrong == 0 && answered == REQUESTS * data.len() as u64,
-        format!(
-            "IPv4 and IPv6, {answered} of {} answered, lost = {lost}, wrong = {wrong}",
-            REQUESTS * data.len() as u64
-        ),
-        json!({ "runs": data }),
+        by_sluice == 0 && wrong == 0 && answered + lost == sent,
+        format!("IPv4 and IPv6, {answered} of {sent} answered, {shown}, wrong = {wrong}"),
+        json!({ "runs": data, "lost_elsewhere": elsewhere }),
     );
     Ok(())
 }
@@ -130,17 +134,4 @@ pub(super) fn families(lab: &Lab, side: Side) -> [(&'static str, std::net::IpAdd
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
 pub(super) fn gigabits(bytes: u64, elapsed: Duration) -> f64 {
     bytes as f64 * 8e-9 / elapsed.as_secs_f64().max(1e-9)
-}
-
-/// TCP segments that a namespace has sent more than once (`Tcp: RetransSegs`, RFC 4022).
-pub(super) fn retransmissions(namespace: &Namespace) -> Result<u64> {
-    let text = namespace.proc_net("snmp")?;
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp: "));
-    let (names, values) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
-    Ok(names
-        .split_whitespace()
-        .zip(values.split_whitespace())
-        .find(|(name, _)| *name == "RetransSegs")
-        .and_then(|(_, value)| value.parse().ok())
-        .unwrap_or(0))
 }

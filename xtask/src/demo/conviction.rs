@@ -46,6 +46,8 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
             })?
             .pop()
             .context("the attack's own segment was not seen leaving the client")?;
+        // What earlier connections still had to say is not to be mistaken for this flow's.
+        stage.await_quiet()?;
         // The client's own repetitions come until it gives up; they are counted as well.
         let before = stage.status()?;
         let queued_before = stage.queued()?;

@@ -9,7 +9,8 @@ use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
 
-use super::benign::{families, gigabits, retransmissions};
+use super::benign::{families, gigabits};
+use super::elsewhere::{Elsewhere, attribute, snmp};
 use super::stage::Stage;
 
 /// Load before the failure: what is usual is measured here.
@@ -41,7 +42,7 @@ pub(super) struct StreamOutcome {
 impl Stream {
     /// Starts sending to an address of the server.
     pub(super) fn start(stage: &Stage, address: IpAddr) -> Result<Self> {
-        let retransmitted = retransmissions(stage.lab.client())?;
+        let retransmitted = retransmissions(stage)?;
         let sink = Sink::start(stage.lab.server(), address, 0)?;
         let sender = Sender::start(
             stage.lab.client(),
@@ -61,7 +62,7 @@ impl Stream {
             sent: self.sender.finish(),
             received: self.sink.received(),
             faults: self.sink.faults(),
-            retransmitted: retransmissions(stage.lab.client())? - self.retransmitted,
+            retransmitted: retransmissions(stage)? - self.retransmitted,
         })
     }
 }
@@ -96,17 +97,27 @@ impl StreamOutcome {
     }
 }
 
+/// TCP segments that the client has sent more than once (`tcpRetransSegs`, RFC 4022).
+fn retransmissions(stage: &Stage) -> Result<u64> {
+    snmp(stage.lab.client(), "Tcp", "RetransSegs")
+}
+
 /// UDP requests over IPv4 and IPv6 at the same time.
 pub(super) struct Datagrams {
     runs: Vec<(Replier, Requester)>,
+    elsewhere: Elsewhere,
 }
 
 /// What came of them, both families together.
-pub(super) struct DatagramsOutcome(pub(super) RequestReport);
+pub(super) struct DatagramsOutcome {
+    total: RequestReport,
+    lost_elsewhere: u64,
+}
 
 impl Datagrams {
     /// Starts sending to the server.
     pub(super) fn start(stage: &Stage) -> Result<Self> {
+        let elsewhere = Elsewhere::watch(&stage.lab)?;
         let requests = u64::try_from((BEFORE + AFTER).as_millis() / INTERVAL.as_millis())?;
         let runs = families(&stage.lab, Side::Server)
             .into_iter()
@@ -123,11 +134,11 @@ impl Datagrams {
                 Ok((replier, requester))
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { runs })
+        Ok(Self { runs, elsewhere })
     }
 
     /// Waits for the last replies.
-    pub(super) fn finish(self) -> Result<DatagramsOutcome> {
+    pub(super) fn finish(self, stage: &Stage) -> Result<DatagramsOutcome> {
         let mut total = RequestReport::default();
         for (_replier, requester) in self.runs {
             let got = requester.finish()?;
@@ -139,29 +150,36 @@ impl Datagrams {
             total.corrupt += got.corrupt;
             total.slowest = total.slowest.max(got.slowest);
         }
-        Ok(DatagramsOutcome(total))
+        Ok(DatagramsOutcome {
+            total,
+            lost_elsewhere: self.elsewhere.lost(&stage.lab)?,
+        })
     }
 }
 
 impl DatagramsOutcome {
-    /// Whether every request was answered once, rightly.
+    /// Whether Sluice lost none, and every answer came once and is right.
     pub(super) fn intact(&self) -> bool {
-        let got = &self.0;
-        got.sent > 0
-            && got.answered == got.sent
-            && got.lost + got.corrupt + got.duplicates + got.errors == 0
+        let got = &self.total;
+        let (by_sluice, _) = attribute(got.lost, self.lost_elsewhere);
+        got.answered > 0 && by_sluice + got.corrupt + got.duplicates + got.errors == 0
     }
 
     /// For people.
     pub(super) fn shown(&self) -> String {
-        let got = &self.0;
+        let got = &self.total;
         format!(
-            "{} of {} answered over {} flows, lost = {}, slowest reply {} ms",
+            "{} of {} answered over {} flows, {}, slowest reply {} ms",
             got.answered,
             got.sent,
             2 * FLOWS,
-            got.lost,
+            attribute(got.lost, self.lost_elsewhere).1,
             got.slowest.as_millis()
         )
+    }
+
+    /// With every figure.
+    pub(super) fn data(&self) -> Value {
+        json!({ "requests": self.total, "lost_elsewhere": self.lost_elsewhere })
     }
 }

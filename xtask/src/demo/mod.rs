@@ -12,6 +12,7 @@ mod accounting;
 mod benign;
 mod conviction;
 mod dip;
+mod elsewhere;
 mod events;
 mod failover;
 mod interrupt;

@@ -21,6 +21,8 @@ use crate::workspace::clean_library_path;
 pub(super) const STALE: Duration = Duration::from_millis(200);
 /// Workers besides the backup.
 pub(super) const WORKERS: usize = 2;
+/// A connection's last acknowledgement may be delayed by 40 ms (`TCP_DELACK_MIN`).
+const QUIET: Duration = Duration::from_millis(60);
 /// Begins the names of everything outside the namespaces; the process id follows.
 const PREFIX: &str = "sluice-demo-";
 /// Where Sluice's programs and maps are pinned.
@@ -152,6 +154,22 @@ impl Stage {
             .collect())
     }
 
+    /// Waits until nothing has been queued for a while.
+    pub(super) fn await_quiet(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut last = self.queued()?;
+        let mut since = Instant::now();
+        while since.elapsed() < QUIET && Instant::now() < deadline {
+            self.interrupt.pause(Duration::from_millis(5))?;
+            let now = self.queued()?;
+            if now != last {
+                last = now;
+                since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
     /// An error when Sluice has ended by itself.
     pub(super) fn ensure_running(&mut self) -> Result<()> {
         if !self.sluice.is_running() {
@@ -169,12 +187,12 @@ impl Stage {
         if !status.success() {
             left.push(format!("exit status {status}"));
         }
-        // Not from inside the namespace: it would find itself.
+        // From outside: inside it would find itself.
         let pids = Command::new("ip")
             .args(["netns", "pids", self.lab.gateway().name()])
             .output()
-            .context("cannot start ip")?;
-        let pids = String::from_utf8_lossy(&pids.stdout);
+            .context("ip netns pids")?;
+        let pids = String::from_utf8_lossy(&pids.stdout).into_owned();
         left.extend(pids.split_whitespace().map(|pid| format!("process {pid}")));
         left.extend(entries(&self.pins).map(|pin| format!("pin {pin}")));
         left.extend(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
@@ -26,10 +26,6 @@ const REQUESTS: u64 = 4;
 const FRAGMENTED_FLOWS: u32 = 16;
 /// TCP connections of each family.
 const CONNECTIONS: u32 = 12;
-/// Nothing has been queued for this long: a connection's last acknowledgement may be delayed
-/// by 40 ms (`TCP_DELACK_MIN`).
-const QUIET: Duration = Duration::from_millis(60);
-
 /// Packets that went through each queue.
 type Through = BTreeMap<u16, u32>;
 
@@ -204,7 +200,7 @@ fn tcp(stage: &Stage, status: &Status) -> Result<Tally> {
                 let patience = Duration::from_secs(2);
                 let answer = exchange(stage.lab.client(), echo.address(), request, patience)?;
                 anyhow::ensure!(answer == request, "the echo differs");
-                await_quiet(stage)
+                stage.await_quiet()
             })?;
             tally.add(&through, None, status);
         }
@@ -228,19 +224,4 @@ fn through(stage: &Stage, traffic: impl FnOnce() -> Result<()>) -> Result<Throug
         })
         .filter(|(_, packets)| *packets > 0)
         .collect())
-}
-
-fn await_quiet(stage: &Stage) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let mut last = stage.queued()?;
-    let mut since = Instant::now();
-    while since.elapsed() < QUIET && Instant::now() < deadline {
-        stage.interrupt.pause(Duration::from_millis(5))?;
-        let now = stage.queued()?;
-        if now != last {
-            last = now;
-            since = Instant::now();
-        }
-    }
-    Ok(())
 }
