@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::Transport;
@@ -90,6 +92,8 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
         queue.serve(Duration::from_millis(100), &mut AcceptAll)?;
     }
     let counters = queue.counters();
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
+    let cpu = usage.user_time() + usage.system_time();
     println!(
         "{}",
         serde_json::json!({
@@ -101,6 +105,7 @@ fn serve(mut queue: impl PacketQueue, stop: &AtomicBool) -> Result<()> {
             "undecodable": counters.undecodable,
             "overruns": counters.overruns,
             "refused": counters.refused,
+            "cpu_us": cpu.num_microseconds(),
         })
     );
     Ok(())

@@ -16,7 +16,7 @@ use crate::source::nfqueue::QueueSocket;
 use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
-const LIVED: Duration = Duration::from_secs(5);
+const LIVED: Duration = Duration::from_secs(1);
 /// The first pause; before it, one replacement comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 

@@ -4,6 +4,7 @@
 //! that whatever else happens on the machine meets all three. The ratios carry over to other
 //! machines, the absolute figures do not.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -72,6 +73,9 @@ struct Bench<'a> {
     arguments: &'a TransportArgs,
     seconds: u32,
     accounts: Vec<(Mode, Account)>,
+    /// Microseconds of CPU that the inspector spent on a packet, kernel included: less
+    /// disturbed by what else the machine does than the rates are.
+    costs_us: BTreeMap<Mode, Vec<f64>>,
 }
 
 /// Runs the command.
@@ -108,6 +112,7 @@ pub(crate) fn transport(workspace: &Workspace, arguments: &TransportArgs) -> Res
             arguments.seconds
         },
         accounts: Vec::new(),
+        costs_us: BTreeMap::new(),
         lab,
     };
     bench.run()
@@ -225,9 +230,17 @@ impl Bench<'_> {
             }
         };
         if let Some(counters) = gateway.finish()? {
-            let refused = counters.get("refused").and_then(serde_json::Value::as_u64);
-            if refused != Some(0) {
+            let counter = |name| counters.get(name).and_then(serde_json::Value::as_u64);
+            if counter("refused") != Some(0) || counter("undecodable") != Some(0) {
                 eprintln!("  the inspector's counters: {counters}");
+            }
+            if let (Load::Udp, Some(cpu_us), Some(packets)) =
+                (load, counter("cpu_us"), counter("received"))
+            {
+                #[expect(clippy::cast_precision_loss, reason = "a mean is for people")]
+                let cost_us = cpu_us as f64 / packets.max(1) as f64;
+                eprintln!("  inspector: {cost_us:.2} µs of CPU a packet");
+                self.costs_us.entry(mode).or_default().push(cost_us);
             }
         }
         Ok(result)
@@ -265,6 +278,10 @@ impl Bench<'_> {
         if !self.accounts.is_empty() {
             println!("unaccounted: {unaccounted}");
         }
+        for (mode, costs_us) in &self.costs_us {
+            let (name, cost_us) = (mode.name(), report::median(costs_us));
+            println!("{name} inspector: {cost_us:.2} µs of CPU per UDP packet");
+        }
         if let Some(file) = &self.arguments.json {
             let document = serde_json::json!({
                 "cpus": self.cpus,
@@ -274,12 +291,13 @@ impl Bench<'_> {
                     "unit": workload.unit,
                     "results": workload.results,
                     "median": Mode::ALL.map(|mode| (mode.name(), workload.median(mode)))
-                        .into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+                        .into_iter().collect::<BTreeMap<_, _>>(),
                     "batched_to_plain": workload.ratio(Mode::Batched, Mode::Plain),
                     "batched_to_nfq": workload.ratio(Mode::Batched, Mode::Nfq),
                 })).collect::<Vec<_>>(),
                 "targets": targets,
                 "udp_accounts": self.accounts,
+                "udp_inspector_cpu_us_per_packet": self.costs_us,
                 "unaccounted": unaccounted,
             });
             let text = serde_json::to_string_pretty(&document)?;
