@@ -217,10 +217,12 @@ impl Seats {
                 Some(Change::Tripped) => {
                     occupancy.trips += 1;
                     steering.set_stale(seat);
-                    log::warn!(
-                        "{seat} has not beaten for {} ms: its flows go to the backup",
-                        now_ns.saturating_sub(heartbeat_ns) / 1_000_000
-                    );
+                    let flows = match seat {
+                        Seat::Worker(_) => "its flows go to the backup",
+                        Seat::Backup => "workers keep their own flows",
+                    };
+                    let age_ms = now_ns.saturating_sub(heartbeat_ns) / 1_000_000;
+                    log::warn!("{seat} has not beaten for {age_ms} ms: {flows}");
                 }
                 Some(Change::Recovered) => {
                     steering.set_up(seat);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::icmp::ping;
 use sluice_tests::stream::{Echo, exchange};
 use sluice_tests::{Lab, Side, require_queues, skip_if};
@@ -43,10 +43,9 @@ fn spread(gateway: &Gateway, queues: &[u16]) {
     assert!(!different.contains(&backup), "the backup got a flow");
 }
 
-fn request(gateway: &Gateway, plan: RequestPlan) -> RequestReport {
+fn request(gateway: &Gateway, plan: RequestPlan) {
     let report = Requester::run(gateway.lab.client(), plan).expect("requests");
     assert_eq!((report.lost, report.corrupt), (0, 0), "{report:?}");
-    report
 }
 
 /// A UDP socket in the client, connected.
@@ -75,7 +74,7 @@ fn both_directions_of_a_udp_flow_reach_the_same_worker() {
                 interval: Duration::ZERO,
                 ..RequestPlan::to(replier.address())
             };
-            let through = gateway.through(|| drop(request(&gateway, plan)));
+            let through = gateway.through(|| request(&gateway, plan));
             let queue = one_queue("a UDP flow", &through);
             assert_eq!(through[&queue], 2 * REQUESTS, "every packet is queued once");
             queues.push(queue);
@@ -133,7 +132,7 @@ fn flows_spread_evenly_over_the_workers_and_leave_the_backup_idle() {
         requests: flows as u64,
         ..RequestPlan::to(replier.address())
     };
-    let through = gateway.through(|| drop(request(&gateway, plan)));
+    let through = gateway.through(|| request(&gateway, plan));
     println!("packets through each queue: {through:?}");
     assert_eq!(through.len(), WORKERS as usize, "{through:?}");
     for worker in 0..WORKERS {
@@ -296,7 +295,7 @@ fn packets_with_a_vlan_tag_reach_the_worker_of_their_flow() {
             requests: REQUESTS.into(),
             ..RequestPlan::to(replier.address())
         };
-        let through = gateway.through(|| drop(request(&gateway, plan)));
+        let through = gateway.through(|| request(&gateway, plan));
         queues.push(one_queue("a flow with tags one way", &through));
     }
     spread(&gateway, &queues);
@@ -330,7 +329,7 @@ fn mark_bits_outside_the_mask_are_left_as_they_are() {
             flows: 20,
             ..RequestPlan::to(replier.address())
         };
-        let through = gateway.through(|| drop(request(&gateway, plan)));
+        let through = gateway.through(|| request(&gateway, plan));
         assert_eq!(through.values().sum::<u32>(), 200, "{through:?}");
     }
     let chain = ["list", "chain", "inet", "other", "after"];
@@ -362,7 +361,7 @@ fn only_what_arrives_on_a_configured_interface_and_is_forwarded_is_queued() {
     for address in lab.server_addresses() {
         let replier = Replier::start(lab.server(), address, 0).expect("a server");
         let plan = RequestPlan::to(replier.address());
-        let through = gateway.through(|| drop(request(&gateway, plan)));
+        let through = gateway.through(|| request(&gateway, plan));
         assert_eq!(
             through.values().sum::<u32>(),
             100,
