@@ -76,9 +76,9 @@ impl Contents {
             left: MAX_SEARCHES,
         };
         match search.run(&self.0, 0) {
-            true => Outcome::Match,
-            false if search.left == 0 => Outcome::GaveUp,
-            false => Outcome::NoMatch,
+            Step::Found => Outcome::Match,
+            Step::Retry | Step::Hopeless => Outcome::NoMatch,
+            Step::GaveUp => Outcome::GaveUp,
         }
     }
 }
@@ -101,10 +101,22 @@ struct Search<'a> {
     left: u32,
 }
 
+/// What came of looking for a literal and all after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Found,
+    /// Not here, but perhaps after another occurrence of the content before.
+    Retry,
+    /// Not after any further occurrence of any content before.
+    Hopeless,
+    /// Out of searches.
+    GaveUp,
+}
+
 impl Search<'_> {
-    fn run(&mut self, literals: &[Literal], previous_end: usize) -> bool {
+    fn run(&mut self, literals: &[Literal], previous_end: usize) -> Step {
         let Some((literal, rest)) = literals.split_first() else {
-            return true;
+            return Step::Found;
         };
         let bytes = if literal.nocase {
             self.haystack.lowered
@@ -112,30 +124,53 @@ impl Search<'_> {
             self.haystack.exact
         };
         let length = literal.finder.needle().len();
-        let area = area(literal, bytes.len(), previous_end);
-        let Some((mut from, to)) = area else {
-            return literal.negated && self.run(rest, previous_end);
-        };
+        let (mut from, to) = area(literal, bytes.len(), previous_end).unwrap_or((0, 0));
         loop {
             if self.left == 0 {
-                return false;
+                return Step::GaveUp;
             }
             self.left -= 1;
             let found = literal.finder.find(&bytes[from..to]);
             match found {
-                None => return literal.negated && self.run(rest, previous_end),
-                Some(_) if literal.negated => return false,
+                None if literal.negated => return self.run(rest, previous_end),
+                None => return literal.exhausted(),
+                Some(_) if literal.negated => return literal.ruled_out(),
                 Some(at) => {
                     let start = from + at;
-                    if self.run(rest, start + length) {
-                        return true;
+                    match self.run(rest, start + length) {
+                        Step::Retry => {}
+                        decided => return decided,
                     }
                     if !literal.revisited {
-                        return false;
+                        return literal.exhausted();
                     }
                     from = start + 1;
                 }
             }
+        }
+    }
+}
+
+impl Literal {
+    /// No occurrence of this content, or none that suits the contents after it.
+    ///
+    /// Occurrences of the contents before are tried from left to right, so the area of a
+    /// content without an end of its own only shrinks: what was not in it will not be. This
+    /// keeps payloads made of repetitions from costing a search for every pair of positions.
+    fn exhausted(&self) -> Step {
+        match self.position {
+            Position::Relative {
+                within: Some(_), ..
+            } => Step::Retry,
+            Position::Relative { within: None, .. } | Position::Absolute { .. } => Step::Hopeless,
+        }
+    }
+
+    /// A negated content was found.
+    fn ruled_out(&self) -> Step {
+        match self.position {
+            Position::Relative { .. } => Step::Retry,
+            Position::Absolute { .. } => Step::Hopeless,
         }
     }
 }
@@ -167,6 +202,8 @@ fn area(literal: &Literal, len: usize, previous_end: usize) -> Option<(usize, us
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::rules::{RuleSet, RuleSource};
 
@@ -352,7 +389,97 @@ mod tests {
 
     #[test]
     fn a_search_that_would_not_end_is_given_up() {
-        let options = r#"content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0;"#;
+        let options = r#"content:"a"; content:"a"; within:500; content:"a"; within:500; content:"b"; within:9;"#;
         assert_eq!(outcome(options, &[b'a'; 2000]), Outcome::GaveUp);
+    }
+
+    #[test]
+    fn repetitions_cost_no_search_for_every_pair_of_positions() {
+        let options = r#"content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0;"#;
+        assert_eq!(outcome(options, &[b'a'; 60_000]), Outcome::NoMatch);
+        let options = r#"content:"a"; content:"a"; distance:0; content:"b"; offset:1;"#;
+        assert_eq!(outcome(options, &[b'a'; 60_000]), Outcome::NoMatch);
+    }
+
+    #[test]
+    fn a_rule_of_very_many_contents_does_not_exhaust_the_stack() {
+        let options = r#"content:!"a"; offset:9; "#.repeat(100_000);
+        assert_eq!(outcome(&options, b"x"), Outcome::GaveUp);
+    }
+
+    /// What the keywords say, without any cleverness: every position of every content.
+    fn by_definition(contents: &[Content], payload: &[u8], previous_end: usize) -> bool {
+        let Some((content, rest)) = contents.split_first() else {
+            return true;
+        };
+        let length = content.pattern.len();
+        let (low, high) = match content.position {
+            Position::Absolute { offset, depth } => (
+                offset as i64,
+                depth.map_or(i64::MAX, |depth| (offset + depth) as i64),
+            ),
+            Position::Relative { distance, within } => {
+                let low = previous_end as i64 + distance;
+                (low, within.map_or(i64::MAX, |within| low + within as i64))
+            }
+        };
+        let mut ends = (0..=payload.len().saturating_sub(length)).filter_map(|start| {
+            let bytes = payload.get(start..start + length)?;
+            let same = match content.nocase {
+                true => bytes.eq_ignore_ascii_case(&content.pattern),
+                false => bytes == content.pattern,
+            };
+            let end = start + length;
+            let inside = low <= start as i64 && end as i64 <= high;
+            (same && inside && (!content.at_end || end == payload.len())).then_some(end)
+        });
+        if content.negated {
+            ends.next().is_none() && by_definition(rest, payload, previous_end)
+        } else {
+            ends.any(|end| by_definition(rest, payload, end))
+        }
+    }
+
+    fn any_content() -> impl Strategy<Value = Content> {
+        let position = prop_oneof![
+            (0usize..6, proptest::option::of(3usize..8))
+                .prop_map(|(offset, depth)| Position::Absolute { offset, depth }),
+            (-4i64..4, proptest::option::of(3usize..8))
+                .prop_map(|(distance, within)| Position::Relative { distance, within }),
+        ];
+        let flags = (
+            proptest::bool::weighted(0.25),
+            any::<bool>(),
+            proptest::bool::weighted(0.1),
+        );
+        ("[abA]{1,3}", flags, position).prop_map(
+            |(pattern, (negated, nocase, at_end), position)| Content {
+                pattern: pattern.into_bytes(),
+                negated,
+                nocase,
+                fast_pattern: false,
+                at_end,
+                position,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn a_search_finds_what_the_definition_says(
+            contents in proptest::collection::vec(any_content(), 1..5),
+            payload in "[abAB]{0,14}",
+        ) {
+            let payload = payload.as_bytes();
+            let expect = match by_definition(&contents, payload, 0) {
+                true => Outcome::Match,
+                false => Outcome::NoMatch,
+            };
+            let lowered = payload.to_ascii_lowercase();
+            let haystack = Haystack { exact: payload, lowered: &lowered };
+            prop_assert_eq!(Contents::compile(&contents).matches(haystack), expect);
+        }
     }
 }
