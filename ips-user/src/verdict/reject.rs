@@ -47,9 +47,9 @@ pub enum Notice {
 
 /// How an end of this packet's flow is told, if it may be.
 ///
-/// Nothing is sent about a reset (RFC 9293 §3.5.2), an ICMP error, a later fragment, or a
-/// packet to or from an address that is not a single host's (RFC 1122 §3.2.2, RFC 4443
-/// §2.4 (e)).
+/// Nothing is sent about a reset (RFC 9293 §3.5.2), an ICMP error (ICMPv6: also one of a type
+/// unknown here, and a redirect), a later fragment, or a packet to or from an address that is
+/// not a single host's (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
 pub fn notice(packet: &Decoded<'_>) -> Option<Notice> {
     if !is_host(packet.source()) || !is_host(packet.destination()) {
         return None;
@@ -59,6 +59,7 @@ pub fn notice(packet: &Decoded<'_>) -> Option<Notice> {
         Transport::Tcp(_) => Some(Notice::TcpReset),
         Transport::Invalid(_) | Transport::LaterFragment => None,
         Transport::Icmp { .. } if packet.is_icmp_error() => None,
+        Transport::Icmp { kind, .. } if !packet.is_ipv4() && !answerable_icmpv6(*kind) => None,
         Transport::Udp { .. } | Transport::Icmp { .. } | Transport::Other => Some(Notice::Icmp),
     }
 }
@@ -75,6 +76,12 @@ pub fn build(packet: &Decoded<'_>, toward: Toward, out: &mut Vec<u8>) -> Option<
         Toward::Source => packet.source(),
         Toward::Destination => packet.destination(),
     })
+}
+
+/// Types below 128 are errors, 137 is the redirect: RFC 4443 §2.1 and §2.4 (e).
+const fn answerable_icmpv6(kind: u8) -> bool {
+    const REDIRECT: u8 = 137;
+    kind >= 128 && kind != REDIRECT
 }
 
 fn is_host(address: IpAddr) -> bool {

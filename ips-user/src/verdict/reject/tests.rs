@@ -188,6 +188,18 @@ fn nothing_is_sent_where_an_answer_could_multiply() {
     let mut later = udp(false, b"x");
     later[7] = 1;
     none(&later);
+    let icmpv6 = |kind| {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv6(A6, B6, 60)
+            .icmpv6_raw(kind, 0, [0; 4])
+            .write(&mut bytes, b"x")
+            .unwrap();
+        bytes
+    };
+    none(&icmpv6(1));
+    none(&icmpv6(100));
+    none(&icmpv6(137));
+    assert!(built(&icmpv6(128), Toward::Source).is_some());
     for destination in [
         [224, 0, 0, 1],
         [255, 255, 255, 255],
