@@ -282,10 +282,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             Some(FlowAction::Inspect) | None => {}
         }
         if let Some(reason) = decoded.invalid() {
+            self.counters.invalid.count(reason);
             if self.options.invalid == Disposition::Drop {
+                self.counters.invalid_dropped += 1;
                 report.undecodable(flow.as_ref());
+                return (Disposition::Drop, Why::Invalid(reason));
             }
-            return (self.invalid(reason), Why::Invalid(reason));
+            // It passes, but not the rules about its addresses.
         }
 
         let detection = self.engine.inspect(decoded, &mut self.scratch);
@@ -303,7 +306,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
 
         match decision.outcome {
-            Outcome::Accept => (Disposition::Accept, Why::from_matches(&detection)),
+            Outcome::Accept => (
+                Disposition::Accept,
+                match (Why::from_matches(&detection), decoded.invalid()) {
+                    (Why::Clean, Some(reason)) => Why::Invalid(reason),
+                    (why, _) => why,
+                },
+            ),
             Outcome::Pass => {
                 self.counters.passed += 1;
                 (Disposition::Accept, Why::Passed { signature_id })

@@ -26,8 +26,13 @@ enum Group {
 impl Group {
     const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
 
-    fn of_packet(number: u8) -> Self {
-        match number {
+    /// Of a packet whose transport cannot be read only what the IP header says is known, so it
+    /// gets the rules about IP.
+    fn of_packet(packet: &Decoded<'_>) -> Self {
+        if packet.invalid().is_some() {
+            return Self::Other;
+        }
+        match packet.protocol() {
             protocol::TCP => Self::Tcp,
             protocol::UDP => Self::Udp,
             protocol::ICMP | protocol::ICMPV6 => Self::Icmp,
@@ -160,7 +165,7 @@ impl Engine {
 
     /// Evaluates the rules on one packet. `scratch` must come from this engine.
     pub fn inspect<'s>(&self, packet: &Decoded<'_>, scratch: &'s mut Scratch) -> Detection<'s> {
-        let group = &self.groups[Group::of_packet(packet.protocol()) as usize];
+        let group = &self.groups[Group::of_packet(packet) as usize];
         let Scratch {
             lowered,
             seen,

@@ -252,6 +252,48 @@ fn what_cannot_be_decoded_goes_by_policy_and_is_counted() {
 }
 
 #[test]
+fn a_damaged_transport_header_hides_no_address() {
+    let mut damaged = tcp(true, "S", b"");
+    damaged[32] = 0x10;
+    for (rules, expect) in [
+        ("drop ip any any -> any any (sid:1;)", Disposition::Drop),
+        ("drop tcp any any -> any any (sid:1;)", Disposition::Accept),
+        (
+            "drop ip 203.0.113.9 any -> any any (sid:1;)",
+            Disposition::Accept,
+        ),
+    ] {
+        let mut inspection = with(rules);
+        assert_eq!(feed(&mut inspection, &damaged), expect, "{rules}");
+        assert_eq!(inspection.counters().invalid.get(Invalid::TcpHeader), 1);
+        // It says nothing about the connection whose ports it shows.
+        assert!(
+            inspection
+                .flows()
+                .iter()
+                .all(|flow| flow.action == FlowAction::Inspect)
+        );
+    }
+}
+
+#[test]
+fn an_icmp_error_frees_no_connection_from_inspection() {
+    let attack = tcp(true, "PA", b"attack");
+    let mut error = Vec::new();
+    PacketBuilder::ipv4([198, 51, 100, 7], [192, 0, 2, 1], 64)
+        .icmpv4_raw(3, 1, [0; 4])
+        .write(&mut error, &attack)
+        .unwrap();
+    let mut inspection = with(
+        "pass icmp any any -> any any (sid:1;)\n\
+         drop tcp any any -> any any (content:\"attack\"; sid:2;)",
+    );
+    feed(&mut inspection, &tcp(true, "S", b""));
+    assert_eq!(feed(&mut inspection, &error), Disposition::Accept);
+    assert_eq!(feed(&mut inspection, &attack), Disposition::Drop);
+}
+
+#[test]
 fn every_dropped_packet_can_be_recorded() {
     for (records, expect) in [
         (DropRecords::All, &["alert", "drop", "drop"][..]),

@@ -26,7 +26,14 @@ pub enum DropScope {
 
 impl DropScope {
     fn covers_flow(self, rule: &Rule, packet: &Decoded<'_>) -> bool {
-        if matches!(packet.transport, Transport::LaterFragment) {
+        // An ICMP error comes with the flow that it quotes, but anybody can send one: what a
+        // rule says about the message must not be said about that flow. What cannot be read
+        // belongs to no flow.
+        let of_no_flow = matches!(
+            packet.transport,
+            Transport::LaterFragment | Transport::Invalid(_)
+        );
+        if of_no_flow || packet.is_icmp_error() {
             return false;
         }
         match self {
@@ -214,5 +221,33 @@ mod tests {
         check(DropScope::TcpFlow, addresses, UDP, dropped(true));
         check(DropScope::Packet, addresses, TCP, dropped(false));
         check(DropScope::Flow, content, UDP, dropped(true));
+    }
+
+    #[test]
+    fn an_icmp_error_decides_nothing_about_the_flow_that_it_quotes() {
+        let mut quoted = Vec::new();
+        PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 64)
+            .tcp(1, 2, 3, 4)
+            .write(&mut quoted, b"x")
+            .unwrap();
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4([2, 2, 2, 2], [1, 1, 1, 1], 64)
+            .icmpv4_raw(3, 1, [0; 4])
+            .write(&mut bytes, &quoted)
+            .unwrap();
+        let packet = Decoded::parse(&bytes).unwrap();
+        assert_eq!(packet.key.protocol, protocol::TCP);
+        for action in ["pass", "drop", "reject"] {
+            let rule = format!("{action} icmp any any -> any any (sid:1;)");
+            let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rule.into())]);
+            let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+            let mut scratch = engine.scratch();
+            let detection = engine.inspect(&packet, &mut scratch);
+            for scope in [DropScope::Packet, DropScope::TcpFlow, DropScope::Flow] {
+                let decision = decide(&engine, &detection, &packet, scope);
+                assert!(decision.rule.is_some(), "{action}");
+                assert!(!decision.whole_flow, "{action} {scope:?}");
+            }
+        }
     }
 }
