@@ -1,21 +1,34 @@
 //! The rules that a configuration names.
 
-use std::fs;
-use std::io;
+use std::path::PathBuf;
+use std::{fs, io};
 
 use thiserror::Error;
 
+use super::list;
 use super::load::{Loaded, RuleSet};
+use super::source::RuleSource;
 use crate::config;
 
-/// A file that the configuration names cannot be read.
+/// What a configuration says about rules cannot be used.
 #[derive(Debug, Error)]
-#[error("{}: {source}", path.display())]
-pub struct Unreadable {
-    /// The file.
-    path: std::path::PathBuf,
-    /// Why.
-    source: io::Error,
+pub enum Unusable {
+    /// A file that it names cannot be read.
+    #[error("{}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A variable has no usable name or value.
+    #[error("rules.variables.{name}: {message}")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
 }
 
 impl RuleSet {
@@ -25,19 +38,22 @@ impl RuleSet {
     /// addresses, as in Suricata's `vars.port-groups` and `vars.address-groups`.
     ///
     /// # Errors
-    /// When the classification file cannot be read.
-    pub fn configured(rules: &config::Rules) -> Result<Self, Unreadable> {
+    /// When the classification file cannot be read, or a variable has no usable value.
+    pub fn configured(rules: &config::Rules) -> Result<Self, Unusable> {
         let mut set = Self::default();
         for (name, value) in &rules.variables {
-            if name.ends_with("PORTS") || name.ends_with("PORT") {
+            if is_of_ports(name) {
                 set.variables.set_ports(name, value);
             } else {
                 set.variables.set_addresses(name, value);
             }
         }
+        for (name, value) in &rules.variables {
+            set.check_variable(name, value)?;
+        }
         let path = &rules.classification;
         if !path.as_os_str().is_empty() {
-            let bytes = fs::read(path).map_err(|source| Unreadable {
+            let bytes = fs::read(path).map_err(|source| Unusable::File {
                 path: path.clone(),
                 source,
             })?;
@@ -47,20 +63,105 @@ impl RuleSet {
         }
         Ok(set)
     }
+
+    /// A mistake here would show at every rule that uses the variable, or, worse, at none.
+    fn check_variable(&self, name: &str, value: &str) -> Result<(), Unusable> {
+        let fail = |message: String| {
+            Err(Unusable::Variable {
+                name: name.to_owned(),
+                message,
+            })
+        };
+        let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || !name.bytes().all(letters) {
+            return fail("a name has letters, digits and `_` only, and no `$`".into());
+        }
+        let found = if is_of_ports(name) {
+            list::ports(value, &self.variables).err()
+        } else {
+            list::addresses(value, &self.variables).err()
+        };
+        let Some(found) = found else { return Ok(()) };
+        let help = match found.help {
+            Some(help) => format!(" ({help})"),
+            None if !is_of_ports(name) && list::ports(value, &self.variables).is_ok() => {
+                " (the name of a variable of ports ends in PORT or PORTS)".into()
+            }
+            None => String::new(),
+        };
+        fail(format!("{}{help}", found.message))
+    }
+}
+
+fn is_of_ports(name: &str) -> bool {
+    name.ends_with("PORTS") || name.ends_with("PORT")
 }
 
 /// Loads every rule file of a configuration.
 ///
 /// # Errors
 /// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant.
-pub fn load(rules: &config::Rules) -> Result<Loaded, Unreadable> {
-    for path in &rules.files {
-        if let Err(source) = fs::File::open(path) {
-            return Err(Unreadable {
-                path: path.clone(),
-                source,
-            });
+pub fn load(rules: &config::Rules) -> Result<Loaded, Unusable> {
+    let set = RuleSet::configured(rules)?;
+    let read = |path: &PathBuf| {
+        RuleSource::read(path).map_err(|source| Unusable::File {
+            path: path.clone(),
+            source,
+        })
+    };
+    let sources = rules
+        .files
+        .iter()
+        .map(read)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(set.load_sources(&sources))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_without_a_usable_value_is_refused() {
+        let check = |name: &str, value: &str, expect: Option<&str>| {
+            let rules = config::Rules {
+                variables: [(name.to_owned(), value.to_owned())].into(),
+                ..config::Rules::default()
+            };
+            let message = RuleSet::configured(&rules).err().map(|e| e.to_string());
+            match (message, expect) {
+                (None, None) => {}
+                (Some(message), Some(expect)) => {
+                    assert!(
+                        message.contains(name) && message.contains(expect),
+                        "{message}"
+                    );
+                }
+                (message, _) => panic!("{name} = {value}: {message:?}"),
+            }
+        };
+        check("HOME_NET", "any", None);
+        check("HOME_NET", "[192.0.2.0/24,2001:db8::/32]", None);
+        check("MY_PORTS", "[80,8000:8100]", None);
+        check("HOME_NET", "10.0.0.0/33", Some("/33"));
+        check("HOME_NET", "$HOME_NETT", Some("did you mean `$HOME_NET`?"));
+        check("HOME_NET", "$HOME_NET", Some("nested"));
+        check("HOME_NET", "", Some("empty"));
+        check("$HOME_NET", "any", Some("no `$`"));
+        check("HTTP_PORTS", "99999", Some("not a port"));
+        check("WEB", "80", Some("ends in PORT"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_refused_by_its_name_once() {
+        for path in ["/nonexistent/x.rules", "/"] {
+            let rules = config::Rules {
+                files: vec![path.into()],
+                ..config::Rules::default()
+            };
+            let error = load(&rules).unwrap_err();
+            assert_eq!(error.to_string(), path);
+            assert!(std::error::Error::source(&error).is_some());
         }
     }
-    Ok(RuleSet::configured(rules)?.load(&rules.files))
 }

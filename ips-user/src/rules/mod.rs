@@ -27,7 +27,7 @@ pub use ast::{
     RuleProtocol,
 };
 pub use classification::Classification;
-pub use configured::{Unreadable, load};
+pub use configured::{Unusable, load};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;
