@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub rules: usize,
     /// Rules skipped.
     pub rules_skipped: usize,
+    /// Of these: rules that are wrong, not just unsupported.
+    pub rules_wrong: usize,
     /// The workers in order.
     pub workers: Vec<Worker>,
     /// The backup.

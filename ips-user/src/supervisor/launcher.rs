@@ -4,6 +4,7 @@
 //! Its standard input is the socket to the supervisor. When that ends it leaves; the workers
 //! stay, because they hold the queues.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -109,10 +110,11 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
-        Ok((engine, skipped)) => {
+        Ok((engine, skipped, wrong)) => {
             let ready = FromLauncher::Ready {
                 rules: engine.rule_count(),
                 skipped,
+                wrong,
             };
             channel.send(&ready, &[])?;
             engine
@@ -139,11 +141,14 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
     }))
 }
 
-/// The engine, and how many rules were skipped.
-fn compile(config: &Config) -> anyhow::Result<(Engine, usize)> {
+/// The engine, how many rules were skipped, and how many of these are wrong.
+fn compile(config: &Config) -> anyhow::Result<(Engine, usize, usize)> {
     let loaded = rules::load(&config.rules)?;
     let skipped = loaded.wrong + loaded.unsupported;
-    for diagnostic in loaded.diagnostics.iter().take(DIAGNOSTICS_SHOWN) {
+    // The worst first: errors must not drown in what is merely not supported yet.
+    let mut diagnostics: Vec<_> = loaded.diagnostics.iter().collect();
+    diagnostics.sort_by_key(|found| Reverse(found.severity));
+    for diagnostic in diagnostics.into_iter().take(DIAGNOSTICS_SHOWN) {
         log::warn!("{}", diagnostic.render());
     }
     if loaded.diagnostics.len() > DIAGNOSTICS_SHOWN {
@@ -152,7 +157,8 @@ fn compile(config: &Config) -> anyhow::Result<(Engine, usize)> {
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    Ok((Engine::compile(loaded.rules, Daachorse::build)?, skipped))
+    let engine = Engine::compile(loaded.rules, Daachorse::build)?;
+    Ok((engine, skipped, loaded.wrong))
 }
 
 fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Result<()> {

@@ -42,6 +42,8 @@ pub enum FromLauncher {
         rules: usize,
         /// Rules skipped.
         skipped: usize,
+        /// Of these: rules that are wrong, not just unsupported.
+        wrong: usize,
     },
     /// The rules cannot be used; the launcher ends.
     Failed {

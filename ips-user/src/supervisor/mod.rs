@@ -126,6 +126,7 @@ struct Supervisor {
     seats: Seats,
     rules: usize,
     rules_skipped: usize,
+    rules_wrong: usize,
 }
 
 impl Supervisor {
@@ -159,6 +160,7 @@ impl Supervisor {
             seats: Seats::new(&config),
             rules: 0,
             rules_skipped: 0,
+            rules_wrong: 0,
             config,
         })
     }
@@ -208,8 +210,12 @@ impl Supervisor {
             &self.workers_feedback,
         )?;
         match self.launching.next().await? {
-            Some(FromLauncher::Ready { rules, skipped }) => {
-                (self.rules, self.rules_skipped) = (rules, skipped);
+            Some(FromLauncher::Ready {
+                rules,
+                skipped,
+                wrong,
+            }) => {
+                (self.rules, self.rules_skipped, self.rules_wrong) = (rules, skipped, wrong);
                 Ok(())
             }
             Some(FromLauncher::Failed { message }) => bail!("{message}"),

@@ -30,6 +30,7 @@ impl Supervisor {
             interfaces: self.steering.attachments().clone(),
             rules: self.rules,
             rules_skipped: self.rules_skipped,
+            rules_wrong: self.rules_wrong,
             workers,
             backup,
             counters: self.steering.counters(),
@@ -120,6 +121,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "drop_reason": {
                 "rules": total(Cell::RuleDropped),
                 "flow_drop": total(Cell::FlowDropped),
+                "decode_error": total(Cell::InvalidDropped),
             },
         },
         "flow": {
@@ -130,8 +132,8 @@ fn stats(snapshot: &Snapshot) -> Value {
             "engines": [{
                 "id": 0,
                 "rules_loaded": snapshot.rules,
-                "rules_failed": 0,
-                "rules_skipped": snapshot.rules_skipped,
+                "rules_failed": snapshot.rules_wrong,
+                "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),
             }],
             "alert": total(Cell::Alerts),
             "alerts_suppressed": total(Cell::AlertsSuppressed),
