@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Settings;
-use crate::rules::{self, Severity};
+use crate::rules::{self, Diagnostic, Severity};
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -23,20 +23,20 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for (word, count) in &loaded.unsupported_words {
         eprintln!("not supported yet: {word} ({count} rules)");
     }
-    let warnings = loaded
-        .diagnostics
-        .iter()
-        .filter(|found| found.severity != Severity::Error)
-        .count();
+    let count = |severity| {
+        let of_it = |found: &&Diagnostic| found.severity == severity;
+        loaded.diagnostics.iter().filter(of_it).count()
+    };
     println!(
         "configuration valid; {} rules: {} loaded, {} wrong, {} not supported yet, {} superseded; \
-         {} errors, {warnings} warnings",
+         {} errors, {} warnings",
         loaded.seen,
         loaded.rules.len(),
         loaded.wrong,
         loaded.unsupported,
         loaded.superseded,
-        loaded.diagnostics.len() - warnings,
+        count(Severity::Error),
+        count(Severity::Warning),
     );
     Ok(if loaded.has_errors() {
         ExitCode::FAILURE

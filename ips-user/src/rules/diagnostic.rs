@@ -57,16 +57,12 @@ impl Diagnostic {
             self.line,
             self.column,
             self.severity.name(),
-            self.message
+            printable(&self.message)
         );
         // Rules are long lines: show the part around the finding.
         let at = self.column.saturating_sub(1);
         let skip = at.saturating_sub(SHOWN / 2);
-        let line: Vec<char> = self
-            .source_line
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let line: Vec<char> = printable(&self.source_line).chars().collect();
         let shown: String = line.iter().skip(skip).take(SHOWN).collect();
         let before = if skip > 0 { "…" } else { "" };
         let after = if line.len() > skip + SHOWN { "…" } else { "" };
@@ -77,9 +73,24 @@ impl Diagnostic {
         let _ = writeln!(text, "{gutter} | {before}{shown}{after}");
         let _ = writeln!(text, "{blank} | {indent}{carets}");
         if let Some(help) = &self.help {
-            let _ = writeln!(text, "{blank} = help: {help}");
+            let _ = writeln!(text, "{blank} = help: {}", printable(help));
         }
         text
+    }
+}
+
+/// One line that leaves the terminal as it is, whatever the rule file has in it.
+fn printable(text: &str) -> String {
+    let blank = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(blank).collect()
+}
+
+/// A word as it is quoted in a message: what was taken for one may be a whole file.
+pub(super) fn shortened(word: &str) -> String {
+    const LONGEST: usize = 40;
+    match word.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &word[..end]),
+        None => word.to_owned(),
     }
 }
 
@@ -88,8 +99,11 @@ pub(super) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    /// No word of the language is longer; comparing costs the product of the lengths.
+    const LONGEST: usize = 64;
     let allowed = match word.len() {
         0..=2 => 0,
+        LONGEST.. => return None,
         3..=5 => 1,
         6..=12 => 2,
         _ => 3,
@@ -162,5 +176,23 @@ mod tests {
         check("dept", Some("depth"));
         check("flowbits", None);
         check("x", None);
+        check(&"content".repeat(100_000), None);
+    }
+
+    #[test]
+    fn nothing_in_a_rule_file_reaches_the_terminal_as_a_command() {
+        let diagnostic = Diagnostic {
+            severity: Severity::Error,
+            file: "t".into(),
+            line: 1,
+            column: 1,
+            length: 1,
+            message: format!("unknown keyword `{}`", shortened(&"\u{1b}[2J".repeat(1000))),
+            help: Some("\u{7}".into()),
+            source_line: "\u{1b}[2J".into(),
+        };
+        let text = diagnostic.render();
+        assert!(!text.contains(['\u{1b}', '\u{7}']));
+        assert!(text.len() < 200, "{text}");
     }
 }

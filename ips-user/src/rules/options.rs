@@ -3,7 +3,7 @@
 use super::ast::{Class, Content, Options, Reference};
 use super::classification::Classification;
 use super::content::{self, Draft};
-use super::diagnostic::nearest;
+use super::diagnostic::{nearest, shortened};
 use super::item::{Item, Items, Value};
 use super::list::decimal;
 use super::parse::Findings;
@@ -139,9 +139,17 @@ impl<'a, 'f> OptionParser<'a, 'f> {
             }
             name => {
                 let words = KEYWORDS.iter().chain(KEYWORDS_NOT_YET).copied();
-                let help = nearest(name, words).map(|near| format!("did you mean `{near}`?"));
-                self.findings
-                    .error(item.name_span, format!("unknown keyword `{name}`"), help);
+                let begins = name
+                    .split(|c: char| c.is_ascii_whitespace() || c == '"')
+                    .next();
+                let help = match begins {
+                    Some(begins) if begins != name && words.clone().any(|word| word == begins) => {
+                        Some("`:` stands between a keyword and its value".into())
+                    }
+                    _ => nearest(name, words).map(|near| format!("did you mean `{near}`?")),
+                };
+                let message = format!("unknown keyword `{}`", shortened(name));
+                self.findings.error(item.name_span, message, help);
             }
         }
     }
@@ -209,7 +217,13 @@ impl<'a, 'f> OptionParser<'a, 'f> {
         let inside = bytes
             .strip_prefix(b"\"")
             .and_then(|rest| rest.strip_suffix(b"\""));
-        if inside.is_none() {
+        if inside.is_none() && bytes.starts_with(b"\"") && !bytes[1..].contains(&b'"') {
+            self.findings.error(
+                span,
+                "no closing quote before the next `;`",
+                Some("a `;` inside a value is written `\\;` or |3B|".into()),
+            );
+        } else if inside.is_none() {
             self.findings.error(
                 span,
                 format!("the value of `{}` stands in quotes", item.name),

@@ -5,7 +5,7 @@
 
 use super::ast::{Arrow, Options, Rule};
 use super::classification::Classification;
-use super::diagnostic::{Severity, nearest};
+use super::diagnostic::{Severity, nearest, shortened};
 use super::list::{self, Finding};
 use super::options::OptionParser;
 use super::source::{LogicalLine, RuleSource, Span};
@@ -185,21 +185,75 @@ fn words(header: &[u8]) -> Vec<Span> {
     words
 }
 
+const PARTS: [&str; 7] = [
+    "action",
+    "protocol",
+    "source address",
+    "source port",
+    "direction",
+    "destination address",
+    "destination port",
+];
+const DIRECTION_AT: usize = 4;
+
+/// What is wrong with a header that has too few or too many words: best told by its arrow.
+fn wrong_parts(header: &[u8], words: &[Span]) -> Finding {
+    let text = |span: Span| &header[span.start..span.end];
+    let count = |span: Span, bracket| text(span).iter().filter(|&&byte| byte == bracket).count();
+    let finding = |span: Span, message: String, help: &str| Finding {
+        span,
+        message,
+        help: Some(help.into()),
+    };
+    let shape = "action protocol source ports -> destination ports (options)";
+    let open = words
+        .iter()
+        .find(|&&word| count(word, b'[') > count(word, b']'));
+    if let Some(&word) = open {
+        return finding(word, "`[` without `]`".into(), "a list is written [a,b,!c]");
+    }
+    let is_arrow = |word: &[u8]| word == b"->" || word == b"<>";
+    match words.iter().position(|&word| is_arrow(text(word))) {
+        Some(at @ 2..DIRECTION_AT) => {
+            let message = format!("the header has no {} before its direction", PARTS[at]);
+            return finding(words[at], message, shape);
+        }
+        Some(at) if at > DIRECTION_AT => {
+            let message = "unexpected word in the header".into();
+            return finding(words[DIRECTION_AT], message, shape);
+        }
+        Some(_) => {}
+        None => {
+            let has_arrow = |bytes: &[u8]| bytes.windows(2).any(is_arrow);
+            if let Some(&word) = words.iter().find(|&&word| has_arrow(text(word))) {
+                return finding(word, "no spaces around the direction".into(), shape);
+            }
+            if let Some(&word) = words.get(DIRECTION_AT) {
+                let message = "`->` or `<>` is missing before this".into();
+                return finding(word, message, shape);
+            }
+        }
+    }
+    match (words.get(PARTS.len()), PARTS.get(words.len())) {
+        (None, Some(missing)) => {
+            let end = header.trim_ascii_end().len();
+            let span = Span { start: end, end };
+            let message = format!("the header ends before its {missing}");
+            finding(span, message, shape)
+        }
+        (extra, _) => {
+            let span = extra.copied().unwrap_or(Span { start: 0, end: 1 });
+            finding(span, "unexpected word in the header".into(), shape)
+        }
+    }
+}
+
 fn parse_header(
     header: &[u8],
     words: &[Span],
     context: Context<'_>,
     findings: &mut Findings,
 ) -> Option<Header> {
-    const PARTS: [&str; 7] = [
-        "action",
-        "protocol",
-        "source address",
-        "source port",
-        "direction",
-        "destination address",
-        "destination port",
-    ];
     let text_of = |span: Span, findings: &mut Findings| match std::str::from_utf8(
         &header[span.start..span.end],
     ) {
@@ -224,18 +278,13 @@ fn parse_header(
             findings,
         )
     });
-    if let Some(missing) = PARTS.get(words.len()) {
-        let end = header.trim_ascii_end().len();
-        let span = Span { start: end, end };
-        findings.error(
+    if words.len() != PARTS.len() {
+        let Finding {
             span,
-            format!("the header ends before its {missing}"),
-            Some("action protocol source ports -> destination ports (options)".into()),
-        );
-        return None;
-    }
-    if let Some(&extra) = words.get(PARTS.len()) {
-        findings.error(extra, "unexpected word in the header", None);
+            message,
+            help,
+        } = wrong_parts(header, words);
+        findings.error(span, message, help);
         return None;
     }
     let direction = match text_of(words[4], findings) {
@@ -248,7 +297,7 @@ fn parse_header(
             };
             findings.error(
                 words[4],
-                format!("`{other}` is not a direction"),
+                format!("`{}` is not a direction", shortened(other)),
                 Some(help.into()),
             );
             None
@@ -302,6 +351,6 @@ fn choose<T: Copy>(
         .map(|(name, _)| *name)
         .chain(not_yet.iter().copied());
     let help = nearest(word, names).map(|near| format!("did you mean `{near}`?"));
-    findings.error(span, format!("unknown {what} `{word}`"), help);
+    findings.error(span, format!("unknown {what} `{}`", shortened(word)), help);
     None
 }

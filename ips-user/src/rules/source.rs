@@ -51,7 +51,12 @@ impl LogicalLine {
 
 impl RuleSource {
     /// A source with this name (shown in diagnostics) and content.
-    pub fn new(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
+    ///
+    /// A byte order mark, which some editors put first, is not part of the content.
+    pub fn new(name: impl Into<PathBuf>, mut bytes: Vec<u8>) -> Self {
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
         let line_starts = std::iter::once(0)
             .chain(
                 bytes
@@ -194,6 +199,7 @@ mod tests {
         check("# x \\\nb", &["b"]);
         check("a\\", &["a"]);
         check("\\\n\\\n", &[]);
+        check("\u{feff}a\nb", &["a", "b"]);
     }
 
     #[test]

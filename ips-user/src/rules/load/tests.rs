@@ -283,6 +283,45 @@ fn findings_say_where_and_what_would_be_right() {
 }
 
 #[test]
+fn a_header_with_a_missing_part_says_which() {
+    let check = |header: &str, column: usize, message: &str| {
+        let loaded = load(&format!("alert tcp {header} (sid:1;)"));
+        let found = &loaded.diagnostics[0];
+        assert!(found.message.contains(message), "{header}: {found:?}");
+        assert_eq!(found.column, column, "{header}: {found:?}");
+        assert_eq!(loaded.diagnostics.len(), 1, "{header}");
+    };
+    check("[1.1.1.1 any -> any any", 11, "`[` without `]`");
+    check("any any any any", 19, "`->` or `<>` is missing");
+    check("any -> any any", 15, "no source port");
+    check("-> any any", 11, "no source address");
+    check("any any->any any", 15, "no spaces around");
+    check("any any - > any any", 19, "is missing before");
+    check("any any any -> any any", 19, "unexpected word");
+    check("any any -> any", 25, "ends before its destination port");
+    check("any any -> any any any", 30, "unexpected word");
+    check("any any", 18, "ends before its direction");
+}
+
+#[test]
+fn slips_in_options_are_told_apart() {
+    let check = |options: &str, message: &str, help: &str| {
+        let loaded = load(&with(options));
+        let found = &loaded.diagnostics[0];
+        assert!(found.message.contains(message), "{options}: {found:?}");
+        let said = found.help.as_deref().unwrap_or_default();
+        assert!(said.contains(help), "{options}: {found:?}");
+    };
+    check("msg:\"a;", "no closing quote", "\\;");
+    check("content:\"a;b\";", "no closing quote", "|3B|");
+    check("content:“a”;", "quotes", "content:\"");
+    check("msg \"a\";", "unknown keyword", "`:` stands between");
+    check("contnet \"a\";", "unknown keyword", "");
+    let long = format!("{}:1;", "x".repeat(2_000_000));
+    check(&long, "xxx…`", "");
+}
+
+#[test]
 fn all_findings_of_a_file_come_in_one_run() {
     let loaded = load(
         "alert tcp any 99999 -> 1.2.3 any (contnet:\"a\"; depht:3; sid:1;)\n\
