@@ -147,6 +147,12 @@ impl Stage {
         }
     }
 
+    /// Waits until every worker and the backup is up.
+    pub(super) fn await_all_up(&self) -> Result<Status> {
+        self.await_status(Duration::from_secs(10), Status::all_up)?
+            .context("not every worker is up")
+    }
+
     /// The kernel's count of packets put into each queue so far, by queue number.
     pub(super) fn queued(&self) -> Result<Vec<(u16, u32)>> {
         let states = queue_state::read(self.lab.gateway())?;
