@@ -18,30 +18,30 @@ use crate::source::{Inspector, Packet, PacketId, PacketQueue, QueueOptions, Verd
 
 /// Arguments of `sluice accept-all`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct AcceptAllArgs {
+pub(super) struct AcceptAllArgs {
     /// Queue number.
     #[arg(long)]
-    pub queue: u16,
+    pub(super) queue: u16,
     /// Which transport serves it.
     #[arg(long, value_enum, default_value_t = Transport::Batched)]
-    pub transport: Transport,
+    pub(super) transport: Transport,
     /// CPU to run on; any when absent.
     #[arg(long)]
-    pub cpu: Option<usize>,
+    pub(super) cpu: Option<usize>,
     /// Most packets of one receive call (batched).
     #[arg(long, default_value_t = 64)]
-    pub batch: usize,
+    pub(super) batch: usize,
     /// Packets that may wait in the kernel.
-    #[arg(long, default_value_t = 16_384)]
-    pub max_length: u32,
+    #[arg(long, default_value_t = 4096)]
+    pub(super) max_length: u32,
     /// Bytes of receive buffer (batched).
-    #[arg(long, default_value_t = 32 << 20)]
-    pub receive_buffer: usize,
+    #[arg(long, default_value_t = 8 << 20)]
+    pub(super) receive_buffer: usize,
 }
 
 /// The two implementations of [`PacketQueue`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
+pub(super) enum Transport {
     /// [`crate::source::nfqueue`].
     Batched,
     /// [`crate::source::crate_nfq`].
@@ -62,7 +62,7 @@ impl Inspector for AcceptAll {
 ///
 /// # Errors
 /// When the queue cannot be bound, or its socket fails.
-pub fn run(args: &AcceptAllArgs) -> Result<()> {
+pub(super) fn run(args: &AcceptAllArgs) -> Result<()> {
     let stop = stop_on_signal()?;
     if let Some(cpu) = args.cpu {
         let mut cpus = CpuSet::new();
