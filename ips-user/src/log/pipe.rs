@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -190,11 +190,6 @@ fn flush(file: &mut File, lines: &mut Vec<u8>, count: &mut u64, path: &Path, sha
     }
     lines.clear();
     *count = 0;
-}
-
-/// Path of the event log of a configuration.
-pub fn event_log(config: &crate::config::Log) -> PathBuf {
-    config.directory.join(&config.eve)
 }
 
 #[cfg(test)]
