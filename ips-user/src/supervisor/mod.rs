@@ -28,11 +28,12 @@ use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
 use self::launching::Launching;
 use self::message::FromLauncher;
+use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::Steering;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::log::pipe::{EventPipe, EventWriter, event_log};
+use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::sys::process::utc_offset_s;
 use crate::sys::readable::Readable;
@@ -137,13 +138,14 @@ impl Supervisor {
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
-        let (writer, events) = EventWriter::start(&event_log(&config.log), config.log.buffer)?;
+        let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
         let workers = config.worker_count();
         let board = Board::create(workers as usize + 1)?;
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
         let spoken = Readable::of(&feedback)?;
-        let steering = Steering::load(&config)?;
         let launching = Launching::start()?;
+        // Last: from here on there is something in the kernel that `stop` removes.
+        let steering = Steering::load(&config)?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -184,7 +186,7 @@ impl Supervisor {
         self.steering.vacate();
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
-            self.launching.spawn(seat, self.seats.socket(seat))?;
+            self.spawn(seat)?;
         }
         self.wait_for_workers().await?;
         self.steering.install(&self.config)?;
@@ -221,6 +223,12 @@ impl Supervisor {
             Some(FromLauncher::Failed { message }) => bail!("{message}"),
             other => bail!("the launcher said {other:?} instead of being ready"),
         }
+    }
+
+    fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
+        self.launching.spawn(seat, self.seats.socket(seat))?;
+        self.seats.asked(seat);
+        Ok(())
     }
 
     /// Until each has beaten once: before that nothing is steered.
@@ -275,7 +283,7 @@ impl Supervisor {
                 _ = judge.tick() => {
                     self.seats.judge(&self.config, &mut self.steering);
                     for seat in self.seats.due() {
-                        self.launching.spawn(seat, self.seats.socket(seat))?;
+                        self.spawn(seat)?;
                     }
                 }
                 _ = sweep.tick() => self.steering.sweep(&self.config),
@@ -313,7 +321,7 @@ impl Supervisor {
                     self.steering.set_down(seat);
                 }
                 for seat in self.seats.due() {
-                    self.launching.spawn(seat, self.seats.socket(seat))?;
+                    self.spawn(seat)?;
                 }
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
@@ -372,6 +380,9 @@ impl Supervisor {
                     Ok(Some(FromLauncher::Spawned { seat, pid })) => {
                         self.seats.spawned(seat, pid);
                         self.seats.ask_to_stop();
+                    }
+                    Ok(Some(FromLauncher::NotSpawned { seat, message })) => {
+                        self.seats.not_spawned(seat, &message, &self.config);
                     }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,

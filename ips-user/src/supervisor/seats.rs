@@ -41,6 +41,8 @@ pub(super) struct Occupancy {
     pub(super) queue: u16,
     socket: Option<OwnedFd>,
     process: Option<Started>,
+    /// A process has been asked for and the launcher has not answered yet.
+    asked: bool,
     pub(super) phase: Phase,
     since: Instant,
     pause: Duration,
@@ -65,6 +67,7 @@ impl Seats {
             queue: config.queue_number(seat.position(workers)),
             socket: None,
             process: None,
+            asked: false,
             phase: Phase::Starting,
             since: Instant::now(),
             pause: Duration::ZERO,
@@ -132,11 +135,19 @@ impl Seats {
         ))
     }
 
+    /// A process is being asked for.
+    pub(super) fn asked(&mut self, seat: Seat) {
+        if let Some(occupancy) = self.of(seat) {
+            occupancy.asked = true;
+        }
+    }
+
     /// The launcher has started a process.
     pub(super) fn spawned(&mut self, seat: Seat, pid: u32) {
         let Some(occupancy) = self.of(seat) else {
             return;
         };
+        occupancy.asked = false;
         // Its own message may have come first.
         if occupancy.pid() != Some(pid) {
             occupancy.process = Started::of(pid);
@@ -174,6 +185,7 @@ impl Seats {
     /// The launcher could not start a process.
     pub(super) fn not_spawned(&mut self, seat: Seat, why: &str, config: &Config) {
         if let Some(occupancy) = self.of(seat) {
+            occupancy.asked = false;
             occupancy.vacate(why, config);
         }
     }
@@ -238,8 +250,11 @@ impl Seats {
         self.seats.iter().filter_map(|occupancy| occupancy.process)
     }
 
+    /// Whether there is a process, or one to come.
     pub(super) fn any_running(&self) -> bool {
-        self.processes().next().is_some()
+        self.seats
+            .iter()
+            .any(|occupancy| occupancy.asked || occupancy.process.is_some())
     }
 
     /// SIGTERM: each leaves when its queue is empty.

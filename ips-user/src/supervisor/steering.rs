@@ -2,6 +2,7 @@
 //! rules.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use ips_common::{
 
 use super::seat::Seat;
 use crate::config::{Backend, Config};
-use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode};
+use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
@@ -36,8 +37,19 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs and writes their configuration; nothing is attached yet.
     pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
+        let pin_base = config.steering.pin_directory.join(&config.name);
+        let fresh = !pin_base.exists();
+        Self::load_pinned(config, pin_base.clone()).inspect_err(|_| {
+            // What a former run left is for the next start; what this one began is not.
+            if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
+                log::warn!("{}: {error}", pin_base.display());
+            }
+        })
+    }
+
+    fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
         let options = LoadOptions {
-            pin_base: config.steering.pin_directory.join(&config.name),
+            pin_base,
             max_adopted: config.steering.max_adopted,
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
@@ -46,8 +58,9 @@ impl Steering {
             Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-        // Kept from a former run, so that its flows stay where they are.
-        let seed = match maps.config()?.seed {
+        // Kept from a former run, so that its flows stay where they are and its convictions hold.
+        let former = maps.config()?;
+        let seed = match former.seed {
             seed if seed != HashSeed::default() => seed,
             _ => HashSeed {
                 key: random_words().context("/dev/urandom")?,
@@ -67,11 +80,8 @@ impl Steering {
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
             workers: config.worker_count(),
-            flags: if config.steering.log {
-                SteerFlags::LOG
-            } else {
-                0
-            },
+            flags: (former.flags & SteerFlags::CONVICT_IN_TC)
+                | (u32::from(config.steering.log) * SteerFlags::LOG),
         })?;
         let workers: Vec<u32> = (0..config.worker_count()).collect();
         maps.table.write(&worker_table(&workers))?;
@@ -134,11 +144,10 @@ impl Steering {
             };
             self.attachments.insert(interface.clone(), attachment);
         }
-        if convict_in_tc {
-            let mut steer = self.maps.config()?;
-            steer.flags |= SteerFlags::CONVICT_IN_TC;
-            self.maps.write_config(&steer)?;
-        }
+        let mut steer = self.maps.config()?;
+        steer.flags &= !SteerFlags::CONVICT_IN_TC;
+        steer.flags |= u32::from(convict_in_tc) * SteerFlags::CONVICT_IN_TC;
+        self.maps.write_config(&steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
         for link in self.programs.retire_leftovers(&keep)? {
             log::info!("{link}: detached, it is not configured any more");
