@@ -419,6 +419,81 @@ impl Config {
                 ),
             );
         }
+        const HOUR_MS: u64 = 3_600_000;
+        const YEAR: u64 = 31_536_000;
+        let (workers, steering, flow) = (&self.workers, &self.steering, &self.flow);
+        let times = [
+            ("workers.start_ms", workers.start_ms, 1, HOUR_MS),
+            (
+                "workers.restart_pause_max_ms",
+                workers.restart_pause_max_ms,
+                0,
+                HOUR_MS,
+            ),
+            ("steering.stale_ms", steering.stale_ms, 20, HOUR_MS),
+            ("steering.recover_ms", steering.recover_ms, 0, HOUR_MS),
+            (
+                "steering.fragment_seconds",
+                steering.fragment_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "steering.adoption_idle_seconds",
+                steering.adoption_idle_seconds,
+                1,
+                YEAR,
+            ),
+            ("conviction.seconds", self.conviction.seconds, 1, YEAR),
+            ("flow.tcp_new_seconds", flow.tcp_new_seconds, 1, YEAR),
+            (
+                "flow.tcp_established_seconds",
+                flow.tcp_established_seconds,
+                1,
+                YEAR,
+            ),
+            ("flow.tcp_closed_seconds", flow.tcp_closed_seconds, 1, YEAR),
+            ("flow.new_seconds", flow.new_seconds, 1, YEAR),
+            (
+                "flow.established_seconds",
+                flow.established_seconds,
+                1,
+                YEAR,
+            ),
+            ("log.stats_seconds", self.log.stats_seconds, 0, YEAR),
+        ];
+        for (key, value, least, most) in times {
+            if !(least..=most).contains(&value) {
+                return invalid(key, format!("{least} to {most}, not {value}"));
+            }
+        }
+        // The kernel doubles what it is asked for, in an int.
+        const BUFFER_MAX: usize = 1 << 30;
+        for (key, value) in [
+            ("queue.receive_buffer", self.queue.receive_buffer),
+            ("log.buffer", self.log.buffer),
+        ] {
+            if !(65_536..BUFFER_MAX).contains(&value) {
+                let message = format!("65536 to {}, not {value}", BUFFER_MAX - 1);
+                return invalid(key, message);
+            }
+        }
+        if self.workers.backup_cpu < -1 {
+            return invalid(
+                "workers.backup_cpu",
+                format!("a CPU, or -1 for any, not {}", self.workers.backup_cpu),
+            );
+        }
+        let directories = [
+            ("steering.pin_directory", &self.steering.pin_directory),
+            ("log.directory", &self.log.directory),
+            ("control.directory", &self.control.directory),
+        ];
+        for (key, directory) in directories {
+            if directory.as_os_str().is_empty() {
+                return invalid(key, "must name a directory".into());
+            }
+        }
         let limits = [
             ("steering.max_adopted", self.steering.max_adopted),
             ("steering.max_convicted", self.steering.max_convicted),
@@ -434,9 +509,6 @@ impl Config {
         }
         if self.log.eve.is_empty() || self.log.eve.contains('/') {
             return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
-        }
-        if self.log.buffer < 65_536 {
-            return invalid("log.buffer", "at least 65536".into());
         }
         Ok(())
     }
@@ -586,5 +658,19 @@ mod tests {
         check("queue.batch = 0", "queue.batch");
         check("steering.stale_ms = 5", "steering.stale_ms");
         check("flow.max = 0", "flow.max");
+        check("flow.new_seconds = 0", "flow.new_seconds: 1 to");
+        check("conviction.seconds = 99999999999", "conviction.seconds");
+        check(
+            "steering.stale_ms = 9000000000000000000",
+            "steering.stale_ms",
+        );
+        check("queue.receive_buffer = 0", "queue.receive_buffer: 65536 to");
+        check(
+            "queue.receive_buffer = 99999999999999",
+            "queue.receive_buffer",
+        );
+        check("log.buffer = 5", "log.buffer");
+        check("workers.backup_cpu = -7", "workers.backup_cpu");
+        check("log.directory = ''", "log.directory");
     }
 }
