@@ -1,8 +1,8 @@
 //! Real traffic through the whole inspection: every capture below `SLUICE_PCAPS`.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
@@ -16,25 +16,40 @@ fn captures(directory: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             captures(&path, found);
-        } else if path.extension().is_some_and(|extension| {
-            extension == "pcap" || extension == "pcapng" || extension == "cap"
-        }) {
-            found.push(path);
+        } else {
+            let name = path.to_string_lossy();
+            let name = name.strip_suffix(".gz").unwrap_or(&name);
+            if [".pcap", ".pcapng", ".cap"]
+                .iter()
+                .any(|end| name.ends_with(end))
+            {
+                found.push(path);
+            }
         }
     }
 }
 
+/// Compressed captures are common in collections.
+fn contents(path: &Path) -> Vec<u8> {
+    if path.extension().is_none_or(|extension| extension != "gz") {
+        return fs::read(path).unwrap();
+    }
+    let output = Command::new("gzip").arg("-dc").arg(path).output().unwrap();
+    assert!(!output.stdout.is_empty(), "{}: {output:?}", path.display());
+    output.stdout
+}
+
 /// Calls `each` with link type and bytes of every packet, as far as the file can be read.
 fn packets(path: &Path, mut each: impl FnMut(DataLink, &[u8])) {
-    let open = || BufReader::new(File::open(path).unwrap());
-    if let Ok(mut reader) = PcapReader::new(open()) {
+    let file = contents(path);
+    if let Ok(mut reader) = PcapReader::new(file.as_slice()) {
         let link = reader.header().datalink;
         while let Some(Ok(packet)) = reader.next_packet() {
             each(link, &packet.data);
         }
         return;
     }
-    let Ok(mut reader) = PcapNgReader::new(open()) else {
+    let Ok(mut reader) = PcapNgReader::new(file.as_slice()) else {
         return;
     };
     let mut links = Vec::new();
