@@ -227,7 +227,7 @@ section! {
     /// `[decode]`
     Decode {
         /// Policy.
-        invalid: Exception = Exception::Fail,
+        invalid: Exception = Exception::Drop,
     }
 }
 
