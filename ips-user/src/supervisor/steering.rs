@@ -19,10 +19,15 @@ use crate::netfilter;
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
+/// Events handled before anything else has its turn.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
     programs: Programs,
     maps: SteeringMaps,
+    /// What the programs shall do once the rules are there.
+    steer: SteerConfig,
     /// Readable when the programs have reported something.
     reported: Readable,
     /// What the programs log, if they shall.
@@ -34,7 +39,8 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    /// Loads the programs and writes their configuration; nothing is attached yet.
+    /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
+    /// on as they were configured.
     pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base: config.steering.pin_directory.join(&config.name),
@@ -42,8 +48,7 @@ impl Steering {
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
-        let (mut programs, mut maps) =
-            Programs::load(&options).context("loading the eBPF programs")?;
+        let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
         // Kept from a former run, so that its flows stay where they are.
@@ -53,11 +58,7 @@ impl Steering {
                 key: random_words().context("/dev/urandom")?,
             },
         };
-        let kernel_log = match config.steering.log {
-            true => Some(watched(programs.kernel_log()?)?),
-            false => None,
-        };
-        maps.write_config(&SteerConfig {
+        let steer = SteerConfig {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
@@ -72,13 +73,16 @@ impl Steering {
             } else {
                 0
             },
-        })?;
-        let workers: Vec<u32> = (0..config.worker_count()).collect();
-        maps.table.write(&worker_table(&workers))?;
+        };
+        let kernel_log = match config.steering.log {
+            true => Some(watched(programs.kernel_log()?)?),
+            false => None,
+        };
         let reported = Readable::of(&maps.events)?;
         Ok(Self {
             programs,
             maps,
+            steer,
             reported,
             kernel_log,
             attachments: BTreeMap::new(),
@@ -110,6 +114,7 @@ impl Steering {
             log::warn!("netfilter: {warning}");
         }
         self.netfilter = Some(installed);
+        self.configure(config)?;
         let mut convict_in_tc = false;
         for interface in &config.interfaces {
             let tc = self
@@ -135,15 +140,25 @@ impl Steering {
             self.attachments.insert(interface.clone(), attachment);
         }
         if convict_in_tc {
-            let mut steer = self.maps.config()?;
-            steer.flags |= SteerFlags::CONVICT_IN_TC;
-            self.maps.write_config(&steer)?;
+            self.steer.flags |= SteerFlags::CONVICT_IN_TC;
         }
+        self.maps.write_config(&self.steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
         for link in self.programs.retire_leftovers(&keep)? {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// Has the programs write the marks that the rules, now installed, understand. A
+    /// predecessor's programs may be attached still: the table first, then what names its
+    /// workers.
+    fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
+        let workers: Vec<u32> = (0..config.worker_count()).collect();
+        self.maps.table.write(&worker_table(&workers))?;
+        let mut steer = self.steer;
+        steer.flags |= self.maps.config()?.flags & SteerFlags::CONVICT_IN_TC;
+        Ok(self.maps.write_config(&steer)?)
     }
 
     pub(super) fn set_up(&self, seat: Seat) {
@@ -191,12 +206,16 @@ impl Steering {
         }
     }
 
-    /// Logs what the programs have reported.
+    /// Logs what the programs have reported, up to a bound: under a flood of new flows they
+    /// report as fast as this process reads.
     pub(super) fn drain_events(&mut self) {
         if let Some((kernel_log, _)) = &mut self.kernel_log {
             kernel_log.flush();
         }
-        while let Some(event) = self.maps.events.next() {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = self.maps.events.next() else {
+                return;
+            };
             let seat = Seat::of_slot(event.worker);
             if event.kind == EventKind::Adopted as u32 {
                 self.adoptions_unsaid += 1;
@@ -207,6 +226,7 @@ impl Steering {
                 log::warn!("unknown event {} from the eBPF programs", event.kind);
             }
         }
+        self.reported.again();
     }
 
     /// Removes what has run out from the maps.
