@@ -425,3 +425,82 @@ fn verbose_shows_packets_and_verdicts_as_they_pass() {
     shown(&[&client, "tcp", ": accept"]);
     shown(&[&client, ": drop, sid 2"]);
 }
+
+#[test]
+fn a_restart_that_fails_leaves_the_former_workers_inspecting_and_the_next_one_takes_over() {
+    require_queues!();
+    let mut gateway = Gateway::start(|setup| setup.rules = RULES.into());
+    let lab = gateway.lab.clone();
+    gateway.kill_supervisor();
+    let before = processes(&lab);
+    let rules = gateway.config.rules.files.clone();
+    gateway.config.rules.files = vec!["/nonexistent/x.rules".into()];
+    // Were the new mask in force now, the old rules would not know the marks.
+    gateway.config.steering.mark_mask = 0x0000_ff00;
+    gateway.config.workers.count = 3;
+    gateway.write_config();
+    gateway.spawn();
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert_eq!(ended.code(), Some(1), "{}", gateway.log());
+    assert_eq!(processes(&lab), before, "{}", gateway.log());
+    assert_eq!(say(&lab, b"evil"), End::Silence, "rules are in force");
+    assert_eq!(traffic(&lab), (200, 200));
+
+    gateway.config.rules.files = rules;
+    gateway.write_config();
+    gateway.launch();
+    assert_eq!(say(&lab, b"evil"), End::Silence);
+    let through = gateway.through(|| assert_eq!(traffic(&lab), (200, 200)));
+    assert_eq!(through.len(), 3, "all workers, and no backup: {through:?}");
+    assert_eq!(through.values().sum::<u32>(), 400, "{through:?}");
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn a_signal_to_all_processes_at_once_does_what_it_does_to_the_supervisor() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let signal_all = |signal| {
+        for pid in processes(&lab) {
+            let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+            kill(pid, signal).expect("kill");
+        }
+    };
+    let before = processes(&lab);
+    signal_all(Signal::SIGHUP);
+    sleep(Duration::from_millis(100));
+    assert_eq!(processes(&lab), before, "{}", gateway.log());
+    signal_all(Signal::SIGTERM);
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert!(ended.success(), "{}", gateway.log());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let status = gateway.status();
+    for seat in status.seats() {
+        signal(seat, Signal::SIGSTOP);
+    }
+    let address = lab.server_v4().into();
+    let replier = Replier::start(lab.server(), address, 0).expect("a server");
+    let plan = RequestPlan {
+        flows: 8,
+        requests: 1,
+        patience: PATIENCE,
+        ..RequestPlan::to(replier.address())
+    };
+    let requester = Requester::start(lab.client(), plan);
+    sleep(Duration::from_millis(300));
+    let waiting: u32 = gateway.status().seats().map(|it| it.kernel.waiting).sum();
+    assert!(waiting > 0, "nothing is queued: {}", gateway.status());
+    assert!(gateway.stop().success(), "{}", gateway.log());
+    let report = requester.finish().expect("requests");
+    assert_eq!((report.answered, report.sent), (8, 8), "{report:?}");
+    nothing_left(&gateway);
+}
