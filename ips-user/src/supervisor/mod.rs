@@ -2,8 +2,9 @@
 //! all at the end.
 //!
 //! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
-//! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop is the
-//! reverse, with the workers emptying their queues before they end.
+//! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop: the
+//! programs stop marking, so that nothing more is queued; the workers empty their queues and
+//! end; rules and programs are removed.
 
 pub mod feedback;
 mod instance;
@@ -399,7 +400,9 @@ impl Supervisor {
             self.launching.end();
             return Ok(());
         }
-        let removed = self.steering.uninstall(&self.config);
+        // The rules go last: with a base chain the kernel drops what is queued anywhere in the
+        // network namespace (nfqnl_nf_hook_drop).
+        let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, async {
             while self.seats.any_running() {
@@ -429,6 +432,7 @@ impl Supervisor {
             self.await_killed().await;
         }
         self.seats.settle_pending(&self.config);
+        let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();
         // Closing its socket ends the launcher.
@@ -437,7 +441,7 @@ impl Supervisor {
         let _ = std::fs::remove_file(self.config.control_socket());
         self.instance.forget();
         log::info!("stopped");
-        removed.and(unloaded)
+        released.and(removed).and(unloaded)
     }
 
     /// SIGKILL takes effect a moment after it was sent, and a process inside the kernel later.

@@ -283,7 +283,14 @@ impl Steering {
         &self.attachments
     }
 
-    /// No packet is queued any more; the programs still mark.
+    /// No packet is marked any more, so none is queued; rules and programs stay.
+    pub(super) fn release(&mut self) -> anyhow::Result<()> {
+        self.steer.workers = 0;
+        let written = self.maps.write_config(&self.steer);
+        written.context("having the eBPF programs stop marking")
+    }
+
+    /// Removes the rules; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
         netfilter::remove(&config.name).context("removing the netfilter rules")

@@ -4,6 +4,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
@@ -465,7 +466,9 @@ fn a_signal_to_all_processes_at_once_does_what_it_does_to_the_supervisor() {
     let signal_all = |signal| {
         for pid in processes(&lab) {
             let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
-            kill(pid, signal).expect("kill");
+            // With SIGTERM they begin to end while this goes on.
+            let sent = kill(pid, signal);
+            assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH)), "{sent:?}");
         }
     };
     let before = processes(&lab);
@@ -501,6 +504,11 @@ fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
     assert!(waiting > 0, "nothing is queued: {}", gateway.status());
     assert!(gateway.stop().success(), "{}", gateway.log());
     let report = requester.finish().expect("requests");
-    assert_eq!((report.answered, report.sent), (8, 8), "{report:?}");
+    assert_eq!((report.lost, report.corrupt), (0, 0), "{report:?}");
+    assert!(
+        gateway.log().contains("still queued: Accept"),
+        "{}",
+        gateway.log()
+    );
     nothing_left(&gateway);
 }
