@@ -41,6 +41,8 @@ use crate::sys::readable::Readable;
 
 /// How often heartbeats are judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
+/// How often the interfaces are looked at.
+const INTERFACES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
@@ -268,6 +270,7 @@ impl Supervisor {
             .with_context(|| format!("control socket {}", socket.display()))?;
         let control = tokio::spawn(control);
         let mut judge = ticks(JUDGE_EVERY);
+        let mut look = ticks(INTERFACES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
         log::info!("ready");
@@ -297,6 +300,7 @@ impl Supervisor {
                         self.spawn(seat)?;
                     }
                 }
+                _ = look.tick() => self.steering.follow_interfaces(&self.config),
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {

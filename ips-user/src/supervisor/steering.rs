@@ -9,10 +9,11 @@ use ips_common::{
     Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
     WorkerState,
 };
+use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
 use crate::config::{Backend, Config};
-use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode};
+use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
@@ -33,6 +34,8 @@ pub(super) struct Steering {
     /// What the programs log, if they shall.
     kernel_log: Option<(KernelLog, Readable)>,
     attachments: BTreeMap<String, Attachment>,
+    /// Index of each interface when it was last looked at, `None` when it was not there.
+    indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
@@ -86,6 +89,7 @@ impl Steering {
             reported,
             kernel_log,
             attachments: BTreeMap::new(),
+            indices: BTreeMap::new(),
             netfilter: None,
             adoptions_unsaid: 0,
         })
@@ -115,32 +119,8 @@ impl Steering {
         }
         self.netfilter = Some(installed);
         self.configure(config)?;
-        let mut convict_in_tc = false;
         for interface in &config.interfaces {
-            let tc = self
-                .programs
-                .attach_tc(interface)
-                .with_context(|| format!("attaching the TC program to {interface}"))?;
-            let xdp = self
-                .programs
-                .attach_xdp(interface, config.steering.xdp)
-                .with_context(|| format!("attaching the XDP program to {interface}"))?;
-            log::info!(
-                "{interface}: tc {}; xdp {}: {}",
-                tc.mode,
-                xdp.mode,
-                xdp.reason
-            );
-            convict_in_tc |= xdp.mode == XdpMode::Off;
-            let attachment = Attachment {
-                tc: tc.mode.to_string(),
-                xdp: xdp.mode.to_string(),
-                xdp_reason: xdp.reason,
-            };
-            self.attachments.insert(interface.clone(), attachment);
-        }
-        if convict_in_tc {
-            self.steer.flags |= SteerFlags::CONVICT_IN_TC;
+            self.attach(interface, config.steering.xdp)?;
         }
         self.maps.write_config(&self.steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
@@ -148,6 +128,58 @@ impl Steering {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// Has the packets of an interface marked.
+    fn attach(&mut self, interface: &str, policy: XdpPolicy) -> anyhow::Result<()> {
+        let index = if_nametoindex(interface).ok();
+        let tc = self
+            .programs
+            .attach_tc(interface)
+            .with_context(|| format!("attaching the TC program to {interface}"))?;
+        let xdp = self
+            .programs
+            .attach_xdp(interface, policy)
+            .with_context(|| format!("attaching the XDP program to {interface}"))?;
+        log::info!(
+            "{interface}: tc {}; xdp {}: {}",
+            tc.mode,
+            xdp.mode,
+            xdp.reason
+        );
+        if xdp.mode == XdpMode::Off {
+            self.steer.flags |= SteerFlags::CONVICT_IN_TC;
+        }
+        let attachment = Attachment {
+            tc: tc.mode.to_string(),
+            xdp: xdp.mode.to_string(),
+            xdp_reason: xdp.reason,
+        };
+        self.attachments.insert(interface.to_owned(), attachment);
+        self.indices.insert(interface.to_owned(), index);
+        Ok(())
+    }
+
+    /// An interface that goes away takes its programs with it, and one that comes back under
+    /// the same name has none: its packets would pass uninspected.
+    pub(super) fn follow_interfaces(&mut self, config: &Config) {
+        for interface in &config.interfaces {
+            let index = if_nametoindex(interface.as_str()).ok();
+            if self.indices.get(interface) == Some(&index) {
+                continue;
+            }
+            self.indices.insert(interface.clone(), index);
+            if index.is_none() {
+                log::warn!("{interface} is gone");
+                continue;
+            }
+            log::warn!("{interface} is another interface now");
+            let attached = self.attach(interface, config.steering.xdp);
+            let attached = attached.and_then(|()| Ok(self.maps.write_config(&self.steer)?));
+            if let Err(error) = attached {
+                log::error!("{interface} is NOT inspected: {error:#}");
+            }
+        }
     }
 
     /// Has the programs write the marks that the rules, now installed, understand. A

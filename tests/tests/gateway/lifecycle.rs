@@ -4,6 +4,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -511,4 +512,41 @@ fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
         gateway.log()
     );
     nothing_left(&gateway);
+}
+
+#[test]
+fn an_interface_that_goes_away_and_comes_back_is_steered_again() {
+    require_queues!();
+    let lab = lab();
+    let pair = [
+        "link", "add", "name", "x0", "type", "veth", "peer", "name", "x1",
+    ];
+    let ip = |arguments: &[&str]| lab.gateway().run("ip", arguments).expect("ip");
+    ip(&pair);
+    let mut gateway = Gateway::prepare(&lab, |setup| setup.config.interfaces.push("x0".into()));
+    gateway.launch();
+    let await_log = |wanted: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while !gateway.log().contains(wanted) {
+            assert!(Instant::now() < deadline, "{wanted:?}: {}", gateway.log());
+            sleep(Duration::from_millis(20));
+        }
+    };
+    ip(&["link", "delete", "x0"]);
+    await_log("x0 is gone");
+    ip(&pair);
+    await_log("x0 is another interface now");
+    let attached = || {
+        let query = || SchedClassifier::query_tcx("x0", TcAttachType::Ingress);
+        let (_, programs) = lab.gateway().enter(query).expect("tcx");
+        programs.len()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while attached() != 1 {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+    assert_eq!(attached(), 0);
 }
