@@ -435,7 +435,7 @@ impl Supervisor {
             self.seats.kill();
             self.await_killed().await;
         }
-        self.seats.settle_pending(&self.config);
+        self.seats.settle_pending(&self.config, &self.board);
         let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();

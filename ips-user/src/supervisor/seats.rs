@@ -11,6 +11,7 @@ use super::seat::Seat;
 use super::steering::Steering;
 use crate::config::{Config, Transport};
 use crate::health::{Change, Limits, Pulse};
+use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth;
 use crate::source::nfqueue::{NfQueue, QueueSocket};
 use crate::source::{PacketId, PacketQueue};
@@ -306,8 +307,8 @@ impl Seats {
 
     /// After the workers have left: what still waits, because one had to be killed, gets the
     /// verdict of the policy. Closing the sockets would drop it.
-    pub(super) fn settle_pending(&mut self, config: &Config) {
-        for occupancy in &mut self.seats {
+    pub(super) fn settle_pending(&mut self, config: &Config, board: &Board) {
+        for (index, occupancy) in self.seats.iter_mut().enumerate() {
             let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) else {
                 continue;
             };
@@ -318,11 +319,15 @@ impl Seats {
             let settled = NfQueue::new(socket, &config.queue_options(occupancy.queue))
                 .and_then(|mut queue| queue.settle_through(PacketId(truth.last_id), disposition));
             match settled {
-                Ok(()) => log::warn!(
-                    "{}: {} packets were still queued: {disposition:?}",
-                    occupancy.seat,
-                    truth.waiting
-                ),
+                Ok(()) => {
+                    let row = board.row(index);
+                    row.add(Cell::Settled, row.unsettled());
+                    log::warn!(
+                        "{}: {} packets were still queued: {disposition:?}",
+                        occupancy.seat,
+                        truth.waiting
+                    );
+                }
                 Err(error) => log::warn!(
                     "{}: {} packets still queued are dropped: {error}",
                     occupancy.seat,
