@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{MarkLayout, Steer};
@@ -12,6 +11,7 @@ use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::detect::Engine;
+use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
@@ -32,9 +32,6 @@ mod settling;
 
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
-
-/// Longest time between two heartbeats of an idle worker.
-pub const HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;

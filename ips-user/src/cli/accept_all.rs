@@ -21,22 +21,22 @@ use crate::sys::process::bind_to_cpu;
 pub(super) struct AcceptAllArgs {
     /// Queue number.
     #[arg(long)]
-    pub queue: u16,
+    pub(super) queue: u16,
     /// Which transport serves it.
     #[arg(long, value_enum, default_value_t = Transport::Batched)]
-    pub transport: Transport,
+    pub(super) transport: Transport,
     /// CPU to run on; any when absent.
     #[arg(long)]
-    pub cpu: Option<usize>,
+    pub(super) cpu: Option<usize>,
     /// Most packets of one receive call (batched).
     #[arg(long, default_value_t = 64)]
-    pub batch: usize,
+    pub(super) batch: usize,
     /// Packets that may wait in the kernel.
-    #[arg(long, default_value_t = 16_384)]
-    pub max_length: u32,
+    #[arg(long, default_value_t = 4096)]
+    pub(super) max_length: u32,
     /// Bytes of receive buffer (batched).
-    #[arg(long, default_value_t = 32 << 20)]
-    pub receive_buffer: usize,
+    #[arg(long, default_value_t = 8 << 20)]
+    pub(super) receive_buffer: usize,
 }
 
 struct AcceptAll;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::flow::{FlowLimits, Timeouts};
+use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
@@ -413,7 +414,7 @@ impl Config {
                 "steering.stale_ms",
                 format!(
                     "at least 20 (workers stamp every {} ms), not {}",
-                    crate::worker::HEARTBEAT.as_millis(),
+                    HEARTBEAT.as_millis(),
                     self.steering.stale_ms
                 ),
             );
@@ -501,6 +502,11 @@ impl Config {
     /// Age at which a heartbeat is stale.
     pub fn stale(&self) -> Duration {
         Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Path of the event log.
+    pub fn event_log(&self) -> PathBuf {
+        self.log.directory.join(&self.log.eve)
     }
 
     /// Path of the control socket.

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+/// Longest time between two heartbeats of an idle worker.
+pub const HEARTBEAT: Duration = Duration::from_millis(10);
+
 /// What changed about a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

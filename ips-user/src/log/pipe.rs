@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -146,6 +146,8 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
                 Err(error) => ::log::error!("event log not reopened, the old one stays: {error}"),
             }
         }
+        // Looked at before the queue: what was handed over before the stop is written.
+        let stopping = shared.stop.load(Ordering::Acquire);
         match recv(reader.as_raw_fd(), &mut event, MsgFlags::MSG_DONTWAIT) {
             // An empty message reads like the end. Only the end stays, and no worker shall be
             // able to end the log for all.
@@ -162,7 +164,7 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::EAGAIN) => {
                 flush(&mut file, &mut lines, &mut count, path, shared);
-                if shared.stop.load(Ordering::Acquire) {
+                if stopping {
                     return;
                 }
                 let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
@@ -200,11 +202,6 @@ fn flush(file: &mut File, lines: &mut Vec<u8>, count: &mut u64, path: &Path, sha
     }
     lines.clear();
     *count = 0;
-}
-
-/// Path of the event log of a configuration.
-pub fn event_log(config: &crate::config::Log) -> PathBuf {
-    config.directory.join(&config.eve)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use self::seats::Seats;
 use self::steering::Steering;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::log::pipe::{EventPipe, EventWriter, event_log};
+use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::sys::process::utc_offset_s;
 use crate::sys::readable::Readable;
@@ -149,13 +149,14 @@ impl Supervisor {
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
-        let (writer, events) = EventWriter::start(&event_log(&config.log), config.log.buffer)?;
+        let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
         let workers = config.worker_count();
         let board = Board::create(workers as usize + 1)?;
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
         let spoken = Readable::of(&feedback)?;
-        let steering = Steering::load(&config)?;
         let launching = Launching::start()?;
+        // Last: from here on there is something in the kernel that `stop` removes.
+        let steering = Steering::load(&config)?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -241,6 +242,12 @@ impl Supervisor {
             Some(FromLauncher::Failed { message }) => bail!("{message}"),
             other => bail!("the launcher said {other:?} instead of being ready"),
         }
+    }
+
+    fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
+        self.launching.spawn(seat, self.seats.socket(seat))?;
+        self.seats.asked(seat);
+        Ok(())
     }
 
     /// Until each has beaten once: before that nothing is steered.
@@ -348,13 +355,6 @@ impl Supervisor {
             Some(message) => bail!("the launcher said {message:?} out of turn"),
             None => bail!("the launcher has ended"),
         }
-        Ok(())
-    }
-
-    /// Asks for a process.
-    fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
-        self.launching.spawn(seat, self.seats.socket(seat))?;
-        self.seats.asked(seat);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! rules.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
 use crate::config::{Backend, Config};
-use crate::loader::{Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
+use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
@@ -45,8 +46,19 @@ impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
     pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
+        let pin_base = config.steering.pin_directory.join(&config.name);
+        let fresh = !pin_base.exists();
+        Self::load_pinned(config, pin_base.clone()).inspect_err(|_| {
+            // What a former run left is for the next start; what this one began is not.
+            if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
+                log::warn!("{}: {error}", pin_base.display());
+            }
+        })
+    }
+
+    fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
         let options = LoadOptions {
-            pin_base: config.steering.pin_directory.join(&config.name),
+            pin_base,
             max_adopted: config.steering.max_adopted,
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
@@ -54,8 +66,9 @@ impl Steering {
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-        // Kept from a former run, so that its flows stay where they are.
-        let seed = match maps.config()?.seed {
+        // Kept from a former run, so that its flows stay where they are and its convictions hold.
+        let former = maps.config()?;
+        let seed = match former.seed {
             seed if seed != HashSeed::default() => seed,
             _ => HashSeed {
                 key: random_words().context("/dev/urandom")?,

@@ -361,13 +361,18 @@ fn a_signal_at_any_moment_of_the_start_stops_it_and_leaves_nothing() {
         };
         gateway.spawn();
         sleep(start * step / 10);
+        let interrupted = Instant::now();
         gateway
             .process()
             .stop(interrupt, PATIENCE)
             .expect("it ends");
+        println!(
+            "{interrupt} after {:?}: ended in {:?}",
+            start * step / 10,
+            interrupted.elapsed()
+        );
         let log = gateway.log();
         assert!(!log.contains("panicked"), "{log}");
-        println!("{interrupt} after {:?}", start * step / 10);
         nothing_left(&gateway);
         assert_eq!(ruleset(&lab), before, "{log}");
     }

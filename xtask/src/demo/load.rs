@@ -15,7 +15,9 @@ use super::stage::Stage;
 
 /// Load before the failure: what is usual is measured here.
 pub(super) const BEFORE: Duration = Duration::from_millis(1_500);
-/// Load after it.
+/// TCP load at the end, to see how it goes on.
+const AFTERGLOW: Duration = Duration::from_millis(500);
+/// UDP load after the failure.
 pub(super) const AFTER: Duration = Duration::from_millis(2_000);
 /// Time between two UDP requests of one family.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -40,14 +42,14 @@ pub(super) struct StreamOutcome {
 }
 
 impl Stream {
-    /// Starts sending to an address of the server.
-    pub(super) fn start(stage: &Stage, address: IpAddr) -> Result<Self> {
+    /// Starts sending to an address of the server, for [`BEFORE`] and `then` and some more.
+    pub(super) fn start(stage: &Stage, address: IpAddr, then: Duration) -> Result<Self> {
         let retransmitted = retransmissions(stage)?;
         let sink = Sink::start(stage.lab.server(), address, 0)?;
         let sender = Sender::start(
             stage.lab.client(),
             sink.address(),
-            Extent::Time(BEFORE + AFTER),
+            Extent::Time(BEFORE + then + AFTERGLOW),
         );
         Ok(Self {
             sink,

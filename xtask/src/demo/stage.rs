@@ -25,6 +25,8 @@ pub(super) const WORKERS: usize = 2;
 const QUIET: Duration = Duration::from_millis(60);
 /// Begins the names of everything outside the namespaces; the process id follows.
 const PREFIX: &str = "sluice-demo-";
+/// Sluice's own log, written into the directory when something failed.
+const LOG: &str = "sluice.log";
 /// Where Sluice's programs and maps are pinned.
 const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
 /// How long Sluice may take to start, and to stop.
@@ -145,6 +147,12 @@ impl Stage {
         }
     }
 
+    /// Waits until every worker and the backup is up.
+    pub(super) fn await_all_up(&self) -> Result<Status> {
+        self.await_status(Duration::from_secs(10), Status::all_up)?
+            .context("not every worker is up")
+    }
+
     /// The kernel's count of packets put into each queue so far, by queue number.
     pub(super) fn queued(&self) -> Result<Vec<(u16, u32)>> {
         let states = queue_state::read(self.lab.gateway())?;
@@ -236,7 +244,7 @@ impl Stage {
 
     /// Keeps what helps to find out why something failed.
     pub(super) fn keep_log(&self) -> Result<PathBuf> {
-        let path = self.directory.join("sluice.log");
+        let path = self.directory.join(LOG);
         fs::write(&path, self.sluice.log() + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(self.directory.clone())
@@ -263,14 +271,24 @@ fn sweep() {
     for namespace in sluice_tests::sweep() {
         println!("         removed {namespace}, left by an earlier run that was killed");
     }
-    for name in entries(Path::new(BPF_FILESYSTEM)) {
-        let owner = name
-            .strip_prefix(PREFIX)
-            .and_then(|pid| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = fs::remove_dir_all(Path::new(BPF_FILESYSTEM).join(name));
+    for name in entries(Path::new(BPF_FILESYSTEM)).filter(|name| is_orphan(name)) {
+        let _ = fs::remove_dir_all(Path::new(BPF_FILESYSTEM).join(name));
+    }
+    let temporary = std::env::temp_dir();
+    for name in entries(&temporary).filter(|name| is_orphan(name)) {
+        // With a log it was kept for somebody to look at.
+        let directory = temporary.join(name);
+        if !directory.join(LOG).exists() {
+            let _ = fs::remove_dir_all(directory);
         }
     }
+}
+
+/// Whether a name is a demonstration's whose process is gone.
+fn is_orphan(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// Names in a directory; none when it does not exist.

@@ -43,6 +43,8 @@ pub(super) struct Seat {
     pub(super) queue: u16,
     /// How many times its process was replaced.
     pub(super) restarts: u64,
+    /// How many times its heartbeat was found stale.
+    pub(super) trips: u64,
     /// Packets received, over all its processes.
     pub(super) received: u64,
     /// Packets accepted.
@@ -87,6 +89,11 @@ impl Status {
     /// Whether every seat is occupied by a process that works.
     pub(super) fn all_up(&self) -> bool {
         self.seats().all(|seat| seat.state == "up" && seat.pid != 0)
+    }
+
+    /// How many times any heartbeat was found stale.
+    pub(super) fn trips(&self) -> u64 {
+        self.seats().map(|seat| seat.trips).sum()
     }
 
     /// The seat that a queue belongs to.

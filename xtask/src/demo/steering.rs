@@ -26,6 +26,9 @@ const REQUESTS: u64 = 4;
 const FRAGMENTED_FLOWS: u32 = 16;
 /// TCP connections of each family.
 const CONNECTIONS: u32 = 12;
+/// Measurements, until none is disturbed by a fail-over.
+const ATTEMPTS: u32 = 4;
+
 /// Packets that went through each queue.
 type Through = BTreeMap<u16, u32>;
 
@@ -78,55 +81,78 @@ impl Tally {
     }
 }
 
-/// Plays the act.
+/// What all flows did.
+struct Measured {
+    udp: Tally,
+    fragments: Tally,
+    tcp: Tally,
+}
+
+/// Plays the act. When the machine keeps a worker from running for so long that the backup has to
+/// take over, it says so and measures again: failing over is another act.
 pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     report.act("both directions of a flow at one worker, one flow after the other");
-    let status = stage.status()?;
-    let udp = udp(stage, &status, UDP_FLOWS, 64)?;
-    report.add(
-        "UDP: both directions at the same worker",
-        udp.held(),
-        format!(
-            "{} flows, {} packets (half of them replies), flows at two workers = {}; {}",
-            udp.flows,
-            udp.packets,
-            udp.split,
-            udp.seats()
+    for _ in 1..ATTEMPTS {
+        let before = stage.await_all_up()?;
+        let measured = measure(stage, &before)?;
+        let trips = stage.status()?.trips() - before.trips();
+        if trips == 0 {
+            add(&measured, report);
+            return Ok(());
+        }
+        report.note(&format!(
+            "a busy machine held up a worker {trips} times, the backup helped out; once more"
+        ));
+    }
+    let before = stage.await_all_up()?;
+    add(&measure(stage, &before)?, report);
+    Ok(())
+}
+
+fn measure(stage: &Stage, status: &Status) -> Result<Measured> {
+    Ok(Measured {
+        udp: udp(stage, status)?,
+        fragments: udp_fragments(stage, status)?,
+        tcp: tcp(stage, status)?,
+    })
+}
+
+fn add(measured: &Measured, report: &mut Report) {
+    let Measured {
+        udp,
+        fragments,
+        tcp,
+    } = measured;
+    for (promise, tally, what) in [
+        (
+            "UDP: both directions at the same worker",
+            udp,
+            "flows, half of the packets replies",
         ),
-        udp.data(),
-    );
-    let fragments = udp_fragments(stage, &status)?;
-    report.add(
-        "Fragments follow their flow",
-        fragments.held(),
-        format!(
-            "{} flows, {} packets queued, flows at two workers = {}; {}",
-            fragments.flows,
-            fragments.packets,
-            fragments.split,
-            fragments.seats()
+        ("Fragments follow their flow", fragments, "flows"),
+        (
+            "TCP: both directions at the same worker",
+            tcp,
+            "connections",
         ),
-        fragments.data(),
-    );
-    let tcp = tcp(stage, &status)?;
-    report.add(
-        "TCP: both directions at the same worker",
-        tcp.held(),
-        format!(
-            "{} connections, {} packets, connections at two workers = {}; {}",
-            tcp.flows,
-            tcp.packets,
-            tcp.split,
-            tcp.seats()
-        ),
-        tcp.data(),
-    );
+    ] {
+        report.add(
+            promise,
+            tally.held(),
+            format!(
+                "{} {what}, {} packets, at two workers = {}; {}",
+                tally.flows,
+                tally.packets,
+                tally.split,
+                tally.seats()
+            ),
+            tally.data(),
+        );
+    }
     let mut share: BTreeMap<String, u32> = BTreeMap::new();
-    for (seat, flows) in udp
-        .by_seat
-        .iter()
-        .chain(&tcp.by_seat)
-        .chain(&fragments.by_seat)
+    for (seat, flows) in [udp, fragments, tcp]
+        .into_iter()
+        .flat_map(|tally| &tally.by_seat)
     {
         *share.entry(seat.clone()).or_default() += flows;
     }
@@ -140,18 +166,17 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     report.add(
         "Flows spread over the workers",
         spread,
-        format!("of {all} flows {}, backup idle", shown.join(", ")),
+        format!("of {all} flows {}", shown.join(", ")),
         json!({ "flows_by_seat": share }),
     );
-    Ok(())
 }
 
-fn udp(stage: &Stage, status: &Status, flows: u32, size: usize) -> Result<Tally> {
+fn udp(stage: &Stage, status: &Status) -> Result<Tally> {
     let mut tally = Tally::default();
     for (_, address) in families(&stage.lab, Side::Server) {
         let replier = Replier::start(stage.lab.server(), address, 0)?;
-        for _ in 0..flows {
-            let through = through(stage, || one_udp_flow(stage, replier.address(), size))?;
+        for _ in 0..UDP_FLOWS {
+            let through = through(stage, || one_udp_flow(stage, replier.address(), 64))?;
             tally.add(&through, Some(2 * REQUESTS), status);
         }
     }

@@ -28,6 +28,13 @@ mod verdict;
 /// Room for everything in a message but the payload.
 const METADATA: usize = 4096;
 
+/// About the bytes of one batch: what was received shall still be in the second-level cache
+/// when it is inspected, and the buffers when they are filled again. Batches of 64 aggregates
+/// (4 MB) cost eight TCP streams up to a third of their throughput in the lab.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Fewest packets of a full batch, however long they are.
+const LEAST_BATCH: usize = 8;
+
 /// How long a verdict that the kernel has no memory for is tried again.
 const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -157,6 +164,8 @@ pub struct NfQueue {
     number: u16,
     socket: OwnedFd,
     receiver: Receiver,
+    /// Most packets of the next batch, by the length of those in the last one.
+    limit: usize,
     verdicts: VerdictBuffer,
     counters: QueueCounters,
 }
@@ -177,6 +186,7 @@ impl NfQueue {
         Ok(Self {
             number: options.number,
             socket,
+            limit: batch,
             receiver: Receiver::new(batch, usize::from(options.copy_range) + METADATA),
             verdicts: VerdictBuffer::new(options.number),
             counters: QueueCounters::default(),
@@ -194,7 +204,7 @@ impl NfQueue {
         // Under load something is there already, and one system call is enough.
         let mut waited = false;
         loop {
-            match self.receiver.receive(self.socket.as_fd()) {
+            match self.receiver.receive(self.socket.as_fd(), self.limit) {
                 Ok(received) => return Ok(received),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(0),
@@ -253,7 +263,9 @@ impl PacketQueue for NfQueue {
             if self.receive(timeout)? == 0 {
                 return Ok(0);
             }
-            if let Some(batch) = survey(&self.receiver, &mut self.counters) {
+            let batch = survey(&self.receiver, &mut self.counters);
+            self.limit = limit_after(&self.receiver);
+            if let Some(batch) = batch {
                 break batch;
             }
         };
@@ -316,6 +328,16 @@ impl PacketQueue for NfQueue {
         }
         counters
     }
+}
+
+/// How many packets as long as the last ones make a batch.
+fn limit_after(receiver: &Receiver) -> usize {
+    let (mut datagrams, mut bytes) = (0, 0);
+    for datagram in receiver.datagrams() {
+        datagrams += 1;
+        bytes += datagram.len();
+    }
+    (BATCH_BYTES * datagrams / bytes.max(1)).max(LEAST_BATCH)
 }
 
 /// The packets among the received messages.

@@ -153,19 +153,20 @@ impl Receiver {
         }
     }
 
-    /// Receives what is there, at most a batch, without waiting. The error is `WouldBlock`
-    /// when nothing is.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Receives what is there, at most `limit` datagrams and at most a batch, without waiting.
+    /// The error is `WouldBlock` when nothing is.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         self.received = 0;
-        let buffers = self.storage.chunks_exact_mut(self.stride);
+        let limit = limit.min(self.headers.len());
+        let buffers = self.storage.chunks_exact_mut(self.stride).take(limit);
         for ((buffer, vector), header) in buffers.zip(&mut self.vectors).zip(&mut self.headers) {
             vector.iov_base = buffer.as_mut_ptr().cast();
             vector.iov_len = buffer.len();
             header.msg_hdr.msg_iov = ptr::from_mut(vector);
             header.msg_hdr.msg_iovlen = 1;
         }
-        let count = libc::c_uint::try_from(self.headers.len()).unwrap_or(libc::c_uint::MAX);
-        // SAFETY: `headers` holds `count` initialised headers; each points to one vector, and
+        let count = libc::c_uint::try_from(limit).unwrap_or(libc::c_uint::MAX);
+        // SAFETY: `headers` holds at least `count` headers, initialised above; each points to one vector, and
         // that to a buffer of its own within `storage`; nothing else refers to them, and
         // `&mut self` keeps them in place for the time of the call.
         let received = unsafe {
