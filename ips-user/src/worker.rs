@@ -19,7 +19,9 @@ use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
-use crate::source::{Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict};
+use crate::source::{
+    Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict,
+};
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
 use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
@@ -152,14 +154,23 @@ impl<'a> Turn<'a> {
     ) -> anyhow::Result<Self> {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
+        let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
+        let gap = match shared.config.queue.transport {
+            Transport::Batched => {
+                // The socket counts them, and it is the predecessor's.
+                base[Cell::Overruns as usize] = 0;
+                Gap::Open { noted, queued }
+            }
+            Transport::Nfq => Gap::Closed,
+        };
         Ok(Self {
             shared,
             seat,
             row,
-            base: Cell::ALL.iter().map(|cell| row.get(*cell)).collect(),
+            base,
             inspection: inspection(shared, seat)?,
             now: now(),
-            gap: Gap::Unknown { noted, queued },
+            gap,
         })
     }
 
@@ -210,25 +221,36 @@ impl<'a> Turn<'a> {
         self.row.set(Cell::Flows, inspected.flows.current);
     }
 
-    /// Settles what a predecessor took from the socket without noting it, once it is known
-    /// what that was.
+    /// Settles what a predecessor took from the socket without noting it, when nothing is left
+    /// in the socket.
     fn settle_gap(&mut self, queue: &mut dyn PacketQueue, served: usize) -> anyhow::Result<()> {
-        let Some((count, last)) = self.gap.settle(served == 0) else {
-            return Ok(());
-        };
+        if served == 0
+            && let Some(gap) = self.gap.when_idle()
+        {
+            let (last, disposition) = self.count_gap(gap);
+            queue.settle_through(last, disposition)?;
+        }
+        Ok(())
+    }
+
+    fn count_gap(&self, (count, last): (u32, PacketId)) -> (PacketId, Disposition) {
         let disposition = self.shared.config.settle();
         log::warn!(
             "{}: {count} packets that a dead worker had just taken: {disposition:?}",
             self.seat
         );
-        queue.settle_through(last, disposition)?;
         self.row.add(Cell::Received, count.into());
         self.row.add(Cell::Settled, count.into());
-        Ok(())
+        (last, disposition)
     }
 }
 
 impl Inspector for Turn<'_> {
+    fn leftovers_before(&mut self, first: PacketId) -> Option<(PacketId, Disposition)> {
+        let gap = self.gap.before(first)?;
+        Some(self.count_gap(gap))
+    }
+
     fn batch(&mut self, highest: PacketId, packets: usize) {
         self.now = now();
         let slot = self.seat.slot();
@@ -238,12 +260,6 @@ impl Inspector for Turn<'_> {
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
-        if let Gap::Unknown { noted, .. } = self.gap {
-            self.gap = Gap::Before {
-                noted,
-                first: packet.id.0,
-            };
-        }
         self.inspection.inspect(packet, self.now)
     }
 }

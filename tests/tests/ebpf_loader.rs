@@ -407,6 +407,38 @@ fn clsact_serves_where_there_is_no_tcx() {
 }
 
 #[test]
+fn an_interface_without_ethernet_headers_is_refused() {
+    require_lab!();
+    let place = Place::new();
+    let tun = ["tuntap", "add", "dev", "tun0", "mode", "tun"];
+    if let Err(error) = place.namespace.run("ip", &tun) {
+        println!("skipped: no tun devices here: {error:#}");
+        return;
+    }
+    let (mut programs, _maps) = place.load();
+    let error = place.namespace.enter(|| programs.attach_tc("tun0"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("is no Ethernet interface"), "{error}");
+}
+
+#[test]
+fn pins_in_use_are_refused_and_left_as_they_are() {
+    require_lab!();
+    let place = Place::new();
+    let (mut programs, _maps) = place.load();
+    place
+        .namespace
+        .enter(|| programs.attach_tc("a").map(drop))
+        .unwrap();
+    let attached = place.tcx("a");
+    let error = Programs::load(&place.options).err().unwrap().to_string();
+    assert!(error.contains("another running instance"), "{error}");
+    assert_eq!(place.tcx("a"), attached);
+    place.namespace.enter(|| programs.remove()).unwrap();
+    place.load();
+}
+
+#[test]
 fn a_wrong_interface_or_pin_directory_is_named() {
     require_lab!();
     let place = Place::new();

@@ -28,7 +28,7 @@ pub use tc::{TcChoice, TcMode};
 pub use xdp::{XdpChoice, XdpMode, XdpPolicy};
 
 use adopt::Expected;
-use pins::{LinkKind, LinkPin, Pins, remove_pin};
+use pins::{LinkKind, LinkPin, PinLock, Pins, remove_pin};
 
 /// The compiled eBPF programs (ELF).
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("IPS_EBPF_OBJECT"));
@@ -72,6 +72,19 @@ pub enum LoadError {
     /// There is no such interface in this network namespace.
     #[error("interface {0}: no such interface")]
     NoInterface(String),
+    /// Its packets have no Ethernet header.
+    #[error(
+        "interface {interface}: is no Ethernet interface (hardware type {kind}); its packets could not be steered"
+    )]
+    NotEthernet {
+        /// The interface.
+        interface: String,
+        /// `ARPHRD_` of linux/if_arp.h.
+        kind: u16,
+    },
+    /// Another process has these programs loaded.
+    #[error("{path}: is in use by another running instance of this name", path = .0.display())]
+    InUse(PathBuf),
     /// A program could not be attached.
     #[error("interface {interface}: attaching {program}: {source}")]
     Attach {
@@ -169,6 +182,8 @@ pub struct Programs {
     pins: Pins,
     clsact: bool,
     adopted: Adopted,
+    /// Held for as long as the programs are this process's.
+    _lock: PinLock,
 }
 
 impl Programs {
@@ -180,6 +195,7 @@ impl Programs {
     /// made.
     pub fn load(options: &LoadOptions) -> Result<(Self, SteeringMaps), LoadError> {
         let pins = Pins::open(&options.pin_base)?;
+        let lock = pins.lock()?;
         let expected = Expected::all(options);
         let (maps, discarded) = adopt::check_maps(&pins, &expected)?;
         let links = pins.all_links()?.len();
@@ -202,6 +218,7 @@ impl Programs {
                 links,
                 discarded,
             },
+            _lock: lock,
         };
         programs.load_programs()?;
         let maps = SteeringMaps::take(&mut programs.ebpf)?;

@@ -3,12 +3,14 @@
 //! A link's name is `<kind>-<interface>`. The BPF file system allows no dots in names (VLAN
 //! interfaces have them), so they are escaped.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ips_common::LAYOUT_VERSION;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
@@ -54,6 +56,11 @@ pub(super) struct LinkPin {
     pub(super) path: PathBuf,
 }
 
+/// The hold on an instance's directory; ends with the process.
+pub(super) struct PinLock {
+    _lock: Flock<File>,
+}
+
 /// The pins of one instance.
 #[derive(Clone, Debug)]
 pub(super) struct Pins {
@@ -77,6 +84,18 @@ impl Pins {
                 .map_err(LoadError::pin("create", &directory))?;
         }
         Ok(pins)
+    }
+
+    /// Claims the instance's directory. Its name may be used by a run with another control
+    /// directory, hence another lock there, or in another network namespace: the BPF file
+    /// system is the same.
+    pub(super) fn lock(&self) -> Result<PinLock, LoadError> {
+        let directory = File::open(&self.base).map_err(LoadError::pin("open", &self.base))?;
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(PinLock { _lock: lock }),
+            Err((_, Errno::EAGAIN)) => Err(LoadError::InUse(self.base.clone())),
+            Err((_, error)) => Err(LoadError::pin("lock", &self.base)(error.into())),
+        }
     }
 
     pub(super) fn map(&self, name: &str) -> PathBuf {

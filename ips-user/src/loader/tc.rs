@@ -14,6 +14,7 @@ use aya::util::KernelVersion;
 
 use super::pins::{LinkKind, remove_pin};
 use super::{LoadError, Programs, TC_PROGRAM, interface_index, link, link_error};
+use crate::sys::ethtool::Ethtool;
 
 /// The filter's place in the clsact qdisc, which is how it is found again: filters have no
 /// links.
@@ -59,6 +60,17 @@ impl fmt::Display for TcChoice {
 
 pub(super) fn attach(programs: &mut Programs, interface: &str) -> Result<TcChoice, LoadError> {
     let index = interface_index(interface)?;
+    // The parser begins at an Ethernet header. What comes in elsewhere (ppp, tun, wireguard) has
+    // none: it would all pass as not IP, uninspected.
+    let kind = Ethtool::new(interface).and_then(|ethtool| ethtool.hardware_type());
+    if let Ok(kind) = kind
+        && !matches!(kind, libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK)
+    {
+        return Err(LoadError::NotEthernet {
+            interface: interface.to_owned(),
+            kind,
+        });
+    }
     let tcx = !programs.clsact && has_tcx();
     let (mode, adopted) = if tcx {
         (TcMode::Tcx, attach_tcx(programs, interface, index)?)

@@ -149,6 +149,9 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
         // Looked at before the queue: what was handed over before the stop is written.
         let stopping = shared.stop.load(Ordering::Acquire);
         match recv(reader.as_raw_fd(), &mut event, MsgFlags::MSG_DONTWAIT) {
+            // An empty message reads like the end. Only the end stays, and no worker shall be
+            // able to end the log for all.
+            Ok(0) if !hung_up(reader) => {}
             Ok(0) => return flush(&mut file, &mut lines, &mut count, path, shared),
             Ok(length) => {
                 lines.extend_from_slice(&event[..length]);
@@ -174,6 +177,13 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
             }
         }
     }
+}
+
+fn hung_up(reader: &OwnedFd) -> bool {
+    let mut state = [PollFd::new(reader.as_fd(), PollFlags::empty())];
+    // POLLHUP needs no asking for (poll(2)).
+    let polled = poll(&mut state, PollTimeout::ZERO);
+    polled.is_err() || state[0].any().unwrap_or(true)
 }
 
 fn flush(file: &mut File, lines: &mut Vec<u8>, count: &mut u64, path: &Path, shared: &Shared) {
@@ -215,10 +225,12 @@ mod tests {
         }
         assert_eq!(pipe.emit(b"two"), Emitted::Queued);
         assert_eq!(pipe.emit(&vec![b'x'; EVENT_BYTES + 1]), Emitted::Lost);
+        send(pipe.socket.as_raw_fd(), &[], MsgFlags::empty()).unwrap();
+        assert_eq!(pipe.emit(b"three"), Emitted::Queued);
         drop(writer);
         assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n");
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "two\n");
-        assert_eq!(pipe.emit(b"three"), Emitted::Lost);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "two\nthree\n");
+        assert_eq!(pipe.emit(b"four"), Emitted::Lost);
     }
 
     #[test]

@@ -94,6 +94,14 @@ impl Verdict {
 /// The receiving side of a queue. Each packet is shown to [`Inspector::packet`] exactly once
 /// and that call's return value is its verdict: there is no way to forget one or to give two.
 pub trait Inspector {
+    /// A batch has arrived whose first packet is `first`; called before [`Self::batch`]. When
+    /// packets with lower ids may still be pending, what this returns is settled before any
+    /// verdict of the batch: such a verdict may cover everything pending up to its packet.
+    fn leftovers_before(&mut self, first: PacketId) -> Option<(PacketId, Disposition)> {
+        let _ = first;
+        None
+    }
+
     /// A batch has arrived; called before its first packet.
     ///
     /// `highest` is the highest id of the batch: it is in this process's hands from now on.
@@ -118,7 +126,8 @@ pub struct QueueCounters {
     pub replaced: u64,
     /// Datagrams from the kernel that could not be understood (no id: no verdict possible).
     pub undecodable: u64,
-    /// Packets that the full receive buffer refused: dropped, or accepted by fail-open.
+    /// Packets that the full receive buffer refused: dropped, or accepted by fail-open. With
+    /// the batched transport since the socket was opened, in whatever process.
     pub overruns: u64,
     /// Verdicts that the kernel refused, by error reply (for example unknown id), and
     /// replacements too long for it.

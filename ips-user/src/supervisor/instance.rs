@@ -12,7 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::sys::process::start_time;
+use crate::sys::process::{group_members, start_time};
+
+/// What the names of launcher and workers begin with.
+const COMMAND_PREFIX: &str = "sluice";
 
 /// A process that this instance started. The start time tells it from a later process that
 /// was given the same number.
@@ -33,8 +36,19 @@ impl Started {
         })
     }
 
-    fn is_alive(&self) -> bool {
+    /// A process that ended before anything could be learnt about it.
+    pub(super) const fn ended(pid: u32) -> Self {
+        // No process starts with the boot itself.
+        Self { pid, start_time: 0 }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)
+    }
+
+    /// Whether another process has its number.
+    fn is_reused(&self) -> bool {
+        start_time(self.pid).is_some_and(|time| time != self.start_time)
     }
 
     /// Sends a signal, unless the process has ended (its number may be another's by now).
@@ -105,24 +119,43 @@ impl Instance {
         let _ = fs::remove_file(&self.state);
     }
 
-    /// Ends what a dead predecessor left running: its workers, which go on inspecting until
-    /// then. Returns how many processes that were.
+    /// What a dead predecessor left running: its workers, which go on inspecting.
     ///
     /// # Errors
-    /// When the record cannot be read, or a process does not end within 5 s.
-    pub(super) fn end_leftovers(&self) -> anyhow::Result<usize> {
+    /// When the record cannot be read.
+    pub(super) fn leftovers(&self) -> anyhow::Result<Vec<Started>> {
         let text = match fs::read(&self.state) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => {
                 return Err(error).with_context(|| format!("reading {}", self.state.display()));
             }
         };
         let Ok(recorded) = serde_json::from_slice::<Vec<Started>>(&text) else {
             log::warn!("{} is damaged: nothing ended by it", self.state.display());
-            return Ok(0);
+            return Ok(Vec::new());
         };
-        let alive: Vec<_> = recorded.into_iter().filter(Started::is_alive).collect();
+        // A supervisor may have died before it could record a process that the launcher had
+        // just forked for it. Workers stay in the launcher's process group.
+        let unrecorded = recorded.iter().filter(|it| !it.is_reused()).flat_map(|it| {
+            let members = group_members(it.pid, COMMAND_PREFIX);
+            members.into_iter().filter_map(Started::of)
+        });
+        let mut alive: Vec<_> = unrecorded.collect();
+        for process in recorded.into_iter().filter(Started::is_alive) {
+            if !alive.contains(&process) {
+                alive.push(process);
+            }
+        }
+        Ok(alive)
+    }
+
+    /// Ends [`Self::leftovers`]; returns how many processes that were.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or a process does not end within 5 s.
+    pub(super) fn end_leftovers(&self) -> anyhow::Result<usize> {
+        let alive = self.leftovers()?;
         for process in &alive {
             // It may end by itself in between: then there is nothing left to do.
             let _ = process.signal(Signal::SIGKILL);
@@ -167,6 +200,36 @@ mod tests {
         let second = Instance::claim(directory.path(), "t").unwrap();
         assert_eq!(second.end_leftovers().unwrap(), 1);
         assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_worker_that_nobody_recorded_is_found_by_its_launchers_group() {
+        use std::os::unix::process::CommandExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        // A copy, because the name of the program tells ours from others.
+        let program = directory.path().join("sluice-sleep");
+        fs::copy("/bin/sleep", &program).unwrap();
+        let start = |program: &Path, group: i32| {
+            let mut command = std::process::Command::new(program);
+            command.arg("1000").process_group(group).spawn().unwrap()
+        };
+        let mut launcher = start(&program, 0);
+        let group = launcher.id() as i32;
+        let mut worker = start(&program, group);
+        let mut other = start(Path::new("/bin/sleep"), group);
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        instance
+            .record(&[Started::of(launcher.id()).unwrap()])
+            .unwrap();
+        // The launcher ends with its supervisor, its workers stay.
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
+        assert_eq!(instance.end_leftovers().unwrap(), 1);
+        assert!(!worker.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none(), "it is none of ours");
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

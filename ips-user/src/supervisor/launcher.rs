@@ -41,7 +41,13 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
     let channel = Channel::from_fd(socket);
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGCHLD);
-    ends.thread_block().context("blocking SIGCHLD")?;
+    // What is meant to stop Sluice is sent to all of its processes by some (systemd, killall):
+    // it is the supervisor that stops the others, and in order.
+    let mut blocked = ends;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        blocked.add(signal);
+    }
+    blocked.thread_block().context("blocking signals")?;
     let children_ended =
         SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
@@ -73,11 +79,11 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         };
         let socket = fds.into_iter().next();
         let spawned = process::fork(|| {
-            // The child must not keep the launcher's end open, nor its blocked signal.
+            // The child must not keep the launcher's end open, nor its blocked signals.
             if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
                 log::warn!("{seat}: closing the launcher's socket: {error}");
             }
-            let status = enter_worker(&shared, seat, socket, &ends);
+            let status = enter_worker(&shared, seat, socket, &blocked);
             i32::from(status.is_err())
         });
         let answer = match spawned {
@@ -183,6 +189,16 @@ fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Re
     }
 }
 
+/// SIGTERM sets `stop`; SIGINT and SIGHUP are for the supervisor.
+fn heed_signals(stop: &Arc<AtomicBool>, blocked: &SigSet) -> anyhow::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(stop))
+        .context("SIGTERM")?;
+    let mut waiting = *blocked;
+    waiting.remove(Signal::SIGINT);
+    waiting.remove(Signal::SIGHUP);
+    waiting.thread_unblock().context("unblocking signals")
+}
+
 /// What a forked child does before it is a worker.
 fn enter_worker(
     shared: &Shared,
@@ -190,15 +206,9 @@ fn enter_worker(
     socket: Option<OwnedFd>,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
-    let result = blocked
-        .thread_unblock()
-        .context("unblocking SIGCHLD")
-        .and_then(|()| {
-            let stop = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop))
-                .context("SIGTERM")?;
-            worker::run(shared, seat, socket, &stop)
-        });
+    let stop = Arc::new(AtomicBool::new(false));
+    let result =
+        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, socket, &stop));
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

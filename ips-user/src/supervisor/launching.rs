@@ -89,7 +89,6 @@ impl Launching {
             match channel.receive::<FromLauncher>() {
                 Ok(message) => return Ok(message.map(|(message, _)| message)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => spoken.wait().await,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error).context("listening to the launcher"),
             }
         }

@@ -148,7 +148,8 @@ impl Channel {
         }
     }
 
-    /// Receives a message; `None` when the other side is gone. Blocks unless the descriptor
+    /// Receives a message; `None` when the other side is gone (also without having read all
+    /// that it was sent). Blocks unless the descriptor
     /// was made non-blocking, then fails with `WouldBlock`.
     ///
     /// # Errors
@@ -157,12 +158,15 @@ impl Channel {
         let mut bytes = vec![0; MESSAGE_BYTES];
         let mut control = cmsg_space!([RawFd; MESSAGE_DESCRIPTORS]);
         let mut slices = [IoSliceMut::new(&mut bytes)];
-        let received = recvmsg::<()>(
+        let received = match recvmsg::<()>(
             self.socket.as_raw_fd(),
             &mut slices,
             Some(&mut control),
             MsgFlags::MSG_CMSG_CLOEXEC,
-        )?;
+        ) {
+            Err(nix::Error::ECONNRESET) => return Ok(None),
+            received => received?,
+        };
         let mut fds = Vec::new();
         for message in received.cmsgs()? {
             if let ControlMessageOwned::ScmRights(raw) = message {

@@ -2,8 +2,9 @@
 //! all at the end.
 //!
 //! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
-//! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop is the
-//! reverse, with the workers emptying their queues before they end.
+//! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop: the
+//! programs stop marking, so that nothing more is queued; the workers empty their queues and
+//! end; rules and programs are removed.
 
 pub mod feedback;
 mod instance;
@@ -22,7 +23,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
@@ -40,16 +41,24 @@ use crate::sys::readable::Readable;
 
 /// How often heartbeats are judged.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
+/// How often the interfaces are looked at.
+const INTERFACES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Messages handled before anything else has its turn.
+const AT_ONCE: usize = 256;
 /// How long workers may take to empty their queues at a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How long killed workers may take to be gone.
+const KILL_WITHIN: Duration = Duration::from_secs(1);
+/// How often processes are looked at that nobody reports.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Runs an instance until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well.
+/// as well; what a dead predecessor had installed stays if that was not taken over yet.
 pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -128,6 +137,9 @@ struct Supervisor {
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
+    /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
+    /// predecessor's, whose workers go on inspecting.
+    took_over: bool,
 }
 
 impl Supervisor {
@@ -163,6 +175,7 @@ impl Supervisor {
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
+            took_over: false,
             config,
         })
     }
@@ -170,7 +183,10 @@ impl Supervisor {
     async fn start_and_serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         tokio::select! {
             started = self.start() => started?,
-            name = signals.stop() => bail!("{name} during start"),
+            name = signals.stop() => {
+                self.take_over()?;
+                bail!("{name} during start")
+            }
         }
         self.serve(signals).await
     }
@@ -179,11 +195,10 @@ impl Supervisor {
         self.prepare_launcher().await?;
         // Only now: a predecessor's workers have gone on inspecting, and the time in which
         // nobody holds the queues is short.
-        let ended = self.instance.end_leftovers()?;
-        if ended > 0 {
-            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
-        }
+        self.take_over()?;
         self.steering.vacate();
+        // The launcher, by which a successor finds workers that were never recorded.
+        self.record()?;
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
             self.spawn(seat)?;
@@ -199,6 +214,16 @@ impl Supervisor {
             self.rules,
             self.rules_skipped
         );
+        Ok(())
+    }
+
+    /// Ends what a dead predecessor left running. From here on a failure undoes everything.
+    fn take_over(&mut self) -> anyhow::Result<()> {
+        let ended = self.instance.end_leftovers()?;
+        if ended > 0 {
+            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
+        }
+        self.took_over = true;
         Ok(())
     }
 
@@ -258,6 +283,7 @@ impl Supervisor {
             .with_context(|| format!("control socket {}", socket.display()))?;
         let control = tokio::spawn(control);
         let mut judge = ticks(JUDGE_EVERY);
+        let mut look = ticks(INTERFACES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
         log::info!("ready");
@@ -282,10 +308,12 @@ impl Supervisor {
                 () = self.steering.event() => self.steering.drain_events(),
                 _ = judge.tick() => {
                     self.seats.judge(&self.config, &mut self.steering);
+                    self.seats.end_late_starters(&self.config);
                     for seat in self.seats.due() {
                         self.spawn(seat)?;
                     }
                 }
+                _ = look.tick() => self.steering.follow_interfaces(&self.config),
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {
@@ -313,7 +341,9 @@ impl Supervisor {
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
             Some(FromLauncher::Spawned { seat, pid }) => {
-                self.seats.spawned(seat, pid);
+                if self.seats.spawned(seat, pid) {
+                    self.serves(seat, pid);
+                }
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
@@ -334,14 +364,19 @@ impl Supervisor {
         Ok(())
     }
 
-    /// All that the workers have said.
+    fn serves(&self, seat: Seat, pid: u32) {
+        self.steering.set_up(seat);
+        log::info!("{seat} serves its queue, pid {pid}");
+    }
+
+    /// What the workers have said, up to a bound: they can say more than this process can
+    /// hear, and signals and dead workers must not wait for that.
     fn on_feedback(&mut self) {
-        loop {
+        for _ in 0..AT_ONCE {
             match self.feedback.receive() {
                 Ok(Message::Started { seat, pid }) => {
                     if self.seats.started(seat, pid) {
-                        self.steering.set_up(seat);
-                        log::info!("{seat} serves its queue, pid {pid}");
+                        self.serves(seat, pid);
                     }
                 }
                 Ok(Message::Convict {
@@ -356,6 +391,7 @@ impl Supervisor {
                 Err(error) => log::warn!("a worker sent what is no message: {error}"),
             }
         }
+        self.spoken.again();
     }
 
     /// Notes the running processes for a successor.
@@ -369,7 +405,14 @@ impl Supervisor {
 
     /// Undoes everything, in the reverse order of the start; goes on after a failure.
     async fn stop(mut self) -> anyhow::Result<()> {
-        let removed = self.steering.uninstall(&self.config);
+        if !self.took_over && self.instance.leftovers().is_ok_and(|it| !it.is_empty()) {
+            log::warn!("the workers of a former run, and what it installed, are left as they are");
+            self.launching.end();
+            return Ok(());
+        }
+        // The rules go last: with a base chain the kernel drops what is queued anywhere in the
+        // network namespace (nfqnl_nf_hook_drop).
+        let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, async {
             while self.seats.any_running() {
@@ -385,24 +428,39 @@ impl Supervisor {
                         self.seats.not_spawned(seat, &message, &self.config);
                     }
                     Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => break,
+                    Ok(None) | Err(_) => {
+                        // Without the launcher nobody tells.
+                        sleep(LOOK_EVERY).await;
+                        self.seats.forget_ended();
+                    }
                 }
             }
         });
-        if ended.await.is_err() || self.seats.any_running() {
+        if ended.await.is_err() {
             log::warn!("workers did not end within {STOP_WITHIN:?}: killed");
             self.seats.kill();
+            self.await_killed().await;
         }
+        self.seats.settle_pending(&self.config, &self.board);
+        let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();
         // Closing its socket ends the launcher.
         self.launching.end();
-        self.seats.report_pending();
         // Absent when the start failed early.
         let _ = std::fs::remove_file(self.config.control_socket());
         self.instance.forget();
         log::info!("stopped");
-        removed.and(unloaded)
+        released.and(removed).and(unloaded)
+    }
+
+    /// SIGKILL takes effect a moment after it was sent, and a process inside the kernel later.
+    async fn await_killed(&mut self) {
+        let deadline = Instant::now() + KILL_WITHIN;
+        while self.seats.any_running() && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
+            self.seats.forget_ended();
+        }
     }
 }
 

@@ -11,8 +11,10 @@ use super::seat::Seat;
 use super::steering::Steering;
 use crate::config::{Config, Transport};
 use crate::health::{Change, Limits, Pulse};
+use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth;
-use crate::source::nfqueue::QueueSocket;
+use crate::source::nfqueue::{NfQueue, QueueSocket};
+use crate::source::{PacketId, PacketQueue};
 use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
@@ -41,8 +43,10 @@ pub(super) struct Occupancy {
     pub(super) queue: u16,
     socket: Option<OwnedFd>,
     process: Option<Started>,
-    /// A process has been asked for and the launcher has not answered yet.
+    /// The launcher was asked for a process and has not answered yet.
     asked: bool,
+    /// A process that says it serves before the launcher has said that it exists.
+    announced: Option<u32>,
     pub(super) phase: Phase,
     since: Instant,
     pause: Duration,
@@ -68,6 +72,7 @@ impl Seats {
             socket: None,
             process: None,
             asked: false,
+            announced: None,
             phase: Phase::Starting,
             since: Instant::now(),
             pause: Duration::ZERO,
@@ -135,39 +140,38 @@ impl Seats {
         ))
     }
 
-    /// A process is being asked for.
+    /// The launcher was asked for a process.
     pub(super) fn asked(&mut self, seat: Seat) {
         if let Some(occupancy) = self.of(seat) {
             occupancy.asked = true;
         }
     }
 
-    /// The launcher has started a process.
-    pub(super) fn spawned(&mut self, seat: Seat, pid: u32) {
+    /// The launcher has started a process, which may have ended since: then its end is
+    /// reported next. Returns whether it has said already that it serves its queue.
+    pub(super) fn spawned(&mut self, seat: Seat, pid: u32) -> bool {
         let Some(occupancy) = self.of(seat) else {
-            return;
+            return false;
         };
         occupancy.asked = false;
-        // Its own message may have come first.
-        if occupancy.pid() != Some(pid) {
-            occupancy.process = Started::of(pid);
-            occupancy.phase = Phase::Starting;
-            occupancy.since = Instant::now();
-        }
+        occupancy.process = Some(Started::of(pid).unwrap_or(Started::ended(pid)));
+        occupancy.phase = Phase::Starting;
+        occupancy.since = Instant::now();
+        occupancy.announced.take() == Some(pid) && occupancy.serves()
     }
 
-    /// A process serves its queue. Returns whether that is news about the current process.
+    /// A process says that it serves its queue. Returns whether that is news about the current
+    /// process. It comes by another way than the launcher's messages: before the launcher has
+    /// said that the process exists it is remembered, and after it has ended it is of no use.
     pub(super) fn started(&mut self, seat: Seat, pid: u32) -> bool {
         let Some(occupancy) = self.of(seat) else {
             return false;
         };
-        if occupancy.pid() != Some(pid) {
-            occupancy.since = Instant::now();
+        if occupancy.pid() == Some(pid) {
+            return occupancy.serves();
         }
-        occupancy.process = Started::of(pid);
-        occupancy.phase = Phase::Up;
-        occupancy.pulse = Pulse::default();
-        true
+        occupancy.announced = Some(pid);
+        false
     }
 
     /// A process has ended; its replacement is due after a pause that grows while processes
@@ -213,6 +217,26 @@ impl Seats {
         due.collect()
     }
 
+    /// Kills the processes that have not begun to serve within `workers.start_ms`: their end
+    /// brings replacements.
+    pub(super) fn end_late_starters(&mut self, config: &Config) {
+        let patience = Duration::from_millis(config.workers.start_ms);
+        for occupancy in &mut self.seats {
+            let late = occupancy.phase == Phase::Starting && occupancy.since.elapsed() > patience;
+            if let Some(process) = occupancy.process.filter(|_| late) {
+                log::warn!(
+                    "{} (pid {}) does not serve after {patience:?}: killed",
+                    occupancy.seat,
+                    process.pid
+                );
+                occupancy.since = Instant::now();
+                if let Err(error) = process.signal(Signal::SIGKILL) {
+                    log::warn!("{}: {error}", occupancy.seat);
+                }
+            }
+        }
+    }
+
     /// Looks at all heartbeats.
     pub(super) fn judge(&mut self, config: &Config, steering: &mut Steering) {
         let limits = Limits {
@@ -250,11 +274,17 @@ impl Seats {
         self.seats.iter().filter_map(|occupancy| occupancy.process)
     }
 
-    /// Whether there is a process, or one to come.
+    /// Whether there is a process, or will be one.
     pub(super) fn any_running(&self) -> bool {
-        self.seats
-            .iter()
-            .any(|occupancy| occupancy.asked || occupancy.process.is_some())
+        self.seats.iter().any(|it| it.process.is_some() || it.asked)
+    }
+
+    /// Forgets the processes that have ended, for when nobody reports that any more.
+    pub(super) fn forget_ended(&mut self) {
+        for occupancy in &mut self.seats {
+            occupancy.process = occupancy.process.filter(Started::is_alive);
+            occupancy.asked = false;
+        }
     }
 
     /// SIGTERM: each leaves when its queue is empty.
@@ -275,16 +305,34 @@ impl Seats {
         }
     }
 
-    /// After the workers have left: what still waits is lost when the sockets are closed, and
-    /// that is said.
-    pub(super) fn report_pending(&self) {
-        for occupancy in &self.seats {
-            let waiting = queue_truth::of(occupancy.queue).map_or(0, |truth| truth.waiting);
-            if waiting > 0 {
-                log::warn!(
-                    "{}: {waiting} packets still queued are dropped",
-                    occupancy.seat
-                );
+    /// After the workers have left: what still waits, because one had to be killed, gets the
+    /// verdict of the policy. Closing the sockets would drop it.
+    pub(super) fn settle_pending(&mut self, config: &Config, board: &Board) {
+        for (index, occupancy) in self.seats.iter_mut().enumerate() {
+            let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) else {
+                continue;
+            };
+            let Some(socket) = occupancy.socket.take() else {
+                continue;
+            };
+            let disposition = config.settle();
+            let settled = NfQueue::new(socket, &config.queue_options(occupancy.queue))
+                .and_then(|mut queue| queue.settle_through(PacketId(truth.last_id), disposition));
+            match settled {
+                Ok(()) => {
+                    let row = board.row(index);
+                    row.add(Cell::Settled, row.unsettled());
+                    log::warn!(
+                        "{}: {} packets were still queued: {disposition:?}",
+                        occupancy.seat,
+                        truth.waiting
+                    );
+                }
+                Err(error) => log::warn!(
+                    "{}: {} packets still queued are dropped: {error}",
+                    occupancy.seat,
+                    truth.waiting
+                ),
             }
         }
     }
@@ -294,6 +342,16 @@ impl Occupancy {
     /// Its process.
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.map(|process| process.pid)
+    }
+
+    /// It serves its queue from now on; whether that is news.
+    fn serves(&mut self) -> bool {
+        let news = self.phase == Phase::Starting;
+        if news {
+            self.phase = Phase::Up;
+            self.pulse = Pulse::default();
+        }
+        news
     }
 
     fn vacate(&mut self, how: &str, config: &Config) {
@@ -308,5 +366,66 @@ impl Occupancy {
         self.phase = Phase::Vacant {
             until: Instant::now() + self.pause,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEAT: Seat = Seat::Worker(0);
+
+    fn seats() -> (Seats, Config) {
+        let mut config = Config::default();
+        config.workers.count = 1;
+        (Seats::new(&config), config)
+    }
+
+    fn phase(seats: &Seats) -> Phase {
+        seats.iter().next().unwrap().phase
+    }
+
+    /// A process id that no process has.
+    fn dead() -> u32 {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+
+    #[test]
+    fn a_worker_may_announce_itself_before_or_after_the_launcher_does() {
+        let pid = std::process::id();
+        let (mut seats, _) = seats();
+        assert!(!seats.spawned(SEAT, pid));
+        assert!(seats.started(SEAT, pid));
+        assert!(!seats.started(SEAT, pid), "no news");
+        let (mut seats, _) = self::seats();
+        assert!(!seats.started(SEAT, pid));
+        assert_eq!(phase(&seats), Phase::Starting);
+        assert!(seats.spawned(SEAT, pid));
+        assert_eq!(phase(&seats), Phase::Up);
+    }
+
+    #[test]
+    fn what_a_dead_worker_said_before_its_end_does_not_keep_its_seat() {
+        let (mut seats, config) = seats();
+        let pid = dead();
+        seats.spawned(SEAT, pid);
+        assert!(seats.exited(SEAT, pid, "signal SIGSEGV", &config));
+        assert!(!seats.started(SEAT, pid));
+        assert!(matches!(phase(&seats), Phase::Vacant { .. }));
+        assert_eq!(seats.due(), [SEAT]);
+        let next = std::process::id();
+        assert!(!seats.spawned(SEAT, next), "the dead one's word is not its");
+        assert_eq!(phase(&seats), Phase::Starting);
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_before_it_was_heard_of_is_replaced() {
+        let (mut seats, config) = seats();
+        let pid = dead();
+        seats.spawned(SEAT, pid);
+        assert!(seats.exited(SEAT, pid, "exit status 1", &config));
+        assert_eq!(seats.due(), [SEAT]);
     }
 }

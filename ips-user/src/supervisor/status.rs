@@ -10,14 +10,17 @@ use super::seats::{Occupancy, Phase};
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
-use crate::metrics::queue_truth;
+use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::metrics::snapshot::{Snapshot, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
     /// This moment.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let mut workers: Vec<_> = self.seats.iter().map(|seat| self.worker(seat)).collect();
+        // Read once: each reading lists every queue of the network namespace.
+        let queues = queue_truth::read().unwrap_or_default();
+        let worker = |seat| self.worker(seat, &queues);
+        let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
         let backup = workers.pop().unwrap_or_default();
         let (events_written, events_failed) = self.writer.totals();
         Snapshot {
@@ -41,7 +44,7 @@ impl Supervisor {
         }
     }
 
-    fn worker(&self, occupancy: &Occupancy) -> Worker {
+    fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
         let position = occupancy.seat.position(self.config.worker_count());
         let slot = occupancy.seat.slot();
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
@@ -61,8 +64,10 @@ impl Supervisor {
             last_exit: occupancy.last_exit.clone(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             cells: cells(self.board.row(position as usize)),
-            kernel: queue_truth::of(occupancy.queue)
-                .map(Into::into)
+            kernel: queues
+                .iter()
+                .find(|truth| truth.queue == occupancy.queue)
+                .map(|truth| (*truth).into())
                 .unwrap_or_default(),
         }
     }

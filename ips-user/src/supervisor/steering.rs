@@ -10,32 +10,41 @@ use ips_common::{
     Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
     WorkerState,
 };
+use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
 use crate::config::{Backend, Config};
-use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode};
+use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
+/// Events handled before anything else has its turn.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
     programs: Programs,
     maps: SteeringMaps,
+    /// What the programs shall do once the rules are there.
+    steer: SteerConfig,
     /// Readable when the programs have reported something.
     reported: Readable,
     /// What the programs log, if they shall.
     kernel_log: Option<(KernelLog, Readable)>,
     attachments: BTreeMap<String, Attachment>,
+    /// Index of each interface when it was last looked at, `None` when it was not there.
+    indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
 
 impl Steering {
-    /// Loads the programs and writes their configuration; nothing is attached yet.
+    /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
+    /// on as they were configured.
     pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
@@ -54,8 +63,7 @@ impl Steering {
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
-        let (mut programs, mut maps) =
-            Programs::load(&options).context("loading the eBPF programs")?;
+        let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
         let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
@@ -66,11 +74,7 @@ impl Steering {
                 key: random_words().context("/dev/urandom")?,
             },
         };
-        let kernel_log = match config.steering.log {
-            true => Some(watched(programs.kernel_log()?)?),
-            false => None,
-        };
-        maps.write_config(&SteerConfig {
+        let steer = SteerConfig {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
@@ -80,18 +84,25 @@ impl Steering {
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
             workers: config.worker_count(),
-            flags: (former.flags & SteerFlags::CONVICT_IN_TC)
-                | (u32::from(config.steering.log) * SteerFlags::LOG),
-        })?;
-        let workers: Vec<u32> = (0..config.worker_count()).collect();
-        maps.table.write(&worker_table(&workers))?;
+            flags: if config.steering.log {
+                SteerFlags::LOG
+            } else {
+                0
+            },
+        };
+        let kernel_log = match config.steering.log {
+            true => Some(watched(programs.kernel_log()?)?),
+            false => None,
+        };
         let reported = Readable::of(&maps.events)?;
         Ok(Self {
             programs,
             maps,
+            steer,
             reported,
             kernel_log,
             attachments: BTreeMap::new(),
+            indices: BTreeMap::new(),
             netfilter: None,
             adoptions_unsaid: 0,
         })
@@ -120,39 +131,79 @@ impl Steering {
             log::warn!("netfilter: {warning}");
         }
         self.netfilter = Some(installed);
-        let mut convict_in_tc = false;
+        self.configure(config)?;
         for interface in &config.interfaces {
-            let tc = self
-                .programs
-                .attach_tc(interface)
-                .with_context(|| format!("attaching the TC program to {interface}"))?;
-            let xdp = self
-                .programs
-                .attach_xdp(interface, config.steering.xdp)
-                .with_context(|| format!("attaching the XDP program to {interface}"))?;
-            log::info!(
-                "{interface}: tc {}; xdp {}: {}",
-                tc.mode,
-                xdp.mode,
-                xdp.reason
-            );
-            convict_in_tc |= xdp.mode == XdpMode::Off;
-            let attachment = Attachment {
-                tc: tc.mode.to_string(),
-                xdp: xdp.mode.to_string(),
-                xdp_reason: xdp.reason,
-            };
-            self.attachments.insert(interface.clone(), attachment);
+            self.attach(interface, config.steering.xdp)?;
         }
-        let mut steer = self.maps.config()?;
-        steer.flags &= !SteerFlags::CONVICT_IN_TC;
-        steer.flags |= u32::from(convict_in_tc) * SteerFlags::CONVICT_IN_TC;
-        self.maps.write_config(&steer)?;
+        self.maps.write_config(&self.steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
         for link in self.programs.retire_leftovers(&keep)? {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// Has the packets of an interface marked.
+    fn attach(&mut self, interface: &str, policy: XdpPolicy) -> anyhow::Result<()> {
+        let index = if_nametoindex(interface).ok();
+        let tc = self
+            .programs
+            .attach_tc(interface)
+            .with_context(|| format!("attaching the TC program to {interface}"))?;
+        let xdp = self
+            .programs
+            .attach_xdp(interface, policy)
+            .with_context(|| format!("attaching the XDP program to {interface}"))?;
+        log::info!(
+            "{interface}: tc {}; xdp {}: {}",
+            tc.mode,
+            xdp.mode,
+            xdp.reason
+        );
+        if xdp.mode == XdpMode::Off {
+            self.steer.flags |= SteerFlags::CONVICT_IN_TC;
+        }
+        let attachment = Attachment {
+            tc: tc.mode.to_string(),
+            xdp: xdp.mode.to_string(),
+            xdp_reason: xdp.reason,
+        };
+        self.attachments.insert(interface.to_owned(), attachment);
+        self.indices.insert(interface.to_owned(), index);
+        Ok(())
+    }
+
+    /// An interface that goes away takes its programs with it, and one that comes back under
+    /// the same name has none: its packets would pass uninspected.
+    pub(super) fn follow_interfaces(&mut self, config: &Config) {
+        for interface in &config.interfaces {
+            let index = if_nametoindex(interface.as_str()).ok();
+            if self.indices.get(interface) == Some(&index) {
+                continue;
+            }
+            self.indices.insert(interface.clone(), index);
+            if index.is_none() {
+                log::warn!("{interface} is gone");
+                continue;
+            }
+            log::warn!("{interface} is another interface now");
+            let attached = self.attach(interface, config.steering.xdp);
+            let attached = attached.and_then(|()| Ok(self.maps.write_config(&self.steer)?));
+            if let Err(error) = attached {
+                log::error!("{interface} is NOT inspected: {error:#}");
+            }
+        }
+    }
+
+    /// Has the programs write the marks that the rules, now installed, understand. A
+    /// predecessor's programs may be attached still: the table first, then what names its
+    /// workers.
+    fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
+        let workers: Vec<u32> = (0..config.worker_count()).collect();
+        self.maps.table.write(&worker_table(&workers))?;
+        let mut steer = self.steer;
+        steer.flags |= self.maps.config()?.flags & SteerFlags::CONVICT_IN_TC;
+        Ok(self.maps.write_config(&steer)?)
     }
 
     pub(super) fn set_up(&self, seat: Seat) {
@@ -200,12 +251,16 @@ impl Steering {
         }
     }
 
-    /// Logs what the programs have reported.
+    /// Logs what the programs have reported, up to a bound: under a flood of new flows they
+    /// report as fast as this process reads.
     pub(super) fn drain_events(&mut self) {
         if let Some((kernel_log, _)) = &mut self.kernel_log {
             kernel_log.flush();
         }
-        while let Some(event) = self.maps.events.next() {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = self.maps.events.next() else {
+                return;
+            };
             let seat = Seat::of_slot(event.worker);
             if event.kind == EventKind::Adopted as u32 {
                 self.adoptions_unsaid += 1;
@@ -216,6 +271,7 @@ impl Steering {
                 log::warn!("unknown event {} from the eBPF programs", event.kind);
             }
         }
+        self.reported.again();
     }
 
     /// Removes what has run out from the maps.
@@ -272,7 +328,14 @@ impl Steering {
         &self.attachments
     }
 
-    /// No packet is queued any more; the programs still mark.
+    /// No packet is marked any more, so none is queued; rules and programs stay.
+    pub(super) fn release(&mut self) -> anyhow::Result<()> {
+        self.steer.workers = 0;
+        let written = self.maps.write_config(&self.steer);
+        written.context("having the eBPF programs stop marking")
+    }
+
+    /// Removes the rules; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
         netfilter::remove(&config.name).context("removing the netfilter rules")

@@ -103,6 +103,25 @@ impl Ethtool {
         }
     }
 
+    /// The hardware type (`ARPHRD_`, linux/if_arp.h).
+    ///
+    /// # Errors
+    /// `ENODEV` when there is no such interface.
+    pub fn hardware_type(&self) -> io::Result<u16> {
+        let mut request = libc::ifreq {
+            ifr_name: self.name,
+            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 },
+        };
+        // SAFETY: `request` lives through the call, which writes inside of it only.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: SIOCGIFHWADDR has filled in this variant (netdevice(7)).
+        Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+    }
+
     fn value(&self, command: u32) -> io::Result<u32> {
         let mut words = [command, 0]; // struct ethtool_value
         self.request(&mut words)?;

@@ -112,14 +112,34 @@ pub fn set_name(name: &str) {
 /// `None` when there is no such process (or it is a zombie, which can do nothing any more).
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc_pid_stat(5): start time is field 22; the state is field 3.
+    live_fields(&stat)?.nth(18)?.parse().ok()
+}
+
+/// The processes of a process group whose names begin with `prefix`; no zombies.
+pub fn group_members(group: u32, prefix: &str) -> Vec<u32> {
+    let member = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let named = stat.split_once('(')?.1.starts_with(prefix);
+        // proc_pid_stat(5): the process group is field 5; the state is field 3.
+        let group_of: u32 = live_fields(&stat)?.nth(1)?.parse().ok()?;
+        (named && group_of == group).then_some(())
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| member(pid).is_some())
+        .collect()
+}
+
+/// The fields of a process's `stat` after its state; `None` for a zombie.
+fn live_fields(stat: &str) -> Option<std::str::Split<'_, char>> {
     // The command name may contain anything; the fields begin after its last parenthesis.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
-    }
-    // proc_pid_stat(5): start time is field 22; the state just read is field 3.
-    fields.nth(18)?.parse().ok()
+    (state != "Z" && state != "X").then_some(fields)
 }
 
 #[cfg(test)]

@@ -48,22 +48,27 @@ pub(super) fn settle_leftovers(
 pub(super) enum Gap {
     /// Nothing received yet. `noted` is the predecessor's last id, `queued` the kernel's last
     /// id when this process started.
-    Unknown { noted: u32, queued: u32 },
-    /// The first packet received has this id.
-    Before { noted: u32, first: u32 },
+    Open { noted: u32, queued: u32 },
     /// Settled, or there was none.
     Closed,
 }
 
 impl Gap {
-    /// Ids to settle: count and last. `idle` tells that nothing was waiting in the socket.
-    pub(super) fn settle(&mut self, idle: bool) -> Option<(u32, PacketId)> {
-        let (noted, last) = match *self {
-            Self::Before { noted, first } => (noted, first.wrapping_sub(1)),
-            Self::Unknown { noted, queued } if idle => (noted, queued),
-            Self::Unknown { .. } | Self::Closed => return None,
+    /// Ids to settle, count and last, when the first packet received is `first`.
+    pub(super) fn before(&mut self, first: PacketId) -> Option<(u32, PacketId)> {
+        self.close(|_| first.0.wrapping_sub(1))
+    }
+
+    /// Ids to settle, count and last, when nothing was waiting in the socket.
+    pub(super) fn when_idle(&mut self) -> Option<(u32, PacketId)> {
+        self.close(|queued| queued)
+    }
+
+    fn close(&mut self, last: impl Fn(u32) -> u32) -> Option<(u32, PacketId)> {
+        let Self::Open { noted, queued } = std::mem::replace(self, Self::Closed) else {
+            return None;
         };
-        *self = Self::Closed;
+        let last = last(queued);
         let count = last.wrapping_sub(noted);
         // Ids are compared on the circle: half of it is "before".
         (count > 0 && count < 1 << 31).then_some((count, PacketId(last)))
@@ -74,77 +79,31 @@ impl Gap {
 mod tests {
     use super::*;
 
-    fn check(gap: Gap, idle: bool, expected: Option<(u32, u32)>) {
-        let mut gap = gap;
-        let settled = gap.settle(idle).map(|(count, last)| (count, last.0));
-        assert_eq!(settled, expected, "{gap:?}");
+    #[test]
+    fn the_ids_between_the_last_noted_and_the_first_received_are_settled_once() {
+        for (noted, first, expected) in [
+            (10, 15, Some((4, 14))),
+            (10, 11, None),
+            (u32::MAX, 3, Some((3, 2))),
+            // A queue bound anew counts from 1 again: nothing of the former one is left.
+            (10, 1, None),
+        ] {
+            let mut gap = Gap::Open { noted, queued: 99 };
+            let settled = gap.before(PacketId(first));
+            let settled = settled.map(|(count, last)| (count, last.0));
+            assert_eq!(settled, expected, "{noted} {first}");
+            assert!(gap.before(PacketId(first)).is_none());
+            assert!(gap.when_idle().is_none());
+        }
     }
 
     #[test]
-    fn the_ids_between_the_last_noted_and_the_first_received_are_settled_once() {
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 15,
-            },
-            false,
-            Some((4, 14)),
-        );
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 11,
-            },
-            false,
-            None,
-        );
-        check(
-            Gap::Before {
-                noted: u32::MAX,
-                first: 3,
-            },
-            false,
-            Some((3, 2)),
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 12,
-            },
-            false,
-            None,
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 12,
-            },
-            true,
-            Some((2, 12)),
-        );
-        check(
-            Gap::Unknown {
-                noted: 10,
-                queued: 10,
-            },
-            true,
-            None,
-        );
-        // A queue bound anew counts from 1 again: nothing of the former one is left.
-        check(
-            Gap::Before {
-                noted: 10,
-                first: 1,
-            },
-            false,
-            None,
-        );
-        check(Gap::Closed, true, None);
-        let mut gap = Gap::Before {
-            noted: 10,
-            first: 15,
-        };
-        assert!(gap.settle(false).is_some());
-        assert!(gap.settle(true).is_none());
+    fn with_an_empty_socket_everything_that_was_queued_is_settled_once() {
+        for (noted, queued, expected) in [(10, 12, Some((2, 12))), (10, 10, None)] {
+            let mut gap = Gap::Open { noted, queued };
+            let settled = gap.when_idle().map(|(count, last)| (count, last.0));
+            assert_eq!(settled, expected, "{noted} {queued}");
+            assert!(gap.when_idle().is_none());
+        }
     }
 }

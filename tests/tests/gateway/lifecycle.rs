@@ -4,6 +4,8 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use aya::programs::{SchedClassifier, TcAttachType};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
@@ -429,4 +431,127 @@ fn verbose_shows_packets_and_verdicts_as_they_pass() {
     };
     shown(&[&client, "tcp", ": accept"]);
     shown(&[&client, ": drop, sid 2"]);
+}
+
+#[test]
+fn a_restart_that_fails_leaves_the_former_workers_inspecting_and_the_next_one_takes_over() {
+    require_queues!();
+    let mut gateway = Gateway::start(|setup| setup.rules = RULES.into());
+    let lab = gateway.lab.clone();
+    gateway.kill_supervisor();
+    let before = processes(&lab);
+    let rules = gateway.config.rules.files.clone();
+    gateway.config.rules.files = vec!["/nonexistent/x.rules".into()];
+    // Were the new mask in force now, the old rules would not know the marks.
+    gateway.config.steering.mark_mask = 0x0000_ff00;
+    gateway.config.workers.count = 3;
+    gateway.write_config();
+    gateway.spawn();
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert_eq!(ended.code(), Some(1), "{}", gateway.log());
+    assert_eq!(processes(&lab), before, "{}", gateway.log());
+    assert_eq!(say(&lab, b"evil"), End::Silence, "rules are in force");
+    assert_eq!(traffic(&lab), (200, 200));
+
+    gateway.config.rules.files = rules;
+    gateway.write_config();
+    gateway.launch();
+    assert_eq!(say(&lab, b"evil"), End::Silence);
+    let through = gateway.through(|| assert_eq!(traffic(&lab), (200, 200)));
+    assert_eq!(through.len(), 3, "all workers, and no backup: {through:?}");
+    assert_eq!(through.values().sum::<u32>(), 400, "{through:?}");
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn a_signal_to_all_processes_at_once_does_what_it_does_to_the_supervisor() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let signal_all = |signal| {
+        for pid in processes(&lab) {
+            let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+            // With SIGTERM they begin to end while this goes on.
+            let sent = kill(pid, signal);
+            assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH)), "{sent:?}");
+        }
+    };
+    let before = processes(&lab);
+    signal_all(Signal::SIGHUP);
+    sleep(Duration::from_millis(100));
+    assert_eq!(processes(&lab), before, "{}", gateway.log());
+    signal_all(Signal::SIGTERM);
+    let ended = gateway.process().wait(PATIENCE).expect("it ends");
+    assert!(ended.success(), "{}", gateway.log());
+    nothing_left(&gateway);
+}
+
+#[test]
+fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let lab = gateway.lab.clone();
+    let status = gateway.status();
+    for seat in status.seats() {
+        signal(seat, Signal::SIGSTOP);
+    }
+    let address = lab.server_v4().into();
+    let replier = Replier::start(lab.server(), address, 0).expect("a server");
+    let plan = RequestPlan {
+        flows: 8,
+        requests: 1,
+        patience: PATIENCE,
+        ..RequestPlan::to(replier.address())
+    };
+    let requester = Requester::start(lab.client(), plan);
+    sleep(Duration::from_millis(300));
+    let waiting: u32 = gateway.status().seats().map(|it| it.kernel.waiting).sum();
+    assert!(waiting > 0, "nothing is queued: {}", gateway.status());
+    assert!(gateway.stop().success(), "{}", gateway.log());
+    let report = requester.finish().expect("requests");
+    assert_eq!((report.lost, report.corrupt), (0, 0), "{report:?}");
+    assert!(
+        gateway.log().contains("still queued: Accept"),
+        "{}",
+        gateway.log()
+    );
+    nothing_left(&gateway);
+}
+
+#[test]
+fn an_interface_that_goes_away_and_comes_back_is_steered_again() {
+    require_queues!();
+    let lab = lab();
+    let pair = [
+        "link", "add", "name", "x0", "type", "veth", "peer", "name", "x1",
+    ];
+    let ip = |arguments: &[&str]| lab.gateway().run("ip", arguments).expect("ip");
+    ip(&pair);
+    let mut gateway = Gateway::prepare(&lab, |setup| setup.config.interfaces.push("x0".into()));
+    gateway.launch();
+    let await_log = |wanted: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        while !gateway.log().contains(wanted) {
+            assert!(Instant::now() < deadline, "{wanted:?}: {}", gateway.log());
+            sleep(Duration::from_millis(20));
+        }
+    };
+    ip(&["link", "delete", "x0"]);
+    await_log("x0 is gone");
+    ip(&pair);
+    await_log("x0 is another interface now");
+    let attached = || {
+        let query = || SchedClassifier::query_tcx("x0", TcAttachType::Ingress);
+        let (_, programs) = lab.gateway().enter(query).expect("tcx");
+        programs.len()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while attached() != 1 {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    assert!(gateway.stop().success());
+    nothing_left(&gateway);
+    assert_eq!(attached(), 0);
 }

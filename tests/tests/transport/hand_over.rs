@@ -156,3 +156,38 @@ fn a_stopped_worker_holds_nothing_up_that_another_process_serves() {
     assert_eq!(take(&server, 20).len(), 20);
     wait_for(&lab, "nothing pending", |state| state.waiting == 0);
 }
+
+#[test]
+fn what_a_dead_worker_took_unnoted_is_settled_before_the_verdicts_of_the_next_batch() {
+    /// Accepts, and knows that what came before its first packet is somebody else's.
+    struct Successor {
+        first: bool,
+    }
+    impl Inspector for Successor {
+        fn leftovers_before(&mut self, first: PacketId) -> Option<(PacketId, Disposition)> {
+            let last = PacketId(first.0.wrapping_sub(1));
+            std::mem::replace(&mut self.first, false).then_some((last, Disposition::Drop))
+        }
+        fn batch(&mut self, _: PacketId, _: usize) {}
+        fn packet(&mut self, _: Packet<'_>) -> Verdict {
+            Verdict::ACCEPT
+        }
+    }
+    require_queues!();
+    let lab = lab_with_rules();
+    let address = lab.server_v4().into();
+    let server = receiver(&lab, address);
+    let socket = open_socket(&lab);
+    send_numbered(&lab, address, 0..12, 100);
+    wait_for(&lab, "12 packets", |state| state.waiting == 12);
+    let mut worker = start_worker(&socket, &[(HOLD, "1")]);
+    worker.wait_for_line("holding through 8", PATIENCE).unwrap();
+    worker.stop(Signal::SIGKILL, PATIENCE).unwrap();
+    let mut queue = NfQueue::new(socket, &small_batches()).unwrap();
+    let mut successor = Successor { first: true };
+    let served = queue.serve(Duration::from_millis(100), &mut successor);
+    assert_eq!(served.unwrap(), 4);
+    // An accept of a run covers everything pending up to its end.
+    let arrived: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
+    assert_eq!(arrived, [8, 9, 10, 11]);
+}

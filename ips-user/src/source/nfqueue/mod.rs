@@ -168,7 +168,6 @@ pub struct NfQueue {
     limit: usize,
     verdicts: VerdictBuffer,
     counters: QueueCounters,
-    drops_before: u32,
 }
 
 impl NfQueue {
@@ -178,7 +177,7 @@ impl NfQueue {
     /// # Errors
     /// When the descriptor is none of a socket.
     pub fn new(socket: OwnedFd, options: &QueueOptions) -> Result<Self, QueueError> {
-        let drops_before = socket::drops(socket.as_fd()).map_err(|source| QueueError::Io {
+        socket::drops(socket.as_fd()).map_err(|source| QueueError::Io {
             queue: options.number,
             call: "getsockopt(SO_MEMINFO)",
             source,
@@ -191,7 +190,6 @@ impl NfQueue {
             receiver: Receiver::new(batch, usize::from(options.copy_range) + METADATA),
             verdicts: VerdictBuffer::new(options.number),
             counters: QueueCounters::default(),
-            drops_before,
         })
     }
 
@@ -260,14 +258,25 @@ impl PacketQueue for NfQueue {
         timeout: Duration,
         inspector: &mut dyn Inspector,
     ) -> Result<usize, QueueError> {
-        if self.receive(timeout)? == 0 {
-            return Ok(0);
-        }
-        let (packets, highest) = survey(&self.receiver, &mut self.counters);
-        self.limit = limit_after(&self.receiver);
-        let Some(highest) = highest else {
-            return Ok(0);
+        // Replies to what was sent are no packets, and packets may stand behind them.
+        let batch = loop {
+            if self.receive(timeout)? == 0 {
+                return Ok(0);
+            }
+            let batch = survey(&self.receiver, &mut self.counters);
+            self.limit = limit_after(&self.receiver);
+            if let Some(batch) = batch {
+                break batch;
+            }
         };
+        let Batch {
+            packets,
+            first,
+            highest,
+        } = batch;
+        if let Some((last, disposition)) = inspector.leftovers_before(first) {
+            self.settle_through(last, disposition)?;
+        }
         self.counters.received += packets as u64;
         self.counters.batches += 1;
         inspector.batch(highest, packets);
@@ -315,7 +324,7 @@ impl PacketQueue for NfQueue {
     fn counters(&self) -> QueueCounters {
         let mut counters = self.counters;
         if let Ok(drops) = socket::drops(self.socket.as_fd()) {
-            counters.overruns = drops.wrapping_sub(self.drops_before).into();
+            counters.overruns = drops.into();
         }
         counters
     }
@@ -331,16 +340,24 @@ fn limit_after(receiver: &Receiver) -> usize {
     (BATCH_BYTES * datagrams / bytes.max(1)).max(LEAST_BATCH)
 }
 
-/// Counts the packets among the received messages and finds the last one's id, and takes note
-/// of everything that is no packet.
-fn survey(receiver: &Receiver, counters: &mut QueueCounters) -> (usize, Option<PacketId>) {
+/// The packets among the received messages.
+struct Batch {
+    packets: usize,
+    first: PacketId,
+    highest: PacketId,
+}
+
+/// Looks for packets among the received messages, and takes note of everything that is none.
+fn survey(receiver: &Receiver, counters: &mut QueueCounters) -> Option<Batch> {
     let mut packets = 0;
-    let mut highest = None;
+    let mut ends = None;
     for message in receiver.datagrams().flat_map(Messages::of) {
         match message {
             Message::Packet(packet) => {
                 packets += 1;
-                highest = Some(PacketId(packet.id));
+                let id = PacketId(packet.id);
+                let (first, _) = ends.unwrap_or((id, id));
+                ends = Some((first, id));
             }
             Message::Reply { errno: 0, .. } => {}
             // Nothing was pending.
@@ -352,7 +369,12 @@ fn survey(receiver: &Receiver, counters: &mut QueueCounters) -> (usize, Option<P
             Message::Unknown => counters.undecodable += 1,
         }
     }
-    (packets, highest)
+    let (first, highest) = ends?;
+    Some(Batch {
+        packets,
+        first,
+        highest,
+    })
 }
 
 fn packet<'a>(queued: &QueuedPacket<'a>) -> Packet<'a> {
