@@ -18,8 +18,9 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
-    /// Three CPUs where there are as many. With two, the server shares the inspector's: the
-    /// forwarding after the verdict runs there anyway.
+    /// Three CPUs where there are as many. With two, both ends share one and the inspector has
+    /// the other, as it has on a gateway, where the ends are other machines: an end on the
+    /// inspector's CPU would take from it what plain forwarding leaves to the end.
     pub(crate) fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(Pid::from_raw(0)).context("sched_getaffinity")?;
         let cpus: Vec<usize> = (0..CpuSet::count())
@@ -28,7 +29,7 @@ impl Cpus {
         let at = |index: usize| cpus[index.min(cpus.len() - 1)];
         Ok(Self {
             client: at(0),
-            server: if cpus.len() > 2 { at(2) } else { at(1) },
+            server: if cpus.len() > 2 { at(2) } else { at(0) },
             inspector: at(1),
         })
     }
