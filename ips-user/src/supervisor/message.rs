@@ -1,19 +1,18 @@
 //! What supervisor and launcher tell each other, over a socket pair that keeps message bounds
 //! and carries descriptors.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::seat::Seat;
 use crate::config::Config;
+use crate::sys::descriptors;
 
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,8 +76,6 @@ pub enum FromLauncher {
 
 /// Largest message; the configuration is the only long one.
 const MESSAGE_BYTES: usize = 192 * 1024;
-/// Most descriptors of one message.
-const MESSAGE_DESCRIPTORS: usize = 8;
 
 /// One end of the pair.
 #[derive(Debug)]
@@ -149,36 +146,17 @@ impl Channel {
     }
 
     /// Receives a message; `None` when the other side is gone (also without having read all
-    /// that it was sent). Blocks unless the descriptor
-    /// was made non-blocking, then fails with `WouldBlock`.
+    /// that it was sent). Blocks unless the descriptor was made non-blocking, then fails with
+    /// `WouldBlock`.
     ///
     /// # Errors
     /// When the message is not understood or the call fails.
     pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MESSAGE_BYTES];
-        let mut control = cmsg_space!([RawFd; MESSAGE_DESCRIPTORS]);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let received = match recvmsg::<()>(
-            self.socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
+        let (length, fds) = match descriptors::receive(self, &mut bytes) {
             Err(nix::Error::ECONNRESET) => return Ok(None),
             received => received?,
         };
-        let mut fds = Vec::new();
-        for message in received.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(raw) = message {
-                // SAFETY: the kernel has just made these descriptors for this process; nothing
-                // else owns them.
-                fds.extend(
-                    raw.into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
-            }
-        }
-        let length = received.bytes;
         if length == 0 {
             return Ok(None);
         }

@@ -20,6 +20,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::net::if_::if_nametoindex;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -34,6 +35,7 @@ use self::seats::Seats;
 use self::steering::Steering;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
+use crate::loader::LoadError;
 use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::sys::process::utc_offset_s;
@@ -147,6 +149,12 @@ impl Supervisor {
     fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
+        // Before anything is touched, in the words of the loader, which would find it last.
+        for interface in &config.interfaces {
+            if if_nametoindex(interface.as_str()).is_err() {
+                return Err(LoadError::NoInterface(interface.clone()).into());
+            }
+        }
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;

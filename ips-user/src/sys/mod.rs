@@ -2,6 +2,7 @@
 
 pub mod bpf_link;
 pub mod bpf_probe;
+pub mod descriptors;
 pub mod ethtool;
 pub mod process;
 pub mod raw_socket;
