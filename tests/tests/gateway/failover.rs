@@ -204,7 +204,8 @@ fn the_flows_of_a_hung_worker_go_to_the_backup_and_stay_there() {
     // The last heartbeat was up to 10 ms before the stop.
     let stale = gateway.config.stale();
     assert!(after >= stale - Duration::from_millis(50), "{after:?}");
-    assert!(after < stale + GAP, "{after:?}");
+    // The packet that is adopted is a repetition, and TCP waits longer before each (RFC 6298 §5.5).
+    assert!(after < 2 * stale + 2 * GAP, "{after:?}");
     assert!(adopted.adopted >= 1, "{adopted}");
     let stale = gateway.await_status("stale", |status| seat(status, &victim).state == "stale");
     assert!(seat(&stale, &victim).trips >= 1, "{stale}");
@@ -271,12 +272,18 @@ fn a_kill_of_the_idle_backup_goes_unnoticed() {
 fn a_kill_of_the_backup_returns_its_flows_to_their_workers_meanwhile() {
     require_queues!();
     let _alone = alone();
-    let gateway = Gateway::start(|_| {});
+    let gateway = Gateway::start(|setup| {
+        setup.config.steering.stale_ms = STALE_MS;
+        setup.config.steering.recover_ms = 400;
+    });
     let load = Load::start(&gateway, gateway.lab.server_v4().into());
     let worker = gateway.busiest();
-    signal(&worker, Signal::SIGKILL);
-    await_replaced(&gateway, &worker);
+    // Hung rather than killed: a replacement may serve before the next packet comes, and then
+    // there is nothing to adopt.
+    signal(&worker, Signal::SIGSTOP);
     gateway.await_status("adopted", |status| status.adopted > 0);
+    signal(&worker, Signal::SIGCONT);
+    gateway.await_status("steady", |status| seat(status, &worker).state == "up");
     load.await_progress(1 << 20);
     let backup = gateway.status().backup;
     assert_eq!(gateway.busiest().queue, backup.queue);
