@@ -20,6 +20,7 @@
 //! `CONFIG_NETFILTER_XT_TARGET_NFQUEUE` and `iptables`. [`require_lab!`] names what is absent.
 
 pub mod datagram;
+pub mod elsewhere;
 pub mod frame;
 pub mod http;
 pub mod icmp;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::stream::{Extent, Sender, Sink};
 use sluice_tests::{Lab, Side};
 
-use super::elsewhere::{Elsewhere, attribute};
 use super::report::Report;
 use super::stage::Stage;
 

@@ -7,10 +7,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
+use sluice_tests::elsewhere::{Elsewhere, attribute, snmp};
 use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
 
 use super::benign::{families, gigabits};
-use super::elsewhere::{Elsewhere, attribute, snmp};
 use super::stage::Stage;
 
 /// Load before the failure: what is usual is measured here.

@@ -12,7 +12,6 @@ mod accounting;
 mod benign;
 mod conviction;
 mod dip;
-mod elsewhere;
 mod events;
 mod failover;
 mod interrupt;

@@ -2,29 +2,37 @@
 //! sockets. On a busy machine both happen, and both are counted by the kernel.
 
 use anyhow::Result;
-use sluice_tests::{Lab, Namespace};
+
+use crate::{Lab, Namespace};
 
 /// Counts from its making on.
-pub(super) struct Elsewhere {
+#[derive(Debug)]
+pub struct Elsewhere {
     before: u64,
 }
 
 impl Elsewhere {
     /// Starts counting.
-    pub(super) fn watch(lab: &Lab) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When a counter cannot be read.
+    pub fn watch(lab: &Lab) -> Result<Self> {
         Ok(Self {
             before: total(lab)?,
         })
     }
 
     /// Packets lost since.
-    pub(super) fn lost(&self, lab: &Lab) -> Result<u64> {
+    ///
+    /// # Errors
+    /// When a counter cannot be read.
+    pub fn lost(&self, lab: &Lab) -> Result<u64> {
         Ok(total(lab)?.saturating_sub(self.before))
     }
 }
 
 /// `lost` of the whole, with what was lost elsewhere named; the rest is Sluice's.
-pub(super) fn attribute(lost: u64, elsewhere: u64) -> (u64, String) {
+pub fn attribute(lost: u64, elsewhere: u64) -> (u64, String) {
     let by_sluice = lost.saturating_sub(elsewhere);
     let text = if lost == by_sluice {
         format!("lost = {lost}")
@@ -51,8 +59,12 @@ fn total(lab: &Lab) -> Result<u64> {
     Ok(total)
 }
 
-/// A counter of `/proc/net/snmp`: a line of names, then a line of values.
-pub(super) fn snmp(namespace: &Namespace, protocol: &str, name: &str) -> Result<u64> {
+/// A counter of `/proc/net/snmp`: a line of names, then a line of values. Zero when the kernel
+/// does not have it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn snmp(namespace: &Namespace, protocol: &str, name: &str) -> Result<u64> {
     let text = namespace.proc_net("snmp")?;
     let mut lines = text
         .lines()
