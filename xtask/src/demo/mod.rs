@@ -104,8 +104,10 @@ fn acts(stage: &mut Stage, report: &mut Report) -> Result<()> {
     let acts: [(&str, Act); 6] = [
         ("Harmless traffic passes", benign::play),
         ("Flows are steered", steering::play),
-        ("Attacks are stopped", verdicts::play),
+        // Before the others: the far ends of rejected connections repeat themselves for seconds,
+        // and that would be counted here.
         ("Convicted flows die in XDP", conviction::play),
+        ("Attacks are stopped", verdicts::play),
         ("Workers fail over", failover::play),
         ("The accounts balance", accounting::play),
     ];
