@@ -321,6 +321,10 @@ impl PacketQueue for NfQueue {
             .map_err(|error| self.failed("sendmsg(settlement)", error))
     }
 
+    fn tallied(&self) -> QueueCounters {
+        self.counters
+    }
+
     fn counters(&self) -> QueueCounters {
         let mut counters = self.counters;
         if let Ok(drops) = socket::drops(self.socket.as_fd()) {
