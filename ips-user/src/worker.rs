@@ -1,6 +1,7 @@
 //! The loop of a worker process: receive a batch, inspect, send verdicts, beat.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,10 +103,7 @@ pub fn run(
     let mut turn = Turn::new(shared, seat, options.number, row)?;
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
-    shared.feedback.send(Message::Started {
-        seat,
-        pid: std::process::id(),
-    })?;
+    announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
         let served = queue.serve(HEARTBEAT, &mut turn);
@@ -116,6 +114,22 @@ pub fn run(
         idle_turns = if served == 0 { idle_turns + 1 } else { 0 };
     }
     Ok(())
+}
+
+/// Tells the supervisor that the queue is served. Without a supervisor it is served all the
+/// same: nobody would replace a worker that left.
+fn announce(shared: &Shared, seat: Seat) -> anyhow::Result<()> {
+    let pid = std::process::id();
+    match shared.feedback.send(Message::Started { seat, pid }) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error).context("the supervisor does not listen")
+        }
+        Err(error) => {
+            log::warn!("{seat} serves its queue without a supervisor: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// CPU of a seat, by configuration.
