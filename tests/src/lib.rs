@@ -31,6 +31,7 @@ mod process;
 pub mod queue_state;
 pub mod requirement;
 pub mod stream;
+pub mod unnamed;
 pub mod witness;
 
 pub use lab::{Lab, LabOptions, Side, sweep};

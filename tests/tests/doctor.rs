@@ -7,31 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use sluice::doctor::{Check, Context, Report, Status, examine, render};
 use sluice::netfilter;
 use sluice::sys::bpf_probe::{AttachPoint, ProgramKind, attach, load_program};
-
-/// Runs `body` in a thread with a network namespace of its own; says why when it cannot.
-fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: {test} needs root for its network namespace");
-        return;
-    }
-    std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        body();
-    })
-    .join()
-    .unwrap();
-}
-
-/// A shell command in this thread's namespace; its output.
-fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
+use sluice_tests::unnamed::{in_namespace, sh};
 
 fn context(interfaces: &[&str]) -> Context {
     Context {

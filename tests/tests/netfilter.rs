@@ -3,7 +3,6 @@
 //! Every test gives its own thread a fresh network namespace, which is gone with the thread.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -12,36 +11,11 @@ use ips_common::{MarkLayout, Steer};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use sluice::netfilter::{Backend, DEFAULT_PRIORITY, Fail, Hook, Plan, install, leftovers, remove};
+use sluice_tests::unnamed::{in_namespace, sh};
 
 const MASK: u32 = 0x00ff_0000;
 /// Bits that belong to somebody else.
 const FOREIGN: u32 = 0x8000_0007;
-
-/// Runs `body` in a thread with a network namespace of its own; says why when it cannot.
-fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: {test} needs root for its network namespace");
-        return;
-    }
-    std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        sh("ip link set lo up");
-        body();
-    })
-    .join()
-    .unwrap();
-}
-
-/// A shell command in this thread's namespace; its output.
-fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// All rules of nf_tables with their handles, without counters.
 fn rules() -> String {
