@@ -236,6 +236,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
             (Cell::FlowsBothWays, inspected.flows.both_ways),
+            (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
             (Cell::Convictions, inspected.convictions),

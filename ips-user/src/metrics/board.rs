@@ -76,6 +76,8 @@ cells! {
     FlowsEvicted = "flows_evicted",
     /// Flows that have had packets in both directions.
     FlowsBothWays = "flows_both_ways",
+    /// TCP flows learnt from the middle of a connection.
+    FlowsMidstream = "flows_midstream",
     /// Events handed to the writer.
     Events = "events",
     /// Events lost because the writer's queue was full.

@@ -206,13 +206,14 @@ impl fmt::Display for Snapshot {
         }
         writeln!(
             f,
-            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {}; convicted {}, \
-             adopted {}; events {} written, {} lost",
+            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {} \
+             ({} learnt from the middle); convicted {}, adopted {}; events {} written, {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
             self.total(Cell::Rejected),
             self.total(Cell::Flows),
+            self.total(Cell::FlowsMidstream),
             self.convicted,
             self.adopted,
             self.events_written,

@@ -132,6 +132,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
+            "midstream": total(Cell::FlowsMidstream),
         },
         "detect": {
             "engines": [{
