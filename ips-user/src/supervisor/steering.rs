@@ -13,6 +13,7 @@ use ips_common::{
 use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
+use super::seats::Seats;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
@@ -113,10 +114,21 @@ impl Steering {
         &self.maps.workers
     }
 
-    /// Forgets a predecessor's workers: every seat is down, nothing has been received.
-    pub(super) fn vacate(&self) {
+    /// Id of the map in which the workers stamp their heartbeats.
+    pub(super) fn workers_map(&self) -> anyhow::Result<u32> {
+        self.pages().id().context("the map of the workers")
+    }
+
+    /// Forgets a predecessor's workers, except for those that will hand over: every other seat
+    /// is down, nothing has been received.
+    pub(super) fn vacate(&self, seats: &Seats) {
         let pages = self.pages();
-        for slot in 0..WORKER_SLOTS {
+        let kept: Vec<_> = seats
+            .iter()
+            .filter(|it| it.predecessor.is_some())
+            .map(|it| it.seat.slot())
+            .collect();
+        for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
             pages.set_state(slot, WorkerState::Down);
             pages.clear_tripped(slot);
             pages.clear_received(slot);

@@ -12,3 +12,4 @@ mod lifecycle;
 mod load;
 mod rig;
 mod steering;
+mod succession;
