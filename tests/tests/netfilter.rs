@@ -33,6 +33,7 @@ fn plan(workers: u32, backend: Backend) -> Plan {
         priority: DEFAULT_PRIORITY,
         mark: MarkLayout::new(MASK, workers).unwrap(),
         queues,
+        interfaces: vec!["c".to_owned()],
         fail: Fail::Closed,
         backend: Some(backend),
     }

@@ -378,6 +378,7 @@ fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
         queues: Seat::all(workers)
             .map(|seat| (seat.steer(), config.queue_number(seat.position(workers))))
             .collect(),
+        interfaces: config.interfaces.clone(),
         fail: config.fail,
         backend: match config.netfilter.backend {
             Backend::Auto => None,
