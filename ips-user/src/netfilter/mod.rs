@@ -308,9 +308,13 @@ pub fn is_intact(installed: &Installed) -> Result<bool, NetfilterError> {
 }
 
 /// Packets that matched each queue's rule since it was installed, of both families: those that
-/// were queued, and those that the kernel dropped or let pass because the queue was full. An
-/// in-place change keeps the figures, but for the packets of the moment in which a rule itself
-/// changes (its fail policy, or the chain that it stands in).
+/// were queued, and those that the kernel dropped or let pass because the queue was full or
+/// without a listener.
+///
+/// An in-place change keeps the figures of rules that stay as they are. A rule that changes
+/// itself (by the fail policy, or by moving to a sub-chain) hands its figure on, except for the
+/// packets of that moment, and except with ip6tables-nft, which sets no counters (1.8.9): a
+/// caller must expect a figure to fall.
 ///
 /// # Errors
 /// When the rules cannot be listed.
