@@ -26,7 +26,9 @@ use crate::source::{
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, monotonic_ns, protect_from_oom_killer, random_words, set_name, set_nice, wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
 mod outlets;
@@ -37,6 +39,9 @@ use settling::{Gap, settle_leftovers};
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
+/// What the kernel's OOM killer is told of workers: other programs go before them, and they
+/// before the supervisor, which replaces them.
+const OOM_SCORE_ADJUSTMENT: i32 = -500;
 
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
@@ -86,6 +91,7 @@ pub fn run(
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
+    protect_from_oom_killer(OOM_SCORE_ADJUSTMENT);
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
             "{seat}: scheduling priority {}: {error}",

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod doctor;
+mod gate;
 mod launcher;
 mod run;
 mod status;
@@ -34,6 +35,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
+    /// Open, close or show the gate: what passes while Sluice does not run.
+    Gate(gate::GateArgs),
     /// Show the configuration.
     Config(config::ConfigArgs),
     /// Accept every packet of one queue: the transport alone, for measurements.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launcher => launcher::run().map(|()| ExitCode::SUCCESS),
