@@ -29,7 +29,7 @@ use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
-    bind_to_cpu, monotonic_ns, protect_from_oom_killer, random_words, set_name, set_nice, wall_us,
+    bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, set_oom_score, wall_us,
 };
 use crate::sys::raw_socket::RawSocket;
 
@@ -94,7 +94,10 @@ pub fn run(
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
-    protect_from_oom_killer(OOM_SCORE_ADJUSTMENT);
+    if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+        // The supervisor has warned: what it may not, its workers may not either.
+        log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
+    }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
             "{seat}: scheduling priority {}: {error}",

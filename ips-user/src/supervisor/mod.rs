@@ -43,7 +43,7 @@ use crate::loader::LoadError;
 use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
-use crate::sys::process::{self, utc_offset_s};
+use crate::sys::process::{set_oom_score, utc_offset_s};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -170,7 +170,9 @@ impl Supervisor {
         if gate::close_claimed(&config)? {
             log::info!("the gate is closed until packets are steered");
         }
-        process::protect_from_oom_killer(OOM_SCORE_ADJUSTMENT);
+        if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+        }
         // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
             if if_nametoindex(interface.as_str()).is_err() {

@@ -90,11 +90,12 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
 
 /// Sets how much the kernel's OOM killer prefers this process, -1000 (never) to 1000 (first),
 /// and what it starts from now on: proc_pid_oom_score_adj(5). To lower it needs
-/// CAP_SYS_RESOURCE; a refusal is a line in the log, because all works without.
-pub fn protect_from_oom_killer(adjustment: i32) {
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", adjustment.to_string()) {
-        log::warn!("oom_score_adj {adjustment}: {error}");
-    }
+/// CAP_SYS_RESOURCE.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_oom_score(adjustment: i32) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", adjustment.to_string())
 }
 
 /// The CPUs that this process may use, ascending.
