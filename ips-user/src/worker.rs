@@ -28,7 +28,9 @@ use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, set_oom_score, wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
 pub mod handing_over;
@@ -41,6 +43,9 @@ use settling::{Gap, settle_leftovers};
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
+/// What the kernel's OOM killer is told of workers: other programs go before them, and they
+/// before the supervisor, which replaces them.
+const OOM_SCORE_ADJUSTMENT: i32 = -500;
 
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
@@ -95,6 +100,10 @@ pub fn run(
     });
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
+    if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+        // The supervisor has warned: what it may not, its workers may not either.
+        log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
     }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(

@@ -4,9 +4,11 @@
 //! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
 //! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop: the
 //! programs stop marking, so that nothing more is queued; the workers empty their queues and
-//! end; rules and programs are removed.
+//! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
+//! and stays when it is over: nothing passes uninspected in between either.
 
 pub mod feedback;
+pub mod gate;
 mod inheritance;
 mod instance;
 pub mod launcher;
@@ -46,15 +48,20 @@ use crate::control::{self, Ask, Request, Response};
 use crate::loader::LoadError;
 use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::sys::process::utc_offset_s;
+use crate::netfilter::Fail;
+use crate::sys::process::{set_oom_score, utc_offset_s};
 use crate::sys::readable::Readable;
 
+/// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
+const OOM_SCORE_ADJUSTMENT: i32 = -900;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
+/// How often it is heard whether somebody has changed netfilter rules.
+const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
@@ -74,14 +81,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well; what a dead predecessor had installed stays if that was not taken over yet.
+/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays if that was not taken over yet.
 pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut supervisor = Supervisor::new(config, trace)?;
+        let gated = config.fail == Fail::Closed;
+        let mut supervisor = Supervisor::new(config, trace).inspect_err(|_| {
+            if gated {
+                log::warn!("fail is closed: a gate that has been closed stays so");
+            }
+        })?;
         let result = supervisor.start_and_serve(&mut signals).await;
         if result.is_err() && supervisor.seats.any_predecessor() {
             supervisor.leave();
@@ -176,13 +188,20 @@ impl Supervisor {
     fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
-        // Before anything is touched, in the words of the loader, which would find it last.
+        let instance = Instance::claim(&config.control.directory, &config.name)?;
+        // Before anything else: should this start be cut short, nothing passes uninspected.
+        if gate::close_claimed(&config)? {
+            log::info!("the gate is closed until packets are steered");
+        }
+        if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+        }
+        // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
             if if_nametoindex(interface.as_str()).is_err() {
                 return Err(LoadError::NoInterface(interface.clone()).into());
             }
         }
-        let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         // Workers whose launcher has ended are this process's to forget.
@@ -362,6 +381,7 @@ impl Supervisor {
         let control = tokio::spawn(control);
         let mut judge = pin!(sleep(JUDGE_EVERY));
         let mut look = ticks(INTERFACES_EVERY);
+        let mut rules = ticks(RULES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
         log::info!("ready");
@@ -403,6 +423,7 @@ impl Supervisor {
                     self.steering.follow_interfaces(&self.config);
                     self.seats.judge_progress(&self.config, &self.steering);
                 }
+                _ = rules.tick() => self.steering.watch_rules(&self.config),
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {

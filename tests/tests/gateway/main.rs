@@ -6,6 +6,7 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
