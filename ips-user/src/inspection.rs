@@ -291,6 +291,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             // It passes, but not the rules about its addresses.
         }
 
+        #[cfg(feature = "fault-injection")]
+        crate::fault::inject(decoded.payload);
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.searches_given_up += u64::from(detection.given_up);

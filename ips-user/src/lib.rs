@@ -11,6 +11,8 @@ pub mod control;
 pub mod decode;
 pub mod detect;
 pub mod doctor;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod flow;
 pub mod health;
 pub mod inspection;
