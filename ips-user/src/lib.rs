@@ -26,4 +26,5 @@ pub mod source;
 pub mod supervisor;
 pub mod sys;
 pub mod verdict;
+pub mod watchlist;
 pub mod worker;

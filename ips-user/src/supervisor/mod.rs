@@ -15,6 +15,7 @@ pub mod seat;
 mod seats;
 mod status;
 mod steering;
+mod suspects;
 
 use std::io;
 use std::time::{Duration, Instant};
