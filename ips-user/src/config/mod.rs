@@ -220,6 +220,18 @@ section! {
     Failover {
         /// Policy.
         settle: Exception = Exception::Fail,
+        /// Memory of one death.
+        suspect_seconds: u64 = 600,
+        /// Memory of several.
+        quarantine_seconds: u64 = 3600,
+        /// Packets in hand at a death.
+        save_packets: bool = false,
+        /// Where to, empty = where the event log is.
+        packet_directory: PathBuf = PathBuf::new(),
+        /// Bytes of each.
+        packet_limit_bytes: u32 = 65_535,
+        /// Files kept.
+        packet_files: usize = 32,
     }
 }
 
@@ -422,6 +434,7 @@ impl Config {
         const HOUR_MS: u64 = 3_600_000;
         const YEAR: u64 = 31_536_000;
         let (workers, steering, flow) = (&self.workers, &self.steering, &self.flow);
+        let failover = &self.failover;
         let times = [
             ("workers.start_ms", workers.start_ms, 1, HOUR_MS),
             (
@@ -441,6 +454,13 @@ impl Config {
             (
                 "steering.adoption_idle_seconds",
                 steering.adoption_idle_seconds,
+                1,
+                YEAR,
+            ),
+            ("failover.suspect_seconds", failover.suspect_seconds, 1, YEAR),
+            (
+                "failover.quarantine_seconds",
+                failover.quarantine_seconds,
                 1,
                 YEAR,
             ),
@@ -503,6 +523,18 @@ impl Config {
             if !(1..=1 << 24).contains(&entries) {
                 return invalid(key, format!("1 to {}, not {entries}", 1 << 24));
             }
+        }
+        if !(64..=1 << 17).contains(&failover.packet_limit_bytes) {
+            return invalid(
+                "failover.packet_limit_bytes",
+                format!("64 to {}, not {}", 1 << 17, failover.packet_limit_bytes),
+            );
+        }
+        if !(1..=65_536).contains(&failover.packet_files) {
+            return invalid(
+                "failover.packet_files",
+                format!("1 to 65536, not {}", failover.packet_files),
+            );
         }
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
@@ -574,6 +606,16 @@ impl Config {
     /// Age at which a heartbeat is stale.
     pub fn stale(&self) -> Duration {
         Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Where packets are saved that workers had in hand when they died.
+    pub fn packet_directory(&self) -> &Path {
+        let directory = &self.failover.packet_directory;
+        if directory.as_os_str().is_empty() {
+            &self.log.directory
+        } else {
+            directory
+        }
     }
 
     /// Path of the event log.

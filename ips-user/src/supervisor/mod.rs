@@ -11,6 +11,7 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod saved_packets;
 pub mod seat;
 mod seats;
 mod status;
