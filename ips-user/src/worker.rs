@@ -26,7 +26,9 @@ use crate::source::{
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
 mod outlets;
@@ -91,6 +93,10 @@ pub fn run(
             "{seat}: scheduling priority {}: {error}",
             config.workers.nice
         );
+    }
+    if config.workers.memory_max > 0 {
+        limit_memory(config.workers.memory_max)
+            .with_context(|| format!("bounding the memory of {seat}"))?;
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => Box::new(NfQueue::new(socket, &options)?),

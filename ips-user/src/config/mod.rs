@@ -21,6 +21,9 @@ use crate::source::{Disposition, QueueOptions};
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
+/// With less a worker could not even begin.
+const MEMORY_LEAST: u64 = 32 << 20;
+
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -126,6 +129,8 @@ section! {
         pin: bool = true,
         /// Scheduling priority.
         nice: i32 = -10,
+        /// Bytes beyond those at the start, 0 = no bound.
+        memory_max: u64 = 4 << 30,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -403,6 +408,18 @@ impl Config {
                 format!("-20 to 19, not {}", self.workers.nice),
             );
         }
+        if self.workers.memory_max != 0
+            && !(MEMORY_LEAST..=1 << 44).contains(&self.workers.memory_max)
+        {
+            return invalid(
+                "workers.memory_max",
+                format!(
+                    "0 for no bound, or {MEMORY_LEAST} to {}, not {}",
+                    1_u64 << 44,
+                    self.workers.memory_max
+                ),
+            );
+        }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
                 "queue.batch",
@@ -457,7 +474,12 @@ impl Config {
                 1,
                 YEAR,
             ),
-            ("failover.suspect_seconds", failover.suspect_seconds, 1, YEAR),
+            (
+                "failover.suspect_seconds",
+                failover.suspect_seconds,
+                1,
+                YEAR,
+            ),
             (
                 "failover.quarantine_seconds",
                 failover.quarantine_seconds,

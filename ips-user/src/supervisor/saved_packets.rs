@@ -62,9 +62,8 @@ impl SavedPackets {
         wall_us: i64,
     ) -> io::Result<PathBuf> {
         let path = self.directory.join(self.name(seat, pid, wall_us));
-        let described = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        };
+        let described =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         fs::create_dir_all(&self.directory).map_err(described)?;
         self.make_room().map_err(described)?;
         // Traffic may be confidential. Never through a link that somebody put there.
