@@ -28,6 +28,24 @@ pub trait Feedback {
     fn convict(&mut self, key: &FlowKey, signature_id: u32);
 }
 
+/// Who notes which flow is in hand, and knows the flows that are not to be inspected because
+/// workers died of them.
+pub trait Guard {
+    /// Called when the flow of a packet is known and nothing else has been done with it.
+    /// `Some`: it is not inspected, and this becomes of it.
+    fn admit(&mut self, key: &FlowKey) -> Option<Disposition>;
+}
+
+/// For inspections whose death nobody would survive anyway: everything is inspected.
+#[derive(Clone, Copy, Debug)]
+pub struct Unguarded;
+
+impl Guard for Unguarded {
+    fn admit(&mut self, _key: &FlowKey) -> Option<Disposition> {
+        None
+    }
+}
+
 /// Which dropped packets get a `drop` record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRecords {
@@ -107,6 +125,9 @@ pub struct InspectionCounters {
     pub alerts_suppressed: u64,
     /// Rules given up because their contents took too many searches.
     pub searches_given_up: u64,
+    /// Packets not inspected because workers died of their flows; also among those accepted or
+    /// dropped.
+    pub quarantined: u64,
     /// Convictions asked for.
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
@@ -166,13 +187,24 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     }
 
     /// Decides about a packet. Called once for each; never panics, whatever its bytes.
-    pub fn inspect(&mut self, packet: Packet<'_>, now: Timestamp) -> Verdict {
+    pub fn inspect(
+        &mut self,
+        packet: Packet<'_>,
+        now: Timestamp,
+        guard: &mut impl Guard,
+    ) -> Verdict {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
         let (disposition, why) = match Decoded::parse(packet.payload) {
             Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
             Ok(decoded) => {
-                let (disposition, why) = self.decoded(&packet, &decoded, now);
+                let (disposition, why) = match guard.admit(&decoded.key) {
+                    None => self.decoded(&packet, &decoded, now),
+                    Some(disposition) => {
+                        self.counters.quarantined += 1;
+                        (disposition, Why::Quarantined)
+                    }
+                };
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
                 }

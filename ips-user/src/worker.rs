@@ -14,7 +14,7 @@ use nix::net::if_::{Interface, if_nameindex};
 use crate::config::{Config, Transport};
 use crate::detect::Engine;
 use crate::health::HEARTBEAT;
-use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
+use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp, Unguarded};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
@@ -292,7 +292,7 @@ impl Inspector for Turn<'_> {
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
-        self.inspection.inspect(packet, self.now)
+        self.inspection.inspect(packet, self.now, &mut Unguarded)
     }
 }
 
