@@ -6,6 +6,7 @@
 //! programs stop marking, so that nothing more is queued; the workers empty their queues and
 //! end; rules and programs are removed.
 
+mod deaths;
 pub mod feedback;
 mod instance;
 pub mod launcher;
