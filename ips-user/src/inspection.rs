@@ -32,8 +32,8 @@ pub trait Feedback {
 /// workers died of them.
 pub trait Guard {
     /// Called when the flow of a packet is known and nothing else has been done with it.
-    /// `Some`: it is not inspected, and this becomes of it.
-    fn admit(&mut self, key: &FlowKey) -> Option<Disposition>;
+    /// Whether it may be inspected.
+    fn admit(&mut self, key: &FlowKey) -> bool;
 }
 
 /// For inspections whose death nobody would survive anyway: everything is inspected.
@@ -41,8 +41,8 @@ pub trait Guard {
 pub struct Unguarded;
 
 impl Guard for Unguarded {
-    fn admit(&mut self, _key: &FlowKey) -> Option<Disposition> {
-        None
+    fn admit(&mut self, _key: &FlowKey) -> bool {
+        true
     }
 }
 
@@ -63,6 +63,8 @@ pub enum DropRecords {
 pub struct InspectionOptions {
     /// What happens to packets that cannot be decoded.
     pub invalid: Disposition,
+    /// What happens to packets that are not inspected because workers died of their flows.
+    pub quarantine: Disposition,
     /// How far a drop reaches.
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
@@ -83,6 +85,7 @@ impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
             invalid: Disposition::Accept,
+            quarantine: Disposition::Accept,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             seed: [0; 2],
@@ -198,12 +201,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let (disposition, why) = match Decoded::parse(packet.payload) {
             Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
             Ok(decoded) => {
-                let (disposition, why) = match guard.admit(&decoded.key) {
-                    None => self.decoded(&packet, &decoded, now),
-                    Some(disposition) => {
-                        self.counters.quarantined += 1;
-                        (disposition, Why::Quarantined)
-                    }
+                let (disposition, why) = if guard.admit(&decoded.key) {
+                    self.decoded(&packet, &decoded, now)
+                } else {
+                    self.counters.quarantined += 1;
+                    (self.options.quarantine, Why::Quarantined)
                 };
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));

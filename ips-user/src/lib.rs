@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod decode;
+pub mod desk;
 pub mod detect;
 pub mod doctor;
 #[cfg(feature = "fault-injection")]
@@ -26,5 +27,4 @@ pub mod source;
 pub mod supervisor;
 pub mod sys;
 pub mod verdict;
-pub mod watchlist;
 pub mod worker;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,9 +11,10 @@ use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
+use crate::desk::Desk;
 use crate::detect::Engine;
 use crate::health::HEARTBEAT;
-use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp, Unguarded};
+use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
@@ -25,15 +25,21 @@ use crate::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict,
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
+use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
+use crate::sys::pages::Pages;
 use crate::sys::process::{
     bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, wall_us,
 };
 use crate::sys::raw_socket::RawSocket;
 
+mod guard;
+pub mod held;
 mod outlets;
 mod settling;
 
+pub use guard::Dangers;
+use guard::FlowGuard;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
@@ -51,6 +57,8 @@ pub struct Shared {
     pub pages: WorkerPages,
     /// Counters.
     pub board: Board,
+    /// Flows that workers died of.
+    pub dangers: Dangers,
     /// To the event writer.
     pub events: EventPipe,
     /// To the supervisor.
@@ -63,7 +71,7 @@ pub struct Shared {
 
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
-/// `socket` is the queue's, bound and configured by the supervisor; `None` with the `nfq`
+/// The queue's socket is bound and configured by the supervisor; there is none with the `nfq`
 /// transport, which opens its own.
 ///
 /// # Errors
@@ -71,20 +79,20 @@ pub struct Shared {
 pub fn run(
     shared: &Shared,
     seat: Seat,
-    socket: Option<OwnedFd>,
+    equipment: Equipment,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let config = &shared.config;
-    let position = seat.position(config.worker_count());
-    let options = config.queue_options(config.queue_number(position));
-    set_name(&format!(
-        "sluice-{}",
-        if seat == Seat::Backup {
-            "b".into()
-        } else {
-            position.to_string()
-        }
-    ));
+    let Equipment {
+        desk,
+        channel: _channel,
+        socket,
+    } = held::place(equipment, &shared.board).context("placing the descriptors")?;
+    let options = config.queue_options(config.queue_number(seat));
+    set_name(&match seat {
+        Seat::Worker(index) => format!("sluice-{index}"),
+        Seat::Backup => "sluice-b".into(),
+    });
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
@@ -99,14 +107,19 @@ pub fn run(
             .with_context(|| format!("bounding the memory of {seat}"))?;
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
-        (Transport::Batched, Some(socket)) => Box::new(NfQueue::new(socket, &options)?),
+        (Transport::Batched, Some(socket)) => {
+            let buffers = Pages::shared(desk.buffers(), NfQueue::buffer_bytes(&options));
+            let buffers = buffers.context("mapping the receive buffers")?;
+            Box::new(NfQueue::with_buffers(socket, &options, buffers)?)
+        }
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
-    let row = shared.board.row(position as usize);
+    let row = shared.board.row(seat);
     settle_leftovers(shared, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row)?;
+    let mut turn = Turn::new(shared, seat, options.number, row, &desk)?;
+    turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
     announce(shared, seat)?;
@@ -163,6 +176,9 @@ struct Turn<'a> {
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
+    guard: FlowGuard<'a>,
+    /// Address of the queue's buffers, when they are the desk's.
+    buffers_at: Option<usize>,
     inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
     now: Timestamp,
     /// When the kernel was last asked for what it counts of the queue's socket.
@@ -176,6 +192,7 @@ impl<'a> Turn<'a> {
         seat: Seat,
         queue_number: u16,
         row: Row<'a>,
+        desk: &'a Desk,
     ) -> anyhow::Result<Self> {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
@@ -193,6 +210,14 @@ impl<'a> Turn<'a> {
             seat,
             row,
             base,
+            guard: FlowGuard::new(
+                seat,
+                desk,
+                &shared.dangers,
+                &shared.pages,
+                shared.config.stale().as_nanos() as u64,
+            ),
+            buffers_at: None,
             inspection: inspection(shared, seat)?,
             now: now(),
             asked_ns: 0,
@@ -202,6 +227,7 @@ impl<'a> Turn<'a> {
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue, served: usize) {
+        self.guard.put_down();
         self.now.monotonic_ns = monotonic_ns();
         self.shared
             .pages
@@ -242,8 +268,10 @@ impl<'a> Turn<'a> {
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
             (Cell::FlowsBothWays, inspected.flows.both_ways),
+            (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
+            (Cell::Quarantined, inspected.quarantined),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
@@ -289,10 +317,16 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.guard.batch(self.now.monotonic_ns);
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
-        self.inspection.inspect(packet, self.now, &mut Unguarded)
+        let place = self
+            .buffers_at
+            .map(|start| packet.payload.as_ptr().addr() - start);
+        self.guard
+            .take_in_hand(packet.id, place, packet.payload.len());
+        self.inspection.inspect(packet, self.now, &mut self.guard)
     }
 }
 
@@ -317,6 +351,7 @@ fn inspection(
     }
     let options = InspectionOptions {
         invalid: config.invalid(),
+        quarantine: config.quarantine(),
         flows: config.flow_limits(),
         seed: random_words().context("/dev/urandom")?,
         convict: config.conviction.enabled,

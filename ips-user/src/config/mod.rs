@@ -17,6 +17,7 @@ use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
+use crate::supervisor::seat::Seat;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -105,6 +106,8 @@ section! {
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
         /// `[failover]`
         failover: Failover = Failover::default(),
+        /// `[exceptions]`
+        exceptions: Exceptions = Exceptions::default(),
         /// `[decode]`
         decode: Decode = Decode::default(),
         /// `[flow]`
@@ -237,6 +240,14 @@ section! {
         packet_limit_bytes: u32 = 65_535,
         /// Files kept.
         packet_files: usize = 32,
+    }
+}
+
+section! {
+    /// `[exceptions]`
+    Exceptions {
+        /// Policy.
+        quarantine: Exception = Exception::Fail,
     }
 }
 
@@ -575,9 +586,9 @@ impl Config {
         std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
     }
 
-    /// Queue number of worker `index`; the backup's index is [`Self::worker_count`].
-    pub fn queue_number(&self, index: u32) -> u16 {
-        self.queue.first.saturating_add(index as u16)
+    /// Queue number of a seat: the backup has `queue.first`, the workers those behind it.
+    pub fn queue_number(&self, seat: Seat) -> u16 {
+        self.queue.first.saturating_add(seat.queue_offset() as u16)
     }
 
     /// Options of one queue.
@@ -611,6 +622,11 @@ impl Config {
     /// What becomes of packets that a dead worker had in hand.
     pub fn settle(&self) -> Disposition {
         self.exception(self.failover.settle)
+    }
+
+    /// What becomes of packets that are not inspected because workers died of their flows.
+    pub fn quarantine(&self) -> Disposition {
+        self.exception(self.exceptions.quarantine)
     }
 
     /// What becomes of packets that cannot be decoded.

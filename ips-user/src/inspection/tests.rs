@@ -187,13 +187,13 @@ fn a_dropped_udp_packet_leaves_its_flow_alone() {
     assert!(inspection.feedback().0.is_empty());
 }
 
-/// Settles one flow and remembers what it was asked.
-struct Settling(FlowKey, Disposition, Vec<FlowKey>);
+/// Lets all flows in but one, and remembers what it was asked.
+struct Barring(FlowKey, Vec<FlowKey>);
 
-impl Guard for Settling {
-    fn admit(&mut self, key: &FlowKey) -> Option<Disposition> {
-        self.2.push(*key);
-        (*key == self.0).then_some(self.1)
+impl Guard for Barring {
+    fn admit(&mut self, key: &FlowKey) -> bool {
+        self.1.push(*key);
+        *key != self.0
     }
 }
 
@@ -202,8 +202,12 @@ fn a_flow_that_workers_died_of_is_settled_without_inspection() {
     let rules = "drop ip any any -> any any (content:\"bad\"; sid:7;)";
     let key = Decoded::parse(&udp(b"")).unwrap().key;
     for disposition in [ACCEPT, DROP] {
-        let mut inspection = with(rules);
-        let mut guard = Settling(key, disposition, Vec::new());
+        let options = InspectionOptions {
+            quarantine: disposition,
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options(rules, options);
+        let mut guard = Barring(key, Vec::new());
         let mut inspect = |bytes: &[u8]| {
             let now = Timestamp::default();
             inspection
@@ -213,7 +217,7 @@ fn a_flow_that_workers_died_of_is_settled_without_inspection() {
         assert_eq!(inspect(&udp(b"bad")), disposition);
         assert_eq!(inspect(&tcp(true, "A", b"bad")), DROP);
         assert_eq!(inspect(b"no packet at all"), ACCEPT);
-        assert_eq!(guard.2.len(), 2, "of what has no key nobody is asked");
+        assert_eq!(guard.1.len(), 2, "of what has no key nobody is asked");
         assert_eq!(kinds(&inspection), ["alert", "drop"]);
         let counters = inspection.counters();
         assert_eq!((counters.packets, counters.quarantined), (3, 1));

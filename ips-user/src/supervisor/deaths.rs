@@ -14,20 +14,10 @@ use super::saved_packets::SavedPackets;
 use super::seat::Seat;
 use super::suspects::{Memory, SuspectCounters, Suspects};
 use crate::config::Config;
+use crate::desk::hands::Hands;
+use crate::desk::watchlist::{Standing, Watched};
+use crate::desk::{Desk, InHand};
 use crate::metrics::snapshot;
-use crate::watchlist::{Standing, Watched};
-
-/// A packet that was being worked on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct InHand {
-    /// Its id in the queue.
-    pub(super) packet_id: u32,
-    /// Its flow, unless it had not been decoded yet.
-    pub(super) key: Option<FlowKey>,
-    /// Its bytes from the IP header on. Whoever has died of them has parsed them: nobody here
-    /// does.
-    pub(super) bytes: Vec<u8>,
-}
 
 /// How a worker came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +30,21 @@ pub(super) struct End {
     pub(super) how: String,
 }
 
+/// The packet that a worker had in hand. It has died of parsing it, or hangs there: nobody
+/// here does that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Remains {
+    /// What was noted.
+    note: InHand,
+    /// From the IP header on, as much as shall be saved.
+    bytes: Vec<u8>,
+}
+
 /// What has been found about an end.
 #[derive(Debug)]
 pub(super) struct Finding {
     end: End,
-    in_hand: Option<InHand>,
+    remains: Option<Remains>,
     /// The flow in hand as it is thought of now; `None` when nothing is held against it.
     pub(super) accused: Option<Watched>,
     /// A flow that had to be forgotten for it.
@@ -55,6 +55,7 @@ pub(super) struct Finding {
 #[derive(Debug)]
 pub(super) struct Deaths {
     suspects: Suspects,
+    hands: Hands,
     memory: Memory,
     saved: Option<SavedPackets>,
     counters: snapshot::Deaths,
@@ -79,6 +80,7 @@ impl Deaths {
         };
         Ok(Self {
             suspects: Suspects::new()?,
+            hands: Hands::create()?,
             memory: Memory {
                 suspect: Duration::from_secs(failover.suspect_seconds),
                 quarantined: Duration::from_secs(failover.quarantine_seconds),
@@ -91,34 +93,18 @@ impl Deaths {
 
     /// A process has ended. When this returns, every worker knows what to think of the flow
     /// that it had in hand; only then may the flow's next packet go elsewhere.
-    pub(super) fn ended(&mut self, end: End, in_hand: Option<InHand>, now_ns: u64) -> Finding {
+    pub(super) fn ended(&mut self, end: End, desk: &Desk, now_ns: u64) -> Finding {
         let before = std::mem::replace(&mut self.out_of_memory, out_of_memory_kills());
         let starved = self.out_of_memory != before;
         let blamed = starved || !is_sent(&end.how);
-        self.find(end, in_hand, blamed, now_ns)
-    }
-
-    /// A process hangs and is about to be killed, which [`Self::ended`] will then not hold
-    /// against anybody.
-    pub(super) fn hung(&mut self, end: End, in_hand: Option<InHand>, now_ns: u64) -> Finding {
-        self.find(end, in_hand, true, now_ns)
-    }
-
-    fn find(
-        &mut self,
-        end: End,
-        in_hand: Option<InHand>,
-        blamed: bool,
-        now_ns: u64,
-    ) -> Finding {
-        let key = in_hand.as_ref().map(|packet| packet.key);
+        let note = desk.in_hand();
         let mut finding = Finding {
+            remains: note.filter(|_| blamed).map(|note| self.remains(note, desk)),
             end,
-            in_hand,
             accused: None,
             forgotten: None,
         };
-        match key {
+        match note.map(|note| note.key) {
             _ if !blamed => self.counters.killed += 1,
             None => self.counters.idle += 1,
             Some(None) => self.counters.undecoded += 1,
@@ -128,10 +114,19 @@ impl Deaths {
                 (finding.accused, finding.forgotten) = (Some(accused), forgotten);
             }
         }
-        if !blamed {
-            finding.in_hand = None;
-        }
+        // The successor may end before it takes anything in hand.
+        desk.put_down();
+        self.hands.of(finding.end.seat).put_down();
         finding
+    }
+
+    fn remains(&self, note: InHand, desk: &Desk) -> Remains {
+        let limit = self.saved.as_ref().map_or(0, SavedPackets::limit);
+        let bytes = desk.packet(&note, limit).unwrap_or_else(|error| {
+            log::warn!("the packet in hand cannot be read: {error}");
+            Vec::new()
+        });
+        Remains { note, bytes }
     }
 
     /// Saves the packet, if that is wanted, and says in the log what has happened. Returns what
@@ -139,11 +134,11 @@ impl Deaths {
     pub(super) fn report(&mut self, finding: Finding, wall_us: i64) -> Report {
         let Finding {
             end,
-            in_hand,
+            remains,
             accused,
             forgotten,
         } = finding;
-        let saved = in_hand
+        let saved = remains
             .as_ref()
             .and_then(|packet| self.save(packet, &end, wall_us));
         let End { seat, pid, how } = &end;
@@ -153,9 +148,9 @@ impl Deaths {
             "pid": pid,
             "how": how,
         });
-        if let Some(packet) = &in_hand {
-            details["packet_id"] = packet.packet_id.into();
-            details["packet_bytes"] = packet.bytes.len().into();
+        if let Some(Remains { note, .. }) = &remains {
+            details["packet_id"] = note.id.0.into();
+            details["packet_bytes"] = note.length.into();
         }
         if let Some(path) = &saved {
             details["packet_file"] = path.to_string_lossy().into();
@@ -168,7 +163,7 @@ impl Deaths {
             Some(path) => format!(", saved as {}", path.display()),
             None => String::new(),
         };
-        match (&accused, &in_hand) {
+        match (&accused, &remains) {
             (Some(flow), _) => {
                 let what = match flow.standing {
                     Standing::Suspect => "is a suspect: only its own worker inspects it again",
@@ -183,15 +178,12 @@ impl Deaths {
             }
             (None, Some(packet)) => log::warn!(
                 "{seat} (pid {pid}), ended by {how}, was decoding packet {}{beside}",
-                packet.packet_id
+                packet.note.id.0
             ),
             (None, None) => {}
         }
         if let Some(flow) = &forgotten {
-            log::warn!(
-                "{} is not watched any more: the list is full",
-                flow.key
-            );
+            log::warn!("{} is not watched any more: the list is full", flow.key);
         }
         Report {
             flow: accused.map(|flow| flow.key),
@@ -199,9 +191,10 @@ impl Deaths {
         }
     }
 
-    fn save(&mut self, packet: &InHand, end: &End, wall_us: i64) -> Option<PathBuf> {
+    fn save(&mut self, packet: &Remains, end: &End, wall_us: i64) -> Option<PathBuf> {
         let saved = self.saved.as_ref()?;
-        match saved.save(&packet.bytes, end.seat, end.pid, wall_us) {
+        let Remains { note, bytes } = packet;
+        match saved.save(bytes, note.length, end.seat, end.pid, wall_us) {
             Ok(path) => {
                 self.counters.packets_saved += 1;
                 Some(path)
@@ -218,9 +211,22 @@ impl Deaths {
     pub(super) fn forget_old(&mut self, now_ns: u64) -> Vec<Watched> {
         let forgotten = self.suspects.forget_old(now_ns, self.memory);
         for flow in &forgotten {
-            log::info!("{} is not watched any more: nothing happened for long enough", flow.key);
+            log::info!(
+                "{} is not watched any more: nothing happened for long enough",
+                flow.key
+            );
         }
         forgotten
+    }
+
+    /// The list of flows, for the workers.
+    pub(super) fn watchlist(&self) -> BorrowedFd<'_> {
+        self.suspects.as_fd()
+    }
+
+    /// The workers' hands, for them.
+    pub(super) fn hands(&self) -> BorrowedFd<'_> {
+        self.hands.as_fd()
     }
 
     /// How long a flow is quarantined.
@@ -249,13 +255,6 @@ impl Deaths {
     }
 }
 
-impl AsFd for Deaths {
-    /// The list of flows, for the workers.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.suspects.as_fd()
-    }
-}
-
 /// What there is to write about an end.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -276,8 +275,9 @@ pub(super) const fn standing_name(standing: Standing) -> &'static str {
 /// Whether a process ended as it was told to, and not by what it was doing: by a signal that
 /// nothing which it does can bring about, or in order.
 fn is_sent(how: &str) -> bool {
-    const SENT: [&str; 5] = [
+    const SENT: [&str; 6] = [
         "exit status 0",
+        "hung: stopped",
         "signal SIGKILL",
         "signal SIGTERM",
         "signal SIGINT",
@@ -299,6 +299,8 @@ fn out_of_memory_kills() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::PacketId;
+    use crate::sys::pages::Pages;
 
     fn end(how: &str) -> End {
         End {
@@ -308,18 +310,21 @@ mod tests {
         }
     }
 
-    fn packet(port: Option<u16>) -> Option<InHand> {
-        let key = port.map(|low_port| FlowKey {
-            low_port,
-            family: 4,
-            protocol: 17,
-            ..FlowKey::default()
-        });
-        Some(InHand {
-            packet_id: 7,
-            key,
-            bytes: b"packet".to_vec(),
-        })
+    /// A desk with a packet in hand, whose flow is known if there is a port.
+    fn desk(port: Option<u16>) -> Desk {
+        let desk = Desk::create(4096).unwrap();
+        let mut buffers = Pages::shared(desk.buffers(), 4096).unwrap();
+        buffers.as_mut_slice()[100..106].copy_from_slice(b"packet");
+        desk.take_in_hand(PacketId(7), 100, 6);
+        if let Some(low_port) = port {
+            desk.note_flow(&FlowKey {
+                low_port,
+                family: 4,
+                protocol: 17,
+                ..FlowKey::default()
+            });
+        }
+        desk
     }
 
     fn deaths(adjust: impl FnOnce(&mut Config)) -> Deaths {
@@ -335,29 +340,32 @@ mod tests {
             ("signal SIGABRT", true),
             ("signal SIGSYS", true),
             ("exit status 101", true),
+            ("hung: sleeps", true),
+            ("hung: stopped", false),
             ("exit status 0", false),
             ("signal SIGKILL", false),
             ("signal SIGTERM", false),
         ] {
             let mut deaths = deaths(|_| {});
+            let desk = desk(Some(1));
             // Elsewhere on this machine nobody is short of memory meanwhile.
-            let finding = deaths.ended(end(how), packet(Some(1)), 5);
+            let finding = deaths.ended(end(how), &desk, 5);
             assert_eq!(finding.accused.is_some(), blamed, "{how}");
             let counters = deaths.counters();
             let expected = (u64::from(blamed), u64::from(!blamed));
             assert_eq!((counters.in_flow, counters.killed), expected, "{how}");
+            assert_eq!(desk.in_hand(), None, "nobody is told twice");
         }
     }
 
     #[test]
-    fn the_second_death_quarantines_whether_by_a_crash_or_a_hang() {
+    fn the_second_death_quarantines() {
         let mut deaths = deaths(|_| {});
-        let finding = deaths.hung(end("hung"), packet(Some(1)), 5);
+        let finding = deaths.ended(end("signal SIGABRT"), &desk(Some(1)), 5);
         assert_eq!(finding.accused.unwrap().standing, Standing::Suspect);
-        // The kill that follows a hang.
-        let finding = deaths.ended(end("signal SIGKILL"), packet(Some(1)), 6);
-        assert_eq!(finding.accused, None);
-        let finding = deaths.ended(end("signal SIGABRT"), packet(Some(1)), 7);
+        deaths.ended(end("signal SIGABRT"), &desk(Some(2)), 6);
+        deaths.ended(end("signal SIGKILL"), &desk(Some(1)), 6);
+        let finding = deaths.ended(end("signal SIGABRT"), &desk(Some(1)), 7);
         assert_eq!(finding.accused.unwrap().standing, Standing::Quarantined);
         let report = deaths.report(finding, 0);
         assert_eq!(report.flow, Some(deaths.flows()[0].key));
@@ -367,7 +375,7 @@ mod tests {
         });
         assert_eq!(report.details, expected);
         let later = deaths.quarantine().as_nanos() as u64 + 7;
-        assert_eq!(deaths.forget_old(later - 1), []);
+        assert_eq!(deaths.forget_old(later - 1).len(), 1, "the suspect");
         assert_eq!(deaths.forget_old(later).len(), 1);
     }
 
@@ -379,16 +387,18 @@ mod tests {
             config.failover.save_packets = true;
             config.failover.packet_directory.clone_from(&path);
         });
-        let finding = deaths.ended(end("signal SIGSEGV"), packet(None), 5);
+        let undecoded = desk(None);
+        let finding = deaths.ended(end("signal SIGSEGV"), &undecoded, 5);
         assert_eq!(finding.accused, None);
         let report = deaths.report(finding, 1_700_000_000_000_000);
         let file = report.details["packet_file"].as_str().unwrap();
         assert!(fs::read(file).unwrap().ends_with(b"packet"));
-        let finding = deaths.ended(end("signal SIGSEGV"), None, 6);
+        // The successor has ended at its start.
+        let finding = deaths.ended(end("exit status 1"), &undecoded, 6);
         assert!(deaths.report(finding, 0).details.get("packet_id").is_none());
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "").unwrap();
-        let finding = deaths.ended(end("signal SIGSEGV"), packet(Some(1)), 7);
+        let finding = deaths.ended(end("signal SIGSEGV"), &desk(Some(1)), 7);
         let report = deaths.report(finding, 0);
         assert!(report.details.get("packet_file").is_none());
         let counters = deaths.counters();

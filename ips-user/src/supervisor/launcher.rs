@@ -18,16 +18,18 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::feedback::FeedbackSocket;
-use super::message::{Channel, FromLauncher, ToLauncher};
+use super::message::{Channel, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::hands::Hands;
+use crate::desk::watchlist::Watchlist;
 use crate::detect::{Daachorse, Engine};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rules;
 use crate::sys::process::{self, set_name};
-use crate::worker::{self, Shared};
+use crate::worker::{self, Dangers, Shared};
 
 /// Findings about rules that go to the log at a start.
 const DIAGNOSTICS_SHOWN: usize = 20;
@@ -77,14 +79,15 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         let ToLauncher::Spawn { seat } = message else {
             bail!("unexpected {message:?}")
         };
-        let socket = fds.into_iter().next();
-        let spawned = process::fork(|| {
-            // The child must not keep the launcher's end open, nor its blocked signals.
-            if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
-                log::warn!("{seat}: closing the launcher's socket: {error}");
-            }
-            let status = enter_worker(&shared, seat, socket, &blocked);
-            i32::from(status.is_err())
+        let spawned = Equipment::of(fds).and_then(|equipment| {
+            process::fork(|| {
+                // The child must not keep the launcher's end open, nor its blocked signals.
+                if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
+                    log::warn!("{seat}: closing the launcher's socket: {error}");
+                }
+                let status = enter_worker(&shared, seat, equipment, &blocked);
+                i32::from(status.is_err())
+            })
         });
         let answer = match spawned {
             Ok(pid) => {
@@ -112,7 +115,7 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
     let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback]: [OwnedFd; 4] = fds
+    let [pages, board, events, feedback, watchlist, hands]: [OwnedFd; 6] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
@@ -140,6 +143,10 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         engine: Arc::new(engine),
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
         board: Board::map(board).context("mapping the workers' counters")?,
+        dangers: Dangers {
+            watchlist: Watchlist::map(watchlist).context("mapping the list of flows")?,
+            hands: Hands::map(hands).context("mapping the workers' hands")?,
+        },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
         trace,
@@ -203,12 +210,12 @@ fn heed_signals(stop: &Arc<AtomicBool>, blocked: &SigSet) -> anyhow::Result<()> 
 fn enter_worker(
     shared: &Shared,
     seat: Seat,
-    socket: Option<OwnedFd>,
+    equipment: Equipment,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let result =
-        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, socket, &stop));
+        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, equipment, &stop));
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -58,19 +60,34 @@ impl Launching {
         board: &Board,
         events: &EventPipe,
         feedback: &FeedbackSocket,
+        deaths: &Deaths,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let fds = [
+            pages,
+            board.as_fd(),
+            events.as_fd(),
+            feedback.as_fd(),
+            deaths.watchlist(),
+            deaths.hands(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 
     /// Asks for a worker; [`FromLauncher::Spawned`] or [`FromLauncher::NotSpawned`] answers.
-    pub(super) fn spawn(&self, seat: Seat, socket: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
-        let fds: Vec<_> = socket.into_iter().collect();
+    pub(super) fn spawn(
+        &self,
+        seat: Seat,
+        desk: &Desk,
+        channel: &Channel,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<()> {
+        let own = desk.files().into_iter().chain([channel.as_fd()]);
+        let fds: Vec<_> = own.chain(socket).collect();
         self.send(&ToLauncher::Spawn { seat }, &fds)
             .with_context(|| format!("asking the launcher for {seat}"))
     }

@@ -29,19 +29,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
 use self::launching::Launching;
 use self::message::FromLauncher;
 use self::seat::Seat;
 use self::seats::Seats;
-use self::steering::Steering;
+use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
+use crate::desk::watchlist::Standing;
+use crate::flow::Timestamp;
 use crate::loader::LoadError;
-use crate::log::pipe::{EventPipe, EventWriter};
+use crate::log::eve;
+use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::sys::process::utc_offset_s;
+use crate::source::Disposition;
+use crate::sys::process::{monotonic_ns, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
 /// How often heartbeats are judged.
@@ -139,6 +144,7 @@ struct Supervisor {
     steering: Steering,
     launching: Launching,
     seats: Seats,
+    deaths: Deaths,
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
@@ -162,10 +168,10 @@ impl Supervisor {
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
-        let workers = config.worker_count();
-        let board = Board::create(workers as usize + 1)?;
+        let board = Board::create()?;
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
         let spoken = Readable::of(&feedback)?;
+        let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config)?;
@@ -182,7 +188,8 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
-            seats: Seats::new(&config),
+            deaths,
+            seats: Seats::new(&config).context("memory shared with the workers")?,
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -221,7 +228,8 @@ impl Supervisor {
             self.config.name,
             self.config.worker_count(),
             self.config.queue.first,
-            self.config.queue_number(self.config.worker_count()),
+            self.config
+                .queue_number(Seat::Worker(self.config.worker_count() - 1)),
             self.rules,
             self.rules_skipped
         );
@@ -246,6 +254,7 @@ impl Supervisor {
             &self.board,
             &self.events,
             &self.workers_feedback,
+            &self.deaths,
         )?;
         match self.launching.next().await? {
             Some(FromLauncher::Ready {
@@ -262,9 +271,7 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
-        self.launching.spawn(seat, self.seats.socket(seat))?;
-        self.seats.asked(seat);
-        Ok(())
+        self.seats.spawn(seat, &self.launching)
     }
 
     /// Until each has beaten once: before that nothing is steered.
@@ -324,8 +331,11 @@ impl Supervisor {
                         self.spawn(seat)?;
                     }
                 }
-                _ = look.tick() => self.steering.follow_interfaces(&self.config),
-                _ = sweep.tick() => self.steering.sweep(&self.config),
+                _ = look.tick() => {
+                    self.steering.follow_interfaces(&self.config);
+                    self.return_suspects();
+                }
+                _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {
                     let response = match ask.request {
@@ -358,11 +368,13 @@ impl Supervisor {
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
-                if self.seats.exited(seat, pid, &how, &self.config) {
-                    self.steering.set_down(seat);
-                }
+                let finding = self.on_exit(seat, pid, &how);
                 for seat in self.seats.due() {
                     self.spawn(seat)?;
+                }
+                // The disk last: nothing waits for it.
+                if let Some(finding) = finding {
+                    self.report(finding);
                 }
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
@@ -375,9 +387,70 @@ impl Supervisor {
         Ok(())
     }
 
-    fn serves(&self, seat: Seat, pid: u32) {
+    /// A process has ended. What is known of its last packet is passed on before any flow of its
+    /// seat can go to the backup.
+    fn on_exit(&mut self, seat: Seat, pid: u32, how: &str) -> Option<Finding> {
+        if !self.seats.exited(seat, pid, how, &self.config) {
+            return None;
+        }
+        let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
+        let end = End {
+            seat,
+            pid,
+            how: occupancy.last_exit.clone().unwrap_or_default(),
+        };
+        let now_ns = monotonic_ns();
+        let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
+        self.steering.set_down(seat);
+        if let Some(flow) = &finding.forgotten {
+            self.steering.acquit(&flow.key);
+        }
+        if let Some(flow) = &finding.accused
+            && flow.standing == Standing::Quarantined
+            && self.config.quarantine() == Disposition::Drop
+        {
+            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+        Some(finding)
+    }
+
+    fn report(&mut self, finding: Finding) {
+        let now = Timestamp {
+            wall_us: wall_us(),
+            monotonic_ns: monotonic_ns(),
+        };
+        let report = self.deaths.report(finding, now.wall_us);
+        let flow = report.flow.as_ref();
+        let line = eve::incident(now, self.utc_offset_s, flow, &report.details);
+        if self.events.emit(&line) == Emitted::Lost {
+            log::warn!("an event was lost: the event writer does not keep up");
+        }
+    }
+
+    fn serves(&mut self, seat: Seat, pid: u32) {
         self.steering.set_up(seat);
+        self.return_suspects();
         log::info!("{seat} serves its queue, pid {pid}");
+    }
+
+    /// Suspects go back from the backup, which does not inspect them, to their own workers.
+    fn return_suspects(&mut self) {
+        for flow in self.deaths.flows() {
+            if flow.standing == Standing::Suspect {
+                self.steering.give_back(&flow.key);
+            }
+        }
+    }
+
+    /// Forgets what has been long ago.
+    fn sweep(&mut self) {
+        self.steering.sweep(&self.config);
+        for flow in self.deaths.forget_old(monotonic_ns()) {
+            if flow.standing == Standing::Quarantined {
+                self.steering.acquit(&flow.key);
+            }
+        }
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can

@@ -49,14 +49,20 @@ impl SavedPackets {
         }
     }
 
-    /// Saves a packet, from the IP header on, that the process `pid` at `seat` had in hand at
-    /// `wall_us`; the oldest files make room. Returns its path.
+    /// Bytes of each packet that are saved.
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Saves a packet of `length` bytes, from the IP header on, that the process `pid` at `seat`
+    /// had in hand at `wall_us`; the oldest files make room. Returns its path.
     ///
     /// # Errors
-    /// When the directory or the file cannot be written.
+    /// When the directory or the file cannot be written, or nothing of the packet is there.
     pub(super) fn save(
         &self,
         packet: &[u8],
+        length: u32,
         seat: Seat,
         pid: u32,
         wall_us: i64,
@@ -64,6 +70,9 @@ impl SavedPackets {
         let path = self.directory.join(self.name(seat, pid, wall_us));
         let described =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        if packet.is_empty() {
+            return Err(io::Error::other("its bytes are not known"));
+        }
         fs::create_dir_all(&self.directory).map_err(described)?;
         self.make_room().map_err(described)?;
         // Traffic may be confidential. Never through a link that somebody put there.
@@ -80,7 +89,7 @@ impl SavedPackets {
         };
         let kept = &packet[..packet.len().min(self.limit)];
         let time = Duration::from_micros(wall_us.try_into().unwrap_or(0));
-        let record = PcapPacket::new(time, packet.len() as u32, kept);
+        let record = PcapPacket::new(time, length.max(kept.len() as u32), kept);
         PcapWriter::with_header(file, header)
             .and_then(|mut writer| writer.write_packet(&record))
             .map_err(|error| described(input_output(error)))?;
@@ -150,7 +159,9 @@ mod tests {
         for (limit, kept) in [(100, 100), (65_535, 256)] {
             let directory = directory.path().join(limit.to_string());
             let saved = SavedPackets::new(&directory, "gate", limit, 4);
-            let path = saved.save(&packet, Seat::Worker(3), 42, WALL_US).unwrap();
+            let path = saved
+                .save(&packet, 256, Seat::Worker(3), 42, WALL_US)
+                .unwrap();
             assert_eq!(
                 path.file_name().unwrap().to_str().unwrap(),
                 "gate-packet-20231114T221320.123456Z-worker-3-42.pcap"
@@ -175,7 +186,7 @@ mod tests {
         let saved = SavedPackets::new(directory, "gate", 100, 2);
         for second in 0..4 {
             let at = WALL_US + second * 1_000_000;
-            saved.save(b"packet", Seat::Backup, 7, at).unwrap();
+            saved.save(b"packet", 6, Seat::Backup, 7, at).unwrap();
         }
         assert_eq!(
             names(directory),
@@ -195,14 +206,18 @@ mod tests {
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
         let saved = SavedPackets::new(&file, "gate", 100, 2);
-        let error = saved.save(b"packet", Seat::Backup, 7, WALL_US).unwrap_err();
+        let error = saved
+            .save(b"packet", 6, Seat::Backup, 7, WALL_US)
+            .unwrap_err();
         assert!(error.to_string().contains("gate-packet-"), "{error}");
         // Nobody's file is written over or followed.
         let saved = SavedPackets::new(directory.path(), "gate", 100, 2);
-        let path = saved.save(b"packet", Seat::Backup, 7, WALL_US).unwrap();
+        let path = saved.save(b"packet", 6, Seat::Backup, 7, WALL_US).unwrap();
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&file, &path).unwrap();
-        let error = saved.save(b"packet", Seat::Backup, 7, WALL_US).unwrap_err();
+        let error = saved
+            .save(b"packet", 6, Seat::Backup, 7, WALL_US)
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
 }

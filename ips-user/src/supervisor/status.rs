@@ -1,17 +1,20 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ips_common::Counter;
 use serde_json::{Value, json};
 
 use super::Supervisor;
+use super::deaths::standing_name;
 use super::seats::{Occupancy, Phase};
+use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
@@ -21,7 +24,7 @@ impl Supervisor {
         let queues = queue_truth::read().unwrap_or_default();
         let worker = |seat| self.worker(seat, &queues);
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
-        let backup = workers.pop().unwrap_or_default();
+        let backup = workers.pop().expect("the last seat is the backup's");
         let (events_written, events_failed) = self.writer.totals();
         Snapshot {
             instance: self.config.name.clone(),
@@ -39,13 +42,34 @@ impl Supervisor {
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: self.steering.adopted(),
+            deaths: self.deaths.counters(),
+            watched: self.watched(),
+            suspects: self.standing(Standing::Suspect),
+            quarantined: self.standing(Standing::Quarantined),
             events_written,
             events_failed,
         }
     }
 
+    fn standing(&self, standing: Standing) -> usize {
+        let flows = self.deaths.flows().iter();
+        flows.filter(|flow| flow.standing == standing).count()
+    }
+
+    fn watched(&self) -> Vec<WatchedFlow> {
+        let mut flows = self.deaths.flows().to_vec();
+        flows.sort_unstable_by_key(|flow| Reverse(flow.since_ns));
+        let now_ns = monotonic_ns();
+        let shown = flows.iter().take(WATCHED_SHOWN).map(|flow| WatchedFlow {
+            flow: flow.key.to_string(),
+            standing: standing_name(flow.standing).into(),
+            deaths: flow.deaths,
+            age_seconds: Duration::from_nanos(now_ns.saturating_sub(flow.since_ns)).as_secs(),
+        });
+        shown.collect()
+    }
+
     fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
-        let position = occupancy.seat.position(self.config.worker_count());
         let slot = occupancy.seat.slot();
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
@@ -55,7 +79,7 @@ impl Supervisor {
             Phase::Vacant { .. } => "down",
         };
         Worker {
-            index: position,
+            seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             state: state.into(),
             queue: occupancy.queue,
@@ -63,7 +87,7 @@ impl Supervisor {
             trips: occupancy.trips,
             last_exit: occupancy.last_exit.clone(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
-            cells: cells(self.board.row(position as usize)),
+            cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
                 .find(|truth| truth.queue == occupancy.queue)
@@ -95,7 +119,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         .seats()
         .map(|seat| {
             json!({
-                "index": seat.index,
+                "seat": seat.seat,
                 "state": seat.state,
                 "restarts": seat.restarts,
                 "trips": seat.trips,
@@ -132,6 +156,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
+            "midstream": total(Cell::FlowsMidstream),
         },
         "detect": {
             "engines": [{
@@ -152,6 +177,10 @@ fn stats(snapshot: &Snapshot) -> Value {
             "rejects_lost": total(Cell::RejectsLost),
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
+            "quarantined": total(Cell::Quarantined),
+            "deaths": snapshot.deaths,
+            "suspected_flows": snapshot.suspects,
+            "quarantined_flows": snapshot.quarantined,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
             "steering": counters(snapshot),

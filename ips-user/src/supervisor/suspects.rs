@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ips_common::FlowKey;
 
-use crate::watchlist::{CAPACITY, Standing, Watched, Watchlist};
+use crate::desk::watchlist::{CAPACITY, Standing, Watched, Watchlist};
 
 /// Deaths with the same flow in hand that end its inspection.
 const QUARANTINED_AT: u32 = 2;

@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod ethtool;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
+pub mod pages;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;
