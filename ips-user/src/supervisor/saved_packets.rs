@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
-use pcap_file::{DataLink, PcapError};
+use pcap_file::{DataLink, Endianness, PcapError};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -85,6 +85,7 @@ impl SavedPackets {
         let header = PcapHeader {
             datalink: DataLink::RAW,
             snaplen: SNAP_LENGTH,
+            endianness: Endianness::native(),
             ..PcapHeader::default()
         };
         let kept = &packet[..packet.len().min(self.limit)];

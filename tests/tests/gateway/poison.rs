@@ -28,7 +28,7 @@ const MEMORY: u64 = 192 << 20;
 const PCAP_HEADERS: usize = 24 + 16;
 const PCAP_LINK_TYPE: std::ops::Range<usize> = 20..24;
 /// `LINKTYPE_RAW`: IP without a link layer.
-const RAW_IP: [u8; 4] = 101_u32.to_le_bytes();
+const RAW_IP: [u8; 4] = 101_u32.to_ne_bytes();
 
 fn poison(fault: &str) -> String {
     format!("please sluice-fault:{fault}")
