@@ -7,6 +7,7 @@
 //! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
 //! and stays when it is over: nothing passes uninspected in between either.
 
+mod deaths;
 pub mod feedback;
 pub mod gate;
 mod inheritance;
@@ -15,11 +16,13 @@ pub mod launcher;
 mod launching;
 pub mod message;
 mod occupancy;
+mod saved_packets;
 pub mod seat;
 mod seats;
 mod status;
 mod steering;
 mod succession;
+mod suspects;
 pub mod upgrade;
 mod watch;
 
@@ -36,6 +39,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
+use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
@@ -43,14 +47,18 @@ use self::launching::Launching;
 use self::message::FromLauncher;
 use self::seat::Seat;
 use self::seats::Seats;
-use self::steering::Steering;
+use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
+use crate::desk::watchlist::Standing;
+use crate::flow::Timestamp;
 use crate::loader::LoadError;
-use crate::log::pipe::{EventPipe, EventWriter};
+use crate::log::eve;
+use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
-use crate::sys::process::{set_oom_score, utc_offset_s};
+use crate::source::Disposition;
+use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -176,6 +184,7 @@ struct Supervisor {
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
+    deaths: Deaths,
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
@@ -220,6 +229,7 @@ impl Supervisor {
             None => FeedbackSocket::pair()?,
         };
         let spoken = Readable::of(&feedback)?;
+        let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config)?;
@@ -249,6 +259,7 @@ impl Supervisor {
             upgrade: None,
             upgrades: left.upgrades,
             left,
+            deaths,
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -324,6 +335,7 @@ impl Supervisor {
             &self.board,
             &self.events,
             &self.workers_feedback,
+            &self.deaths,
         )
     }
 
@@ -423,9 +435,10 @@ impl Supervisor {
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
                     self.seats.judge_progress(&self.config, &self.steering);
+                    self.return_suspects();
                 }
                 _ = rules.tick() => self.steering.watch_rules(&self.config),
-                _ = sweep.tick() => self.steering.sweep(&self.config),
+                _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {
                     let response = match ask.request {
@@ -458,10 +471,12 @@ impl Supervisor {
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
-                if self.seats.exited(seat, pid, &how, &self.config) {
-                    self.steering.set_down(seat);
-                }
+                let finding = self.on_exit(seat, pid, &how);
                 self.look()?;
+                // The disk last: nothing waits for it.
+                if let Some(finding) = finding {
+                    self.report(finding);
+                }
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
                 log::error!("{seat} could not be started: {message}");
@@ -516,8 +531,10 @@ impl Supervisor {
     /// What has to be looked at often because nobody tells.
     fn look(&mut self) -> anyhow::Result<()> {
         self.look_after_predecessors()?;
-        for seat in self.seats.look_after_orphans(&self.config) {
-            self.steering.set_down(seat);
+        for (seat, pid) in self.seats.look_after_orphans(&self.config) {
+            if let Some(finding) = self.examine(seat, pid) {
+                self.report(finding);
+            }
         }
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher()?;
@@ -530,9 +547,75 @@ impl Supervisor {
         Ok(())
     }
 
-    fn serves(&self, seat: Seat, pid: u32) {
+    /// A process has ended. What is known of its last packet is passed on before any flow of its
+    /// seat can go to the backup.
+    fn on_exit(&mut self, seat: Seat, pid: u32, how: &str) -> Option<Finding> {
+        if !self.seats.exited(seat, pid, how, &self.config) {
+            return None;
+        }
+        self.examine(seat, pid)
+    }
+
+    /// What the process that had a seat held in its hands, and what follows from that.
+    fn examine(&mut self, seat: Seat, pid: u32) -> Option<Finding> {
+        let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
+        let end = End {
+            seat,
+            pid,
+            how: occupancy.last_exit().unwrap_or_default().to_owned(),
+        };
+        let now_ns = monotonic_ns();
+        let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
+        self.steering.set_down(seat);
+        if let Some(flow) = &finding.forgotten {
+            self.steering.acquit(&flow.key);
+        }
+        if let Some(flow) = &finding.accused
+            && flow.standing == Standing::Quarantined
+            && self.config.quarantine() == Disposition::Drop
+        {
+            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+        Some(finding)
+    }
+
+    fn report(&mut self, finding: Finding) {
+        let now = Timestamp {
+            wall_us: wall_us(),
+            monotonic_ns: monotonic_ns(),
+        };
+        let report = self.deaths.report(finding, now.wall_us);
+        let flow = report.flow.as_ref();
+        let line = eve::incident(now, self.utc_offset_s, flow, &report.details);
+        if self.events.emit(&line) == Emitted::Lost {
+            log::warn!("an event was lost: the event writer does not keep up");
+        }
+    }
+
+    fn serves(&mut self, seat: Seat, pid: u32) {
         self.steering.set_up(seat);
+        self.return_suspects();
         log::info!("{seat} serves its queue, pid {pid}");
+    }
+
+    /// Suspects go back from the backup, which does not inspect them, to their own workers.
+    fn return_suspects(&mut self) {
+        for flow in self.deaths.flows() {
+            if flow.standing == Standing::Suspect {
+                self.steering.give_back(&flow.key);
+            }
+        }
+    }
+
+    /// Forgets what has been long ago.
+    fn sweep(&mut self) {
+        self.steering.sweep(&self.config);
+        for flow in self.deaths.forget_old(monotonic_ns()) {
+            if flow.standing == Standing::Quarantined {
+                self.steering.acquit(&flow.key);
+            }
+        }
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can

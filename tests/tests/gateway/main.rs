@@ -11,6 +11,7 @@ mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod poison;
 mod rig;
 mod steering;
 mod succession;
