@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
@@ -19,6 +18,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth;
+use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
 use crate::source::{
@@ -27,8 +27,9 @@ use crate::source::{
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
 use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
-use crate::sys::raw_socket::RawSocket;
+use crate::sys::sandbox::{Account, Support};
 
+pub(crate) mod confinement;
 mod outlets;
 mod settling;
 
@@ -53,6 +54,12 @@ pub struct Shared {
     pub events: EventPipe,
     /// To the supervisor.
     pub feedback: FeedbackSocket,
+    /// To the rejecter.
+    pub rejects: RejectSocket,
+    /// Whom workers become.
+    pub account: Account,
+    /// What the kernel has of their sandbox.
+    pub support: Support,
     /// Whether packets and verdicts are printed.
     pub trace: bool,
     /// Offset of local time from UTC in seconds.
@@ -103,6 +110,11 @@ pub fn run(
     let mut turn = Turn::new(shared, seat, options.number, row)?;
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
+    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
+    let sandbox = &config.sandbox;
+    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
+        .enter(shared.support)
+        .context("entering the sandbox")?;
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -157,7 +169,7 @@ struct Turn<'a> {
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
-    inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
+    inspection: Inspection<Events<'a>, Rejects<'a>, Convictions<'a>>,
     now: Timestamp,
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
@@ -231,7 +243,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowDropped, inspected.flow_dropped),
             (Cell::InvalidDropped, inspected.invalid_dropped),
             (Cell::Rejected, inspected.rejected),
-            (Cell::RejectsLost, self.inspection.rejects().lost()),
+            (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
@@ -302,17 +314,12 @@ fn now() -> Timestamp {
 fn inspection(
     shared: &Shared,
     seat: Seat,
-) -> anyhow::Result<Inspection<Events<'_>, Rejects, Convictions<'_>>> {
+) -> anyhow::Result<Inspection<Events<'_>, Rejects<'_>, Convictions<'_>>> {
     let config = &shared.config;
-    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-    let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
-    if let Err(error) = &socket {
-        log::warn!("{seat}: rejections will not be sent: raw socket: {error}");
-    }
     let options = InspectionOptions {
         invalid: config.invalid(),
         flows: config.flow_limits(),
-        seed: random_words().context("/dev/urandom")?,
+        seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
@@ -325,7 +332,7 @@ fn inspection(
         Arc::clone(&shared.engine),
         options,
         Events::new(&shared.events),
-        Rejects::new(socket.ok()),
+        Rejects::new(&shared.rejects),
         Convictions::new(&shared.feedback, seat),
         trace,
     ))

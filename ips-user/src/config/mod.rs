@@ -17,6 +17,7 @@ use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
+use crate::sys::sandbox::Account;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -90,6 +91,8 @@ section! {
         fail: Fail = Fail::Open,
         /// `[workers]`
         workers: Workers = Workers::default(),
+        /// `[sandbox]`
+        sandbox: Confinement = Confinement::default(),
         /// `[queue]`
         queue: Queue = Queue::default(),
         /// `[steering]`
@@ -130,6 +133,18 @@ section! {
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
         restart_pause_max_ms: u64 = 1000,
+    }
+}
+
+section! {
+    /// `[sandbox]`
+    Confinement {
+        /// Whom workers and rejecter become.
+        user: String = "nobody".into(),
+        /// Filter of system calls.
+        seccomp: bool = true,
+        /// No file system, no TCP.
+        landlock: bool = true,
     }
 }
 
@@ -390,6 +405,9 @@ impl Config {
                 "workers.nice",
                 format!("-20 to 19, not {}", self.workers.nice),
             );
+        }
+        if let Err(error) = Account::named(&self.sandbox.user) {
+            return invalid("sandbox.user", error.to_string());
         }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
@@ -656,6 +674,11 @@ mod tests {
         );
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
+        check(
+            "sandbox.user = 'sluice-has-no-such-user'",
+            "sandbox.user: there is no user \"sluice-has-no-such-user\"",
+        );
+        check("sandbox.user = 'root'", "sandbox.user: \"root\" is root");
         check("steering.stale_ms = 5", "steering.stale_ms");
         check("flow.max = 0", "flow.max");
         check("flow.new_seconds = 0", "flow.new_seconds: 1 to");

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::rejecter::Tally;
 use crate::sys::readable::Readable;
 
 /// How long the launcher may take to end once its socket is closed.
@@ -58,13 +59,20 @@ impl Launching {
         board: &Board,
         events: &EventPipe,
         feedback: &FeedbackSocket,
+        tally: &Tally,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let fds = [
+            pages,
+            board.as_fd(),
+            events.as_fd(),
+            feedback.as_fd(),
+            tally.as_fd(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 

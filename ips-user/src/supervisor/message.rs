@@ -17,8 +17,8 @@ use crate::sys::descriptors;
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
-    /// First message. Carries the `WORKERS` map, the board, the events socket and the feedback
-    /// socket, in this order.
+    /// First message. Carries the `WORKERS` map, the board, the events socket, the feedback
+    /// socket and the rejecter's counters, in this order.
     Prepare {
         /// The validated configuration.
         config: Box<Config>,
@@ -62,6 +62,11 @@ pub enum FromLauncher {
         seat: Seat,
         /// Why.
         message: String,
+    },
+    /// The rejecter was started, or has ended.
+    Rejecter {
+        /// Its process, when it was started.
+        pid: Option<u32>,
     },
     /// A worker has ended.
     Exited {

@@ -11,6 +11,7 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod rejecter;
 pub mod seat;
 mod seats;
 mod status;
@@ -30,6 +31,7 @@ use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
 use self::launching::Launching;
 use self::message::FromLauncher;
+use self::rejecter::Rejecter;
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::Steering;
@@ -129,6 +131,7 @@ struct Supervisor {
     writer: EventWriter,
     events: EventPipe,
     board: Board,
+    rejecter: Rejecter,
     feedback: FeedbackSocket,
     /// When workers have said something through it.
     spoken: Readable,
@@ -174,6 +177,7 @@ impl Supervisor {
             writer,
             events,
             board,
+            rejecter: Rejecter::create().context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -243,6 +247,7 @@ impl Supervisor {
             &self.board,
             &self.events,
             &self.workers_feedback,
+            &self.rejecter.tally,
         )?;
         match self.launching.next().await? {
             Some(FromLauncher::Ready {
@@ -366,6 +371,10 @@ impl Supervisor {
                 log::error!("{seat} could not be started: {message}");
                 self.seats.not_spawned(seat, &message, &self.config);
             }
+            Some(FromLauncher::Rejecter { pid }) => {
+                self.rejecter.became(pid);
+                self.record()?;
+            }
             Some(message) => bail!("the launcher said {message:?} out of turn"),
             None => bail!("the launcher has ended"),
         }
@@ -405,7 +414,9 @@ impl Supervisor {
     /// Notes the running processes for a successor.
     fn record(&self) -> anyhow::Result<()> {
         let launcher = self.launching.pid().and_then(Started::of);
-        let started: Vec<_> = self.seats.processes().chain(launcher).collect();
+        let rejecter = self.rejecter.process();
+        let others = launcher.into_iter().chain(rejecter);
+        let started: Vec<_> = self.seats.processes().chain(others).collect();
         self.instance
             .record(&started)
             .context("recording the processes")

@@ -11,8 +11,9 @@ use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Sandbox, Snapshot, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
+use crate::sys::sandbox::Support;
 
 impl Supervisor {
     /// This moment.
@@ -36,11 +37,24 @@ impl Supervisor {
             rules_wrong: self.rules_wrong,
             workers,
             backup,
+            launcher: self.launching.pid().unwrap_or(0),
+            rejecter: self.rejecter.snapshot(),
+            sandbox: self.sandbox(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: self.steering.adopted(),
             events_written,
             events_failed,
+        }
+    }
+
+    /// What workers and rejecter give up.
+    fn sandbox(&self) -> Sandbox {
+        let (sandbox, support) = (&self.config.sandbox, Support::of_kernel());
+        Sandbox {
+            user: sandbox.user.clone(),
+            seccomp: sandbox.seccomp && support.seccomp,
+            landlock: support.landlock.filter(|_| sandbox.landlock),
         }
     }
 
@@ -152,6 +166,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "rejects_lost": total(Cell::RejectsLost),
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
+            "rejecter": snapshot.rejecter.counters,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
             "steering": counters(snapshot),

@@ -5,6 +5,6 @@ pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
 pub mod process;
-pub mod raw_socket;
 pub mod readable;
+pub mod sandbox;
 pub mod shared_words;
