@@ -192,10 +192,8 @@ impl Instance {
             ("launcher".to_owned(), snapshot.launcher, Keeps::Everything),
             ("rejecter".to_owned(), snapshot.rejecter.pid, rejecter),
         ];
-        for seat in &snapshot.workers {
-            processes.push((format!("worker {}", seat.index), seat.pid, worker));
-        }
-        processes.push(("backup".to_owned(), snapshot.backup.pid, worker));
+        let seats = snapshot.seats();
+        processes.extend(seats.map(|it| (it.seat.to_string(), it.pid, worker)));
         Self {
             processes,
             landlock: snapshot.sandbox.landlock,
