@@ -67,9 +67,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
             let pid = Some(pid.as_raw() as u32);
             channel.send(&FromLauncher::Rejecter { pid }, &[])?;
         }
-        let patience = rejecter
-            .due_in()
-            .map_or(PollTimeout::NONE, |due| milliseconds(due));
+        let patience = rejecter.due_in().map_or(PollTimeout::NONE, milliseconds);
         let mut ready = [
             PollFd::new(channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),

@@ -31,7 +31,7 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, 
 
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
-use self::launching::Launching;
+use self::launching::{Common, Launching};
 use self::message::FromLauncher;
 use self::rejecter::Rejecter;
 use self::seat::Seat;
@@ -244,15 +244,14 @@ impl Supervisor {
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
-        self.launching.prepare(
-            &self.config,
-            self.trace,
-            self.steering.pages(),
-            &self.board,
-            &self.events,
-            &self.workers_feedback,
-            &self.rejecter.tally,
-        )?;
+        let common = Common {
+            pages: self.steering.pages(),
+            board: &self.board,
+            events: &self.events,
+            feedback: &self.workers_feedback,
+            tally: &self.rejecter.tally,
+        };
+        self.launching.prepare(&self.config, self.trace, &common)?;
         match self.launching.next().await? {
             Some(FromLauncher::Ready {
                 rules,

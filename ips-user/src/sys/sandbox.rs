@@ -57,7 +57,8 @@ pub struct Sandbox {
 pub struct Support {
     /// Version of Landlock's interface; `None` when it is not built in, or not enabled.
     pub landlock: Option<u32>,
-    /// Whether system calls can be filtered and a forbidden one kills the process (Linux 4.14).
+    /// Whether system calls can be filtered and a forbidden one kills the process (Linux 4.14,
+    /// on architectures that the filter can be written for).
     pub seccomp: bool,
 }
 
@@ -101,7 +102,7 @@ impl Support {
         };
         Self {
             landlock: u32::try_from(version).ok().filter(|version| *version > 0),
-            seccomp: available == 0,
+            seccomp: available == 0 && Calls::filterable(),
         }
     }
 }

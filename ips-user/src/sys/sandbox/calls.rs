@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 /// A condition on an argument of a call, its lower 32 bits.
@@ -89,6 +89,11 @@ impl Calls {
             .allow_if(libc::SYS_mprotect, &[Argument::Lacks(2, exec)])
             // abort(3) sends its signal by this one, to nobody else.
             .allow_if(libc::SYS_tgkill, &[Argument::Is(0, std::process::id())])
+    }
+
+    /// Whether a filter can be written for this architecture.
+    pub(super) fn filterable() -> bool {
+        TargetArch::try_from(std::env::consts::ARCH).is_ok()
     }
 
     /// Allows calls with any arguments.

@@ -51,7 +51,7 @@ fn ends_by_signal(case: &str, signal: Signal) {
     assert_eq!(ended, Some(signal as i32), "{case}: {output:?}");
 }
 
-fn outcome<T, E>(result: Result<T, E>) -> i32 {
+fn outcome<T, E>(result: &Result<T, E>) -> i32 {
     match result {
         Ok(_) => WORKED,
         Err(_) => REFUSED,
@@ -79,14 +79,14 @@ fn inside_the_sandbox() {
         .enter(Support::of_kernel())
         .unwrap();
     let code = match case {
-        "open" => outcome(std::fs::File::open("/etc/passwd")),
-        "create" => outcome(std::fs::write("/tmp/sluice-sandbox-test", "x")),
-        "connect" => outcome(std::net::TcpStream::connect("127.0.0.1:9")),
-        "listen" => outcome(std::net::TcpListener::bind("127.0.0.1:0")),
-        "spawn" => outcome(Command::new("/bin/true").spawn()),
-        "signal another" => outcome(nix::sys::signal::kill(parent, None)),
-        "become root" => outcome(nix::unistd::setuid(0.into())),
-        "raise a capability" => outcome(caps::raise(
+        "open" => outcome(&std::fs::File::open("/etc/passwd")),
+        "create" => outcome(&std::fs::write("/tmp/sluice-sandbox-test", "x")),
+        "connect" => outcome(&std::net::TcpStream::connect("127.0.0.1:9")),
+        "listen" => outcome(&std::net::TcpListener::bind("127.0.0.1:0")),
+        "spawn" => outcome(&Command::new("/bin/true").spawn()),
+        "signal another" => outcome(&nix::sys::signal::kill(parent, None)),
+        "become root" => outcome(&nix::unistd::setuid(0.into())),
+        "raise a capability" => outcome(&caps::raise(
             None,
             CapSet::Effective,
             Capability::CAP_NET_RAW,
