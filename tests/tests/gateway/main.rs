@@ -12,6 +12,7 @@ mod hang;
 mod lifecycle;
 mod load;
 mod poison;
+mod privileges;
 mod rig;
 mod steering;
 mod succession;
