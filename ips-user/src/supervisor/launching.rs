@@ -23,6 +23,20 @@ use crate::sys::readable::Readable;
 /// How long the launcher may take to end once its socket is closed.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
+/// What all workers share.
+pub(super) struct Commons<'a> {
+    /// Heartbeats.
+    pub(super) pages: &'a WorkerPages,
+    /// Counters.
+    pub(super) board: &'a Board,
+    /// To the event writer.
+    pub(super) events: &'a EventPipe,
+    /// To the supervisor.
+    pub(super) feedback: &'a FeedbackSocket,
+    /// Flows to be careful with.
+    pub(super) deaths: &'a Deaths,
+}
+
 /// The launcher process and the socket to it.
 #[derive(Debug)]
 pub(super) struct Launching {
@@ -56,24 +70,20 @@ impl Launching {
         &self,
         config: &Config,
         trace: bool,
-        pages: &WorkerPages,
-        board: &Board,
-        events: &EventPipe,
-        feedback: &FeedbackSocket,
-        deaths: &Deaths,
+        commons: Commons<'_>,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
-        let pages = pages.fd().context("the heartbeat map has no descriptor")?;
+        let pages = commons.pages.fd();
         let fds = [
-            pages,
-            board.as_fd(),
-            events.as_fd(),
-            feedback.as_fd(),
-            deaths.watchlist(),
-            deaths.hands(),
+            pages.context("the heartbeat map has no descriptor")?,
+            commons.board.as_fd(),
+            commons.events.as_fd(),
+            commons.feedback.as_fd(),
+            commons.deaths.watchlist(),
+            commons.deaths.hands(),
         ];
         self.send(&message, &fds).context("preparing the launcher")
     }

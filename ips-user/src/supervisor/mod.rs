@@ -34,7 +34,7 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, 
 use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
-use self::launching::Launching;
+use self::launching::{Commons, Launching};
 use self::message::FromLauncher;
 use self::seat::Seat;
 use self::seats::Seats;
@@ -251,15 +251,14 @@ impl Supervisor {
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
-        self.launching.prepare(
-            &self.config,
-            self.trace,
-            self.steering.pages(),
-            &self.board,
-            &self.events,
-            &self.workers_feedback,
-            &self.deaths,
-        )?;
+        let commons = Commons {
+            pages: self.steering.pages(),
+            board: &self.board,
+            events: &self.events,
+            feedback: &self.workers_feedback,
+            deaths: &self.deaths,
+        };
+        self.launching.prepare(&self.config, self.trace, commons)?;
         match self.launching.next().await? {
             Some(FromLauncher::Ready {
                 rules,
