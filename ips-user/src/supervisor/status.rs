@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Supervisor;
 use super::deaths::standing_name;
-use super::seats::{Occupancy, Phase};
+use super::occupancy::{Occupancy, Phase};
 use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
@@ -30,9 +30,12 @@ impl Supervisor {
             instance: self.config.name.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            upgrades: self.upgrades,
+            launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
+            rules_restored: self.steering.rules_restored(),
             interfaces: self.steering.attachments().clone(),
             rules: self.rules,
             rules_skipped: self.rules_skipped,
@@ -194,6 +197,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "quarantined_flows": snapshot.quarantined,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
+            "rules_restored": snapshot.rules_restored,
             "steering": counters(snapshot),
             "workers": workers,
         },

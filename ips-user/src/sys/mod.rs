@@ -7,6 +7,7 @@ pub mod ethtool;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;

@@ -89,6 +89,16 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     }
 }
 
+/// Sets how much the kernel's OOM killer prefers this process, -1000 (never) to 1000 (first),
+/// and what it starts from now on: proc_pid_oom_score_adj(5). To lower it needs
+/// CAP_SYS_RESOURCE.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_oom_score(adjustment: i32) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+}
+
 /// Lets the calling process use at most `bytes` more memory of its own than it does now
 /// (`RLIMIT_DATA`, which since Linux 4.7 covers all private writable mappings).
 ///
