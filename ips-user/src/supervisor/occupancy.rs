@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::sys::signal::Signal;
 
+use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
 use super::message::Channel;
 use super::seat::Seat;
 use super::steering::Steering;
+use super::succession::Predecessor;
 use super::watch::{self, Watch};
 use crate::config::Config;
 use crate::desk::Desk;
@@ -64,10 +66,14 @@ pub(super) struct Occupancy {
     pub(super) desk: Desk,
     /// To the present process.
     channel: Option<Channel>,
-    pub(super) process: Option<Started>,
+    process: Option<Started>,
     watch: Option<Watch>,
+    /// Who serves the queue until `process` can.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The launcher that would report the end of the process has ended itself.
+    pub(super) orphan: bool,
     /// The launcher was asked for a process and has not answered yet.
-    asked: bool,
+    pub(super) asked: bool,
     /// A process that says it serves before the launcher has said that it exists.
     announced: Option<u32>,
     pub(super) phase: Phase,
@@ -87,14 +93,28 @@ impl Occupancy {
     pub(super) fn new(seat: Seat, config: &Config) -> io::Result<Self> {
         let queue = config.queue_number(seat);
         let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
-        Ok(Self {
+        Ok(Self::with(seat, queue, Desk::create(buffers)?))
+    }
+
+    /// A seat that a predecessor has left, served by the process that sat there.
+    pub(super) fn inherited(bequest: Bequest) -> Self {
+        let mut occupancy = Self::with(bequest.seat, bequest.queue, bequest.desk);
+        occupancy.socket = Some(bequest.socket);
+        occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy
+    }
+
+    fn with(seat: Seat, queue: u16, desk: Desk) -> Self {
+        Self {
             seat,
             queue,
             socket: None,
-            desk: Desk::create(buffers)?,
+            desk,
             channel: None,
             process: None,
             watch: None,
+            predecessor: None,
+            orphan: false,
             asked: false,
             announced: None,
             phase: Phase::Starting,
@@ -105,25 +125,38 @@ impl Occupancy {
             trips: 0,
             hangs: 0,
             exits: VecDeque::with_capacity(EXITS),
-        })
+        }
     }
 
-    /// Binds and configures its queue.
+    /// Binds and configures its queue, unless that was inherited.
     pub(super) fn open_queue(&mut self, config: &Config) -> anyhow::Result<()> {
+        if self.socket.is_some() {
+            return Ok(());
+        }
         let socket = QueueSocket::open(&config.queue_options(self.queue))
             .with_context(|| format!("opening the queue of {}", self.seat))?;
         self.socket = Some(socket.into_fd());
         Ok(())
     }
 
+    /// The queue's socket, if the supervisor holds it.
+    pub(super) const fn socket(&self) -> Option<&OwnedFd> {
+        self.socket.as_ref()
+    }
+
     /// Its process.
+    pub(super) const fn process(&self) -> Option<Started> {
+        self.process
+    }
+
+    /// The number of its process.
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.map(|process| process.pid)
     }
 
     /// Whether there is a process, or will be one.
     pub(super) fn is_occupied(&self) -> bool {
-        self.process.is_some() || self.asked
+        self.process.is_some() || self.predecessor.is_some() || self.asked
     }
 
     /// How the last process ended.
@@ -141,7 +174,8 @@ impl Occupancy {
         self.channel = Some(ours);
         self.desk.clear_command();
         let socket = self.socket.as_ref().map(AsFd::as_fd);
-        launching.spawn(self.seat, &self.desk, &theirs, socket)?;
+        let succeeds = self.predecessor.is_some();
+        launching.spawn(self.seat, succeeds, &self.desk, &theirs, socket)?;
         self.asked = true;
         Ok(())
     }
@@ -175,6 +209,14 @@ impl Occupancy {
         news
     }
 
+    /// Its process is to be relieved by the next one.
+    pub(super) fn relieve(&mut self) {
+        self.predecessor = self.process.take().map(Predecessor::new);
+        self.watch = None;
+        self.phase = Phase::Starting;
+        self.since = Instant::now();
+    }
+
     /// Its process has ended.
     pub(super) fn exited(&mut self, pid: u32, how: &str, config: &Config) {
         // A signal that was ours says nothing.
@@ -191,7 +233,8 @@ impl Occupancy {
         self.vacate(why.to_owned(), config);
     }
 
-    fn vacate(&mut self, how: String, config: &Config) {
+    /// Nobody sits there any more; the pause before the next one begins.
+    pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
         self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
@@ -250,6 +293,8 @@ impl Occupancy {
     /// Forgets a process that has ended, for when nobody reports that any more.
     pub(super) fn forget_ended(&mut self) {
         self.process = self.process.filter(Started::is_alive);
+        self.predecessor
+            .take_if(|former| !former.process().is_alive());
         self.asked = false;
     }
 }

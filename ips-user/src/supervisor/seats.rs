@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use nix::sys::signal::Signal;
 
+use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use super::steering::Steering;
+use super::succession::Predecessor;
 use crate::config::{Config, Transport};
 use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
@@ -22,12 +24,19 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// One for each worker and the backup, vacant.
+    /// One for each worker and the backup: served by those that a predecessor has left, as far
+    /// as they fit the configuration, or vacant. The others of `left` are dropped.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
-        let seats = Seat::all(config.worker_count()).map(|seat| Occupancy::new(seat, config));
+    pub(super) fn new(config: &Config, mut left: Vec<Bequest>) -> io::Result<Self> {
+        let seats = Seat::all(config.worker_count()).map(|seat| {
+            let fits = |it: &Bequest| it.fits(seat, config);
+            match left.iter().position(fits) {
+                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index))),
+                None => Occupancy::new(seat, config),
+            }
+        });
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
         })
@@ -48,7 +57,7 @@ impl Seats {
             .try_for_each(|it| it.open_queue(config))
     }
 
-    fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
+    pub(super) fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
         self.seats.iter_mut().find(|it| it.seat == seat)
     }
 
@@ -59,6 +68,10 @@ impl Seats {
 
     fn up(&mut self) -> impl Iterator<Item = &mut Occupancy> {
         self.seats.iter_mut().filter(|it| it.phase == Phase::Up)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
@@ -176,7 +189,10 @@ impl Seats {
 
     /// The processes in the seats.
     pub(super) fn processes(&self) -> impl Iterator<Item = Started> {
-        self.seats.iter().filter_map(|it| it.process)
+        let predecessors = self.seats.iter().filter_map(|it| it.predecessor.as_ref());
+        let predecessors = predecessors.map(Predecessor::process);
+        let processes = self.seats.iter().filter_map(Occupancy::process);
+        processes.chain(predecessors)
     }
 
     /// Whether there is a process, or will be one.
@@ -227,7 +243,7 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config).unwrap(), config)
+        (Seats::new(&config, Vec::new()).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

@@ -6,9 +6,11 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
 mod load;
 mod rig;
 mod steering;
+mod succession;
