@@ -5,6 +5,7 @@ pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod readable;
 pub mod sandbox;
