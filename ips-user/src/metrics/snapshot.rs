@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub convicted: usize,
     /// Flows adopted by the backup now.
     pub adopted: usize,
+    /// Flows that stay with their worker though the table has given their slot to another.
+    pub kept: usize,
     /// Events written, and events the disk refused.
     pub events_written: u64,
     /// Events that the disk refused.
@@ -207,7 +209,7 @@ impl fmt::Display for Snapshot {
         writeln!(
             f,
             "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {}; convicted {}, \
-             adopted {}; events {} written, {} lost",
+             adopted {}, kept {}; events {} written, {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
@@ -215,6 +217,7 @@ impl fmt::Display for Snapshot {
             self.total(Cell::Flows),
             self.convicted,
             self.adopted,
+            self.kept,
             self.events_written,
             self.total(Cell::EventsLost) + self.events_failed
         )?;

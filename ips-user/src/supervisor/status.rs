@@ -23,6 +23,7 @@ impl Supervisor {
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
         let backup = workers.pop().unwrap_or_default();
         let (events_written, events_failed) = self.writer.totals();
+        let placed = self.steering.placed();
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
@@ -38,7 +39,8 @@ impl Supervisor {
             backup,
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
-            adopted: self.steering.adopted(),
+            adopted: placed.adopted,
+            kept: placed.kept,
             events_written,
             events_failed,
         }
@@ -153,6 +155,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
             "adopted": snapshot.adopted,
+            "kept": snapshot.kept,
             "convicted": snapshot.convicted,
             "steering": counters(snapshot),
             "workers": workers,

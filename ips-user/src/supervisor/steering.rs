@@ -15,7 +15,7 @@ use nix::net::if_::if_nametoindex;
 use super::seat::Seat;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
-use crate::maps::{SteeringMaps, WorkerPages, worker_table};
+use crate::maps::{PlacementCount, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
 use crate::sys::process::{monotonic_ns, random_words};
@@ -59,7 +59,7 @@ impl Steering {
     fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
-            max_adopted: config.steering.max_adopted,
+            max_placed: config.steering.max_placed,
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
@@ -78,8 +78,8 @@ impl Steering {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
-            adoption_idle_ns: nanoseconds(Duration::from_secs(
-                config.steering.adoption_idle_seconds,
+            placement_idle_ns: nanoseconds(Duration::from_secs(
+                config.steering.placement_idle_seconds,
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
@@ -280,14 +280,10 @@ impl Steering {
             log::info!("the backup adopted {} flows", self.adoptions_unsaid);
             self.adoptions_unsaid = 0;
         }
-        let idle = Duration::from_secs(config.steering.adoption_idle_seconds);
-        let now_ns = monotonic_ns();
-        if let Err(error) = self
-            .maps
-            .adoptions
-            .purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
-        {
-            log::warn!("adoptions not swept: {error}");
+        let idle = Duration::from_secs(config.steering.placement_idle_seconds);
+        let oldest_ns = monotonic_ns().saturating_sub(nanoseconds(idle));
+        if let Err(error) = self.maps.placements.sweep(oldest_ns) {
+            log::warn!("placements not swept: {error}");
         }
     }
 
@@ -313,9 +309,9 @@ impl Steering {
             .map_or(0, |list| list.len())
     }
 
-    /// Flows adopted by the backup now.
-    pub(super) fn adopted(&self) -> usize {
-        self.maps.adoptions.list().map_or(0, |list| list.len())
+    /// Flows placed elsewhere than the table says now.
+    pub(super) fn placed(&self) -> PlacementCount {
+        self.maps.placements.count().unwrap_or_default()
     }
 
     pub(super) fn netfilter(&self) -> String {

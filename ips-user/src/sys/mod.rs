@@ -1,5 +1,7 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
+mod bpf;
+pub mod bpf_batch;
 pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
