@@ -3,8 +3,10 @@
 mod check;
 mod config;
 mod doctor;
+mod instance;
 mod launcher;
 mod run;
+mod scale;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +34,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a running instance.
     Status(status::StatusArgs),
+    /// Change the number of workers of a running instance; flows stay where they are.
+    Scale(scale::ScaleArgs),
+    /// Give a worker no new flows; it keeps those that it has.
+    Drain(scale::WorkerArgs),
+    /// Give a drained worker new flows again.
+    Resume(scale::WorkerArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
     /// Show the configuration.
@@ -119,6 +127,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Scale(args) => scale::scale(&args),
+        Command::Drain(args) => scale::drain(&args),
+        Command::Resume(args) => scale::resume(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),

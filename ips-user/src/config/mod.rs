@@ -95,6 +95,8 @@ section! {
         queue: Queue = Queue::default(),
         /// `[steering]`
         steering: Steering = Steering::default(),
+        /// `[scaling]`
+        scaling: Scaling = Scaling::default(),
         /// `[netfilter]`
         netfilter: Netfilter = Netfilter::default(),
         /// `[rules]`
@@ -183,6 +185,14 @@ section! {
         log: bool = false,
         /// bpffs directory.
         pin_directory: PathBuf = "/sys/fs/bpf".into(),
+    }
+}
+
+section! {
+    /// `[scaling]`
+    Scaling {
+        /// Seconds.
+        drain_seconds: u64 = 300,
     }
 }
 
@@ -456,6 +466,7 @@ impl Config {
                 1,
                 2 * YEAR,
             ),
+            ("scaling.drain_seconds", self.scaling.drain_seconds, 0, YEAR),
             ("conviction.seconds", self.conviction.seconds, 1, YEAR),
             ("flow.tcp_new_seconds", flow.tcp_new_seconds, 1, YEAR),
             (

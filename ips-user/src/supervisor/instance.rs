@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::scaling::check_count;
+use crate::config::Config;
 use crate::sys::process::{group_members, start_time};
 
 /// What the names of launcher and workers begin with.
@@ -63,6 +65,17 @@ impl Started {
     }
 }
 
+/// What a successor finds after an unclean stop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Launcher and workers.
+    pub(super) processes: Vec<Started>,
+    /// Workers by configuration.
+    pub(super) configured: u32,
+    /// Workers that there were to be, by `sluice scale`.
+    pub(super) workers: u32,
+}
+
 /// The instance's hold on its run directory.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -102,14 +115,14 @@ impl Instance {
         })
     }
 
-    /// Records the processes of this instance.
+    /// Records what a successor has to know.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn record(&self, started: &[Started]) -> io::Result<()> {
+    pub(super) fn record(&self, record: &Record) -> io::Result<()> {
         // Written beside and renamed: a successor never reads half a record.
         let new = self.state.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(started)?)?;
+        fs::write(&new, serde_json::to_vec(record)?)?;
         fs::rename(&new, &self.state)
     }
 
@@ -119,22 +132,45 @@ impl Instance {
         let _ = fs::remove_file(&self.state);
     }
 
+    /// What a predecessor has recorded; nothing after a clean stop.
+    fn former(&self) -> anyhow::Result<Record> {
+        let text = match fs::read(&self.state) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", self.state.display()));
+            }
+        };
+        Ok(serde_json::from_slice(&text).unwrap_or_else(|_| {
+            log::warn!("{} is damaged: nothing ended by it", self.state.display());
+            Record::default()
+        }))
+    }
+
+    /// How many workers there are to be: as configured, unless a predecessor that ended uncleanly
+    /// had been scaled and the configuration is the same.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub(super) fn workers(&self, config: &Config) -> anyhow::Result<u32> {
+        let (former, configured) = (self.former()?, config.worker_count());
+        if former.configured != configured || former.workers == configured {
+            return Ok(configured);
+        }
+        if let Err(error) = check_count(config, former.workers) {
+            log::warn!("{configured} workers as configured: {error:#}");
+            return Ok(configured);
+        }
+        log::info!("{} workers as the former run was scaled to", former.workers);
+        Ok(former.workers)
+    }
+
     /// What a dead predecessor left running: its workers, which go on inspecting.
     ///
     /// # Errors
     /// When the record cannot be read.
     pub(super) fn leftovers(&self) -> anyhow::Result<Vec<Started>> {
-        let text = match fs::read(&self.state) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("reading {}", self.state.display()));
-            }
-        };
-        let Ok(recorded) = serde_json::from_slice::<Vec<Started>>(&text) else {
-            log::warn!("{} is damaged: nothing ended by it", self.state.display());
-            return Ok(Vec::new());
-        };
+        let recorded = self.former()?.processes;
         // A supervisor may have died before it could record a process that the launcher had
         // just forked for it. Workers stay in the launcher's process group.
         let unrecorded = recorded.iter().filter(|it| !it.is_reused()).flat_map(|it| {
@@ -176,6 +212,13 @@ impl Instance {
 mod tests {
     use super::*;
 
+    fn of(processes: Vec<Started>) -> Record {
+        Record {
+            processes,
+            ..Record::default()
+        }
+    }
+
     #[test]
     fn an_instance_runs_once_and_a_successor_ends_what_was_left() {
         let directory = tempfile::tempdir().unwrap();
@@ -195,7 +238,7 @@ mod tests {
             pid: std::process::id(),
             start_time: 1,
         };
-        first.record(&[started, other]).unwrap();
+        first.record(&of(vec![started, other])).unwrap();
         drop(first);
         let second = Instance::claim(directory.path(), "t").unwrap();
         assert_eq!(second.end_leftovers().unwrap(), 1);
@@ -220,7 +263,7 @@ mod tests {
         let mut other = start(Path::new("/bin/sleep"), group);
         let instance = Instance::claim(directory.path(), "t").unwrap();
         instance
-            .record(&[Started::of(launcher.id()).unwrap()])
+            .record(&of(vec![Started::of(launcher.id()).unwrap()]))
             .unwrap();
         // The launcher ends with its supervisor, its workers stay.
         launcher.kill().unwrap();
@@ -230,6 +273,34 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none(), "it is none of ours");
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_successor_has_as_many_workers_as_its_predecessor_unless_it_is_configured_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        let mut config = Config::default();
+        config.workers.count = 2;
+        assert_eq!(instance.workers(&config).unwrap(), 2);
+        let mut record = Record {
+            processes: Vec::new(),
+            configured: 2,
+            workers: 4,
+        };
+        instance.record(&record).unwrap();
+        assert_eq!(instance.workers(&config).unwrap(), 4);
+        config.workers.count = 3;
+        assert_eq!(instance.workers(&config).unwrap(), 3);
+        record.configured = 3;
+        record.workers = 100_000;
+        instance.record(&record).unwrap();
+        assert_eq!(
+            instance.workers(&config).unwrap(),
+            3,
+            "too many for the mark"
+        );
+        instance.forget();
+        assert_eq!(instance.workers(&config).unwrap(), 3);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod moving;
+mod scaling;
 pub mod seat;
 mod seats;
 mod status;
@@ -29,9 +31,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::feedback::{FeedbackSocket, Message};
-use self::instance::{Instance, Started};
+use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
 use self::message::FromLauncher;
+pub use self::moving::Moved;
+pub use self::scaling::Scaled;
+use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::Steering;
@@ -140,6 +145,7 @@ struct Supervisor {
     steering: Steering,
     launching: Launching,
     seats: Seats,
+    scaling: Scaling,
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
@@ -160,6 +166,7 @@ impl Supervisor {
             }
         }
         let instance = Instance::claim(&config.control.directory, &config.name)?;
+        let workers = instance.workers(&config)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
@@ -168,7 +175,7 @@ impl Supervisor {
         let spoken = Readable::of(&feedback)?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config)?;
+        let steering = Steering::load(&config, workers)?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -182,7 +189,8 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
-            seats: Seats::new(&config).context("memory shared with the workers")?,
+            seats: Seats::new(&config, workers).context("memory shared with the workers")?,
+            scaling: Scaling::default(),
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -215,14 +223,13 @@ impl Supervisor {
             self.spawn(seat)?;
         }
         self.wait_for_workers().await?;
-        self.steering.install(&self.config)?;
+        self.steering.install(&self.config, &self.seats)?;
         log::info!(
-            "{}: {} workers and a backup serve queues {} to {}, {} rules ({} skipped)",
+            "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
-            self.config.worker_count(),
+            self.seats.workers(|_| true).len(),
+            self.seats.all().len(),
             self.config.queue.first,
-            self.config
-                .queue_number(Seat::Worker(self.config.worker_count() - 1)),
             self.rules,
             self.rules_skipped
         );
@@ -322,6 +329,7 @@ impl Supervisor {
                     for seat in self.seats.due() {
                         self.spawn(seat)?;
                     }
+                    self.advance_scaling().await?;
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
@@ -332,17 +340,23 @@ impl Supervisor {
                 }
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
-                Some(ask) = asked.recv() => {
-                    let response = match ask.request {
-                        Request::Status {} => self.status_response(),
-                    };
-                    // The client may have gone: its answer is then nobody's.
-                    let _ = ask.answer.send(response);
-                }
+                Some(ask) = asked.recv() => self.on_ask(ask),
             }
         };
         control.abort();
         result
+    }
+
+    fn on_ask(&mut self, Ask { request, answer }: Ask) {
+        match request {
+            Request::Status {} => {
+                // The client may have gone: its answer is then nobody's.
+                let _ = answer.send(self.status_response());
+            }
+            Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
+            Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
+            Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
+        }
     }
 
     fn status_response(&mut self) -> Response {
@@ -413,9 +427,13 @@ impl Supervisor {
     /// Notes the running processes for a successor.
     fn record(&self) -> anyhow::Result<()> {
         let launcher = self.launching.pid().and_then(Started::of);
-        let started: Vec<_> = self.seats.processes().chain(launcher).collect();
+        let record = Record {
+            processes: self.seats.processes().chain(launcher).collect(),
+            configured: self.config.worker_count(),
+            workers: self.staying(),
+        };
         self.instance
-            .record(&started)
+            .record(&record)
             .context("recording the processes")
     }
 
@@ -428,6 +446,7 @@ impl Supervisor {
         }
         // The rules go last: with a base chain the kernel drops what is queued anywhere in the
         // network namespace (nfqnl_nf_hook_drop).
+        self.abandon_scaling().await;
         let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, async {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use ips_common::Steer;
 use nix::sys::signal::Signal;
 
 use super::instance::Started;
@@ -45,6 +46,24 @@ pub(super) enum Phase {
     },
 }
 
+/// What a seat is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// New: it gets no packets yet.
+    Joining,
+    /// The table names it: new flows come to it.
+    Serving,
+    /// It gets no new flows but keeps those that it holds, until it is resumed.
+    Drained,
+    /// The same, until it holds none any more; then it goes.
+    Retiring {
+        /// It goes at this time, flows or not.
+        until: Instant,
+    },
+    /// No packet comes any more; its process ends and is not replaced.
+    Leaving,
+}
+
 /// The end of a process.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -60,6 +79,7 @@ pub(super) struct Exit {
 #[derive(Debug)]
 pub(super) struct Occupancy {
     pub(super) seat: Seat,
+    pub(super) duty: Duty,
     pub(super) queue: u16,
     socket: Option<OwnedFd>,
     pub(super) desk: Desk,
@@ -93,8 +113,8 @@ impl Seats {
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
-        let seats = Seat::all(config.worker_count()).map(|seat| Occupancy::new(seat, config));
+    pub(super) fn new(config: &Config, workers: u32) -> io::Result<Self> {
+        let seats = Seat::all(workers).map(|seat| Occupancy::new(seat, Duty::Serving, config));
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
         })
@@ -110,12 +130,59 @@ impl Seats {
             );
             return Ok(());
         }
-        for occupancy in &mut self.seats {
-            let socket = QueueSocket::open(&config.queue_options(occupancy.queue))
-                .with_context(|| format!("opening the queue of {}", occupancy.seat))?;
-            occupancy.socket = Some(socket.into_fd());
+        self.seats
+            .iter_mut()
+            .try_for_each(|occupancy| occupancy.open_queue(config))
+    }
+
+    /// Adds a worker's seat, with a queue that nothing is put into yet.
+    ///
+    /// # Errors
+    /// When memory or descriptors run out, or somebody else has the queue.
+    pub(super) fn add(&mut self, seat: Seat, config: &Config) -> anyhow::Result<()> {
+        let mut occupancy =
+            Occupancy::new(seat, Duty::Joining, config).context("memory shared with a worker")?;
+        if config.queue.transport != Transport::Nfq {
+            occupancy.open_queue(config)?;
         }
+        self.seats.push(occupancy);
+        self.seats.sort_by_key(|occupancy| occupancy.seat);
         Ok(())
+    }
+
+    /// Takes away a seat in which nobody sits, and its queue with it.
+    pub(super) fn remove(&mut self, seat: Seat) -> Option<Occupancy> {
+        let vacant = |it: &Occupancy| it.seat == seat && it.process.is_none() && !it.asked;
+        let index = self.seats.iter().position(vacant)?;
+        Some(self.seats.remove(index))
+    }
+
+    /// A seat.
+    pub(super) fn get(&self, seat: Seat) -> Option<&Occupancy> {
+        self.seats.iter().find(|occupancy| occupancy.seat == seat)
+    }
+
+    /// Gives a seat another duty.
+    pub(super) fn assign(&mut self, seat: Seat, duty: Duty) {
+        if let Some(occupancy) = self.of(seat) {
+            occupancy.duty = duty;
+        }
+    }
+
+    /// Indices of the workers whose duty is such.
+    pub(super) fn workers(&self, which: impl Fn(Duty) -> bool) -> Vec<u32> {
+        let such = self.seats.iter().filter(|it| which(it.duty));
+        such.filter_map(|it| match it.seat {
+            Seat::Worker(index) => Some(index),
+            Seat::Backup => None,
+        })
+        .collect()
+    }
+
+    /// Where each mark leads.
+    pub(super) fn queues(&self) -> Vec<(Steer, u16)> {
+        let queues = self.seats.iter();
+        queues.map(|it| (it.seat.steer(), it.queue)).collect()
     }
 
     fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
@@ -201,6 +268,11 @@ impl Seats {
         // A signal that was ours says nothing.
         let hung = occupancy.watch.as_ref().and_then(Watch::hung);
         let how = hung.map_or_else(|| how.to_owned(), |hang| hang.to_string());
+        if occupancy.duty == Duty::Leaving {
+            log::info!("{seat} (pid {pid}) has left: {how}");
+            occupancy.vacate(how, config);
+            return true;
+        }
         log::warn!("{seat} (pid {pid}) ended: {how}");
         occupancy.vacate(how, config);
         log::info!("{seat} is replaced in {:?}", occupancy.pause);
@@ -228,7 +300,10 @@ impl Seats {
     /// Vacant seats whose pause is over; they count as starting from now on.
     pub(super) fn due(&mut self) -> Vec<Seat> {
         let now = Instant::now();
-        let due = |occupancy: &&mut Occupancy| matches!(occupancy.phase, Phase::Vacant { until } if until <= now);
+        let due = |occupancy: &&mut Occupancy| {
+            let over = matches!(occupancy.phase, Phase::Vacant { until } if until <= now);
+            over && occupancy.duty != Duty::Leaving
+        };
         let due = self.seats.iter_mut().filter(due).map(|occupancy| {
             occupancy.phase = Phase::Starting;
             occupancy.since = now;
@@ -359,6 +434,15 @@ impl Seats {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Signals one seat's process.
+    pub(super) fn signal_one(&self, seat: Seat, signal: Signal) {
+        if let Some(process) = self.get(seat).and_then(|it| it.process)
+            && let Err(error) = process.signal(signal)
+        {
+            log::warn!("{seat}: {signal}: {error}");
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         for process in self.processes() {
             if let Err(error) = process.signal(signal) {
@@ -370,40 +454,19 @@ impl Seats {
     /// After the workers have left: what still waits, because one had to be killed, gets the
     /// verdict of the policy. Closing the sockets would drop it.
     pub(super) fn settle_pending(&mut self, config: &Config, board: &Board) {
-        for occupancy in &mut self.seats {
-            let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) else {
-                continue;
-            };
-            let Some(socket) = &occupancy.socket else {
-                continue;
-            };
-            let (last, disposition) = (PacketId(truth.last_id), config.settle());
-            match settle_through(socket.as_fd(), occupancy.queue, last, disposition) {
-                Ok(()) => {
-                    let row = board.row(occupancy.seat);
-                    row.add(Cell::Settled, row.unsettled());
-                    log::warn!(
-                        "{}: {} packets were still queued: {disposition:?}",
-                        occupancy.seat,
-                        truth.waiting
-                    );
-                }
-                Err(error) => log::warn!(
-                    "{}: {} packets still queued are dropped: {error}",
-                    occupancy.seat,
-                    truth.waiting
-                ),
-            }
+        for occupancy in &self.seats {
+            occupancy.settle_pending(config, board);
         }
     }
 }
 
 impl Occupancy {
-    fn new(seat: Seat, config: &Config) -> io::Result<Self> {
+    fn new(seat: Seat, duty: Duty, config: &Config) -> io::Result<Self> {
         let queue = config.queue_number(seat);
         let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
         Ok(Self {
             seat,
+            duty,
             queue,
             socket: None,
             desk: Desk::create(buffers)?,
@@ -421,6 +484,37 @@ impl Occupancy {
             hangs: 0,
             exits: VecDeque::with_capacity(EXITS),
         })
+    }
+
+    /// Binds and configures its queue.
+    fn open_queue(&mut self, config: &Config) -> anyhow::Result<()> {
+        let socket = QueueSocket::open(&config.queue_options(self.queue))
+            .with_context(|| format!("opening the queue of {}", self.seat))?;
+        self.socket = Some(socket.into_fd());
+        Ok(())
+    }
+
+    /// What still waits, with nobody there to take it, gets the verdict of the policy.
+    pub(super) fn settle_pending(&self, config: &Config, board: &Board) {
+        let (seat, queue) = (self.seat, self.queue);
+        let (Some(truth), Some(socket)) = (queue_truth::of(queue), &self.socket) else {
+            return;
+        };
+        let waiting = truth.waiting;
+        if waiting == 0 {
+            return;
+        }
+        let (last, disposition) = (PacketId(truth.last_id), config.settle());
+        match settle_through(socket.as_fd(), queue, last, disposition) {
+            Ok(()) => {
+                let row = board.row(seat);
+                row.add(Cell::Settled, row.unsettled());
+                log::warn!("{seat}: {waiting} packets were still queued: {disposition:?}");
+            }
+            Err(error) => {
+                log::warn!("{seat}: {waiting} packets still queued are dropped: {error}");
+            }
+        }
     }
 
     /// Its process.
@@ -475,7 +569,7 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config).unwrap(), config)
+        (Seats::new(&config, 1).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use ips_common::Counter;
+use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
 
 use super::Supervisor;
-use super::seats::{Occupancy, Phase};
+use super::seat::Seat;
+use super::seats::{Duty, Occupancy, Phase};
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Exit, Retired, Snapshot, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
@@ -37,6 +38,8 @@ impl Supervisor {
             rules_wrong: self.rules_wrong,
             workers,
             backup,
+            retired: self.retired(),
+            scaling: self.scaling.is_changing(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: placed.adopted,
@@ -51,7 +54,14 @@ impl Supervisor {
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
             Phase::Up if occupancy.pulse.is_tripped() => "stale",
-            Phase::Up => "up",
+            Phase::Up => match occupancy.duty {
+                Duty::Serving => "up",
+                Duty::Joining => "joining",
+                Duty::Drained if self.holds_nothing(occupancy, queues) => "drained",
+                Duty::Drained => "draining",
+                Duty::Retiring { .. } => "retiring",
+                Duty::Leaving => "leaving",
+            },
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
@@ -83,6 +93,27 @@ impl Supervisor {
         }
     }
 
+    /// What is left of seats that are gone: rows of the board that no seat has.
+    fn retired(&self) -> Retired {
+        let mut retired = self.scaling.retired().clone();
+        let workers = (0..MAX_WORKERS).map(Seat::Worker);
+        let gone = workers.filter(|seat| self.seats.get(*seat).is_none());
+        let mut sums = vec![0; Cell::ALL.len()];
+        for seat in gone {
+            let row = self.board.row(seat);
+            if row.get(Cell::Batches) > 0 || row.get(Cell::Received) > 0 {
+                for (sum, cell) in sums.iter_mut().zip(Cell::ALL) {
+                    *sum += row.get(*cell);
+                }
+            }
+        }
+        let named = Cell::ALL.iter().zip(sums);
+        retired.cells = named
+            .map(|(cell, sum)| (cell.name().to_owned(), sum))
+            .collect();
+        retired
+    }
+
     /// Writes a `stats` event.
     pub(super) fn emit_stats(&self) {
         let now = Timestamp {
@@ -100,8 +131,7 @@ impl Supervisor {
 /// "Statistics"), the rest under `sluice`.
 fn stats(snapshot: &Snapshot) -> Value {
     let total = |cell| snapshot.total(cell);
-    let queue_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.queue_dropped).sum();
-    let user_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.user_dropped).sum();
+    let (queue_dropped, user_dropped) = snapshot.kernel_dropped();
     let workers: Vec<_> = snapshot
         .seats()
         .map(|seat| {

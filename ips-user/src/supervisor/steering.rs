@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 use ips_common::{
     Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
-    WorkerState,
+    WorkerState, flow_hash, slot_of,
 };
 use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
+use super::seats::{Duty, Seats};
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
-use crate::maps::{PlacementCount, SteeringMaps, WorkerPages, worker_table};
+use crate::maps::{PlacementCount, Placements, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter;
 use crate::sys::process::{monotonic_ns, random_words};
@@ -45,10 +46,10 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
-    pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn load(config: &Config, workers: u32) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
-        Self::load_pinned(config, pin_base.clone()).inspect_err(|_| {
+        Self::load_pinned(config, workers, pin_base.clone()).inspect_err(|_| {
             // What a former run left is for the next start; what this one began is not.
             if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
                 log::warn!("{}: {error}", pin_base.display());
@@ -56,7 +57,7 @@ impl Steering {
         })
     }
 
-    fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
+    fn load_pinned(config: &Config, workers: u32, pin_base: PathBuf) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
             max_placed: config.steering.max_placed,
@@ -65,7 +66,7 @@ impl Steering {
         };
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
-        let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+        let layout = MarkLayout::new(config.steering.mark_mask, workers)?;
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
         let former = maps.config()?;
         let seed = match former.seed {
@@ -83,7 +84,7 @@ impl Steering {
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
-            workers: config.worker_count(),
+            workers,
             flags: if config.steering.log {
                 SteerFlags::LOG
             } else {
@@ -115,23 +116,15 @@ impl Steering {
 
     /// Forgets a predecessor's workers: every seat is down, nothing has been received.
     pub(super) fn vacate(&self) {
-        let pages = self.pages();
-        for slot in 0..WORKER_SLOTS {
-            pages.set_state(slot, WorkerState::Down);
-            pages.clear_tripped(slot);
-            pages.clear_received(slot);
-        }
+        (0..WORKER_SLOTS).for_each(|slot| self.vacate_slot(slot));
     }
 
     /// Queues marked packets, then has packets marked.
-    pub(super) fn install(&mut self, config: &Config) -> anyhow::Result<()> {
-        let installed = netfilter::install(&plan(config)?).context("netfilter")?;
+    pub(super) fn install(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
+        let installed = netfilter::install(&plan(config, seats)?).context("netfilter")?;
         log::info!("netfilter: {installed}");
-        for warning in &installed.warnings {
-            log::warn!("netfilter: {warning}");
-        }
-        self.netfilter = Some(installed);
-        self.configure(config)?;
+        self.note_rules(installed);
+        self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
             self.attach(interface, config.steering.xdp)?;
         }
@@ -141,6 +134,54 @@ impl Steering {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// The rules as they are now.
+    pub(super) fn note_rules(&mut self, installed: netfilter::Installed) {
+        for warning in &installed.warnings {
+            log::warn!("netfilter: {warning}");
+        }
+        self.netfilter = Some(installed);
+    }
+
+    /// The entries of the table.
+    pub(super) fn table(&self) -> &[u32] {
+        self.maps.table.slots()
+    }
+
+    /// Writes the entries that differ.
+    pub(super) fn write_table(&mut self, entries: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(entries)?;
+        Ok(())
+    }
+
+    /// Tells the programs how many workers the table has.
+    pub(super) fn write_workers(&mut self, workers: u32) -> anyhow::Result<()> {
+        self.steer.workers = workers;
+        Ok(self.maps.write_config(&self.steer)?)
+    }
+
+    /// The table's slot of a flow.
+    pub(super) fn slot_of(&self, key: &FlowKey) -> usize {
+        slot_of(flow_hash(self.steer.seed, key)) as usize
+    }
+
+    /// Flows that go elsewhere than the table says.
+    pub(super) fn placements(&mut self) -> &mut Placements {
+        &mut self.maps.placements
+    }
+
+    /// How long a placement lasts without a packet, nanoseconds.
+    pub(super) fn placement_idle_ns(&self) -> u64 {
+        self.steer.placement_idle_ns
+    }
+
+    /// Forgets who had a seat: it is down, nothing has been received.
+    pub(super) fn vacate_slot(&self, slot: u32) {
+        let pages = self.pages();
+        pages.set_state(slot, WorkerState::Down);
+        pages.clear_tripped(slot);
+        pages.clear_received(slot);
     }
 
     /// Has the packets of an interface marked.
@@ -198,9 +239,8 @@ impl Steering {
     /// Has the programs write the marks that the rules, now installed, understand. A
     /// predecessor's programs may be attached still: the table first, then what names its
     /// workers.
-    fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
-        let workers: Vec<u32> = (0..config.worker_count()).collect();
-        self.maps.table.write(&worker_table(&workers))?;
+    fn configure(&mut self, workers: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(&worker_table(workers))?;
         let mut steer = self.steer;
         steer.flags |= self.maps.config()?.flags & SteerFlags::CONVICT_IN_TC;
         Ok(self.maps.write_config(&steer)?)
@@ -364,16 +404,16 @@ fn report_adopted(adopted: &Adopted) {
     }
 }
 
-fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
-    let workers = config.worker_count();
+/// The rules for these seats.
+pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::Plan> {
+    let last = seats.workers(|_| true).into_iter().max();
+    let workers = last.map_or(0, |index| index + 1);
     Ok(netfilter::Plan {
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
         mark: MarkLayout::new(config.steering.mark_mask, workers)?,
-        queues: Seat::all(workers)
-            .map(|seat| (seat.steer(), config.queue_number(seat)))
-            .collect(),
+        queues: seats.queues(),
         fail: config.fail,
         backend: match config.netfilter.backend {
             Backend::Auto => None,

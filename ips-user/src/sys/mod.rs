@@ -11,4 +11,5 @@ pub mod process;
 pub mod raw_socket;
 pub mod readable;
 pub mod shared_words;
+pub mod softirq;
 pub mod vitals;
