@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::scaling::check_count;
+use super::seat::Seat;
 use crate::config::Config;
 use crate::sys::process::{group_members, start_time};
 
@@ -72,8 +73,17 @@ pub(super) struct Record {
     pub(super) processes: Vec<Started>,
     /// Workers by configuration.
     pub(super) configured: u32,
-    /// Workers that there were to be, by `sluice scale`.
-    pub(super) workers: u32,
+    /// Those that there were, and what for.
+    pub(super) workers: Vec<(Seat, LastingDuty)>,
+}
+
+/// A duty that outlasts the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LastingDuty {
+    Serving,
+    Drained,
+    Retiring,
 }
 
 /// The instance's hold on its run directory.
@@ -147,21 +157,25 @@ impl Instance {
         }))
     }
 
-    /// How many workers there are to be: as configured, unless a predecessor that ended uncleanly
-    /// had been scaled and the configuration is the same.
+    /// The workers that there are to be, and what for: as configured, unless a predecessor that
+    /// ended uncleanly had others and the configured number is the same.
     ///
     /// # Errors
     /// When the record cannot be read.
-    pub(super) fn workers(&self, config: &Config) -> anyhow::Result<u32> {
-        let (former, configured) = (self.former()?, config.worker_count());
-        if former.configured != configured || former.workers == configured {
+    pub(super) fn workers(&self, config: &Config) -> anyhow::Result<Vec<(Seat, LastingDuty)>> {
+        let (former, count) = (self.former()?, config.worker_count());
+        let serving = |index| (Seat::Worker(index), LastingDuty::Serving);
+        let configured: Vec<_> = (0..count).map(serving).collect();
+        let others = former.workers != configured;
+        if former.configured != count || former.workers.is_empty() || !others {
             return Ok(configured);
         }
-        if let Err(error) = check_count(config, former.workers) {
-            log::warn!("{configured} workers as configured: {error:#}");
+        let needed = former.workers.iter().map(|(seat, _)| seat.slot() + 1);
+        if let Err(error) = check_count(config, needed.max().unwrap_or(0)) {
+            log::warn!("{count} workers as configured, not as before: {error:#}");
             return Ok(configured);
         }
-        log::info!("{} workers as the former run was scaled to", former.workers);
+        log::info!("{} workers as the former run had", former.workers.len());
         Ok(former.workers)
     }
 
@@ -281,26 +295,28 @@ mod tests {
         let instance = Instance::claim(directory.path(), "t").unwrap();
         let mut config = Config::default();
         config.workers.count = 2;
-        assert_eq!(instance.workers(&config).unwrap(), 2);
+        let serving = |indices: std::ops::Range<u32>| -> Vec<_> {
+            let seats = indices.map(Seat::Worker);
+            seats.map(|seat| (seat, LastingDuty::Serving)).collect()
+        };
+        assert_eq!(instance.workers(&config).unwrap(), serving(0..2));
         let mut record = Record {
             processes: Vec::new(),
             configured: 2,
-            workers: 4,
+            workers: serving(0..4),
         };
+        record.workers[1].1 = LastingDuty::Drained;
         instance.record(&record).unwrap();
-        assert_eq!(instance.workers(&config).unwrap(), 4);
+        assert_eq!(instance.workers(&config).unwrap(), record.workers);
         config.workers.count = 3;
-        assert_eq!(instance.workers(&config).unwrap(), 3);
+        assert_eq!(instance.workers(&config).unwrap(), serving(0..3));
         record.configured = 3;
-        record.workers = 100_000;
+        // Too many for the mark.
+        record.workers = serving(0..1000);
         instance.record(&record).unwrap();
-        assert_eq!(
-            instance.workers(&config).unwrap(),
-            3,
-            "too many for the mark"
-        );
+        assert_eq!(instance.workers(&config).unwrap(), serving(0..3));
         instance.forget();
-        assert_eq!(instance.workers(&config).unwrap(), 3);
+        assert_eq!(instance.workers(&config).unwrap(), serving(0..3));
     }
 
     #[test]

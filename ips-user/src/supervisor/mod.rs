@@ -174,8 +174,9 @@ impl Supervisor {
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
         let spoken = Readable::of(&feedback)?;
         let launching = Launching::start()?;
+        let seats = Seats::new(&config, &workers).context("memory shared with the workers")?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config, workers)?;
+        let steering = Steering::load(&config, &seats)?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -189,7 +190,7 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
-            seats: Seats::new(&config, workers).context("memory shared with the workers")?,
+            seats,
             scaling: Scaling::default(),
             rules: 0,
             rules_skipped: 0,
@@ -430,7 +431,7 @@ impl Supervisor {
         let record = Record {
             processes: self.seats.processes().chain(launcher).collect(),
             configured: self.config.worker_count(),
-            workers: self.staying(),
+            workers: self.seats.lasting(),
         };
         self.instance
             .record(&record)

@@ -287,7 +287,6 @@ impl Supervisor {
     }
 
     fn plan_scale(&self, workers: u32) -> Planned {
-        let until = Instant::now() + Duration::from_secs(self.config.scaling.drain_seconds);
         let mut duties = Vec::new();
         for index in self.seats.workers(|_| true) {
             let seat = Seat::Worker(index);
@@ -297,7 +296,7 @@ impl Supervisor {
                     duties.push((seat, Duty::Serving));
                 }
                 Some(Duty::Serving | Duty::Drained) if index >= workers => {
-                    duties.push((seat, Duty::Retiring { until }));
+                    duties.push((seat, Duty::retiring(&self.config)));
                 }
                 _ => {}
             }
@@ -432,13 +431,6 @@ impl Supervisor {
     /// Indices of the workers that the table names.
     fn serving(&self) -> Vec<u32> {
         self.seats.workers(|duty| duty == Duty::Serving)
-    }
-
-    /// How many workers there are to be, for a successor: those that do not retire.
-    pub(super) fn staying(&self) -> u32 {
-        let stays = |duty| matches!(duty, Duty::Serving | Duty::Drained);
-        let last = self.seats.workers(stays).into_iter().max();
-        last.map_or(0, |index| index + 1)
     }
 
     /// Has the rules say what the seats are, but for some, in a thread of its own: the tools

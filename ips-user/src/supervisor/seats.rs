@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use ips_common::Steer;
 use nix::sys::signal::Signal;
 
-use super::instance::Started;
+use super::instance::{LastingDuty, Started};
 use super::launching::Launching;
 use super::message::Channel;
 use super::seat::Seat;
@@ -64,6 +64,25 @@ pub(super) enum Duty {
     Leaving,
 }
 
+impl Duty {
+    /// As a predecessor has left it.
+    fn of(lasting: LastingDuty, config: &Config) -> Self {
+        match lasting {
+            LastingDuty::Serving => Self::Serving,
+            LastingDuty::Drained => Self::Drained,
+            LastingDuty::Retiring => Self::retiring(config),
+        }
+    }
+
+    /// From now on.
+    pub(super) fn retiring(config: &Config) -> Self {
+        let patience = Duration::from_secs(config.scaling.drain_seconds);
+        Self::Retiring {
+            until: Instant::now() + patience,
+        }
+    }
+}
+
 /// The end of a process.
 #[derive(Debug)]
 pub(super) struct Exit {
@@ -109,12 +128,17 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// One for each worker and the backup, vacant.
+    /// One for each of the workers, in order, and the backup; vacant.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config, workers: u32) -> io::Result<Self> {
-        let seats = Seat::all(workers).map(|seat| Occupancy::new(seat, Duty::Serving, config));
+    pub(super) fn new(config: &Config, workers: &[(Seat, LastingDuty)]) -> io::Result<Self> {
+        let workers = workers
+            .iter()
+            .map(|(seat, duty)| (*seat, Duty::of(*duty, config)));
+        let seats = workers
+            .chain([(Seat::Backup, Duty::Serving)])
+            .map(|(seat, duty)| Occupancy::new(seat, duty, config));
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
         })
@@ -177,6 +201,21 @@ impl Seats {
             Seat::Backup => None,
         })
         .collect()
+    }
+
+    /// The workers that a successor has to have.
+    pub(super) fn lasting(&self) -> Vec<(Seat, LastingDuty)> {
+        let workers = self.seats.iter().filter(|it| it.seat != Seat::Backup);
+        let lasting = workers.filter_map(|it| {
+            let duty = match it.duty {
+                Duty::Serving => LastingDuty::Serving,
+                Duty::Drained => LastingDuty::Drained,
+                Duty::Retiring { .. } => LastingDuty::Retiring,
+                Duty::Joining | Duty::Leaving => return None,
+            };
+            Some((it.seat, duty))
+        });
+        lasting.collect()
     }
 
     /// Where each mark leads.
@@ -569,7 +608,8 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config, 1).unwrap(), config)
+        let workers = [(SEAT, LastingDuty::Serving)];
+        (Seats::new(&config, &workers).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
-    WorkerState, flow_hash, slot_of,
+    Conviction, EventKind, FlowKey, HashSeed, MarkError, MarkLayout, SteerConfig, SteerFlags,
+    WORKER_SLOTS, WorkerState, flow_hash, slot_of,
 };
 use nix::net::if_::if_nametoindex;
 
@@ -46,10 +46,10 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
-    pub(super) fn load(config: &Config, workers: u32) -> anyhow::Result<Self> {
+    pub(super) fn load(config: &Config, seats: &Seats) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
-        Self::load_pinned(config, workers, pin_base.clone()).inspect_err(|_| {
+        Self::load_pinned(config, seats, pin_base.clone()).inspect_err(|_| {
             // What a former run left is for the next start; what this one began is not.
             if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
                 log::warn!("{}: {error}", pin_base.display());
@@ -57,7 +57,7 @@ impl Steering {
         })
     }
 
-    fn load_pinned(config: &Config, workers: u32, pin_base: PathBuf) -> anyhow::Result<Self> {
+    fn load_pinned(config: &Config, seats: &Seats, pin_base: PathBuf) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
             max_placed: config.steering.max_placed,
@@ -66,7 +66,7 @@ impl Steering {
         };
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
-        let layout = MarkLayout::new(config.steering.mark_mask, workers)?;
+        let layout = layout(config, seats)?;
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
         let former = maps.config()?;
         let seed = match former.seed {
@@ -84,7 +84,7 @@ impl Steering {
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
-            workers,
+            workers: seats.workers(|duty| duty == Duty::Serving).len() as u32,
             flags: if config.steering.log {
                 SteerFlags::LOG
             } else {
@@ -404,15 +404,20 @@ fn report_adopted(adopted: &Adopted) {
     }
 }
 
-/// The rules for these seats.
-pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::Plan> {
+/// The marks for these seats.
+fn layout(config: &Config, seats: &Seats) -> Result<MarkLayout, MarkError> {
     let last = seats.workers(|_| true).into_iter().max();
     let workers = last.map_or(0, |index| index + 1);
+    MarkLayout::new(config.steering.mark_mask, workers)
+}
+
+/// The rules for these seats.
+pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::Plan> {
     Ok(netfilter::Plan {
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
-        mark: MarkLayout::new(config.steering.mark_mask, workers)?,
+        mark: layout(config, seats)?,
         queues: seats.queues(),
         fail: config.fail,
         backend: match config.netfilter.backend {

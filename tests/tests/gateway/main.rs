@@ -11,4 +11,5 @@ mod hang;
 mod lifecycle;
 mod load;
 mod rig;
+mod scaling;
 mod steering;
