@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::instance::InstanceArgs;
+use super::{InstanceArgs, ask};
 use crate::control::Request;
 use crate::supervisor::Scaled;
 use crate::supervisor::seat::Seat;
@@ -56,7 +56,7 @@ pub(super) fn resume(args: &WorkerArgs) -> anyhow::Result<ExitCode> {
 
 impl AnswerArgs {
     fn to(&self, request: &Request) -> anyhow::Result<ExitCode> {
-        let value = self.instance.ask(request)?;
+        let value = ask(&self.instance.config()?, request)?;
         if self.json {
             println!("{value:#}");
         } else {

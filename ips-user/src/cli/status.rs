@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::instance::InstanceArgs;
+use super::{InstanceArgs, ask};
 use crate::control::Request;
 use crate::metrics::snapshot::Snapshot;
 
@@ -20,7 +20,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let value = args.instance.ask(&Request::Status {})?;
+    let value = ask(&args.instance.config()?, &Request::Status {})?;
     if args.json {
         println!("{value:#}");
     } else {

@@ -6,6 +6,7 @@ mod server;
 pub use client::ask;
 pub use server::{Ask, serve};
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -34,13 +35,18 @@ pub enum Request {
         /// Which.
         worker: Seat,
     },
+    /// Another program goes on in the supervisor's place; answered before that happens.
+    Upgrade {
+        /// The program.
+        program: PathBuf,
+    },
 }
 
 impl Request {
     /// How long an answer may take.
     pub(crate) fn patience(&self) -> Duration {
         match self {
-            Self::Status {} => Duration::from_secs(10),
+            Self::Status {} | Self::Upgrade { .. } => Duration::from_secs(10),
             // Workers start, rules are installed, other workers list their flows; and others may
             // have asked before.
             Self::Scale { .. } | Self::Drain { .. } | Self::Resume { .. } => {

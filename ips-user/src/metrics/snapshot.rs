@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// How many times another program has taken its place.
+    pub upgrades: u64,
+    /// How many times the launcher was replaced.
+    pub launcher_restarts: u64,
     /// Fail policy.
     pub fail: String,
     /// Transport.

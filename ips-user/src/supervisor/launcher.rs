@@ -74,7 +74,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         let Some((message, fds)) = channel.receive()? else {
             return Ok(());
         };
-        let ToLauncher::Spawn { seat } = message else {
+        let ToLauncher::Spawn { seat, succeeds } = message else {
             bail!("unexpected {message:?}")
         };
         let spawned = Equipment::of(fds).and_then(|equipment| {
@@ -83,7 +83,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
                 if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
                     log::warn!("{seat}: closing the launcher's socket: {error}");
                 }
-                let status = enter_worker(&shared, seat, equipment, &blocked);
+                let status = enter_worker(&shared, seat, equipment, succeeds, &blocked);
                 i32::from(status.is_err())
             })
         });
@@ -205,11 +205,12 @@ fn enter_worker(
     shared: &Shared,
     seat: Seat,
     equipment: Equipment,
+    succeeds: bool,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let result =
-        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, equipment, &stop));
+    let result = heed_signals(&stop, blocked)
+        .and_then(|()| worker::run(shared, seat, equipment, succeeds, &stop));
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

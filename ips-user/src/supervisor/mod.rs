@@ -7,6 +7,7 @@
 //! end; rules and programs are removed.
 
 pub mod feedback;
+mod inheritance;
 mod instance;
 pub mod launcher;
 mod launching;
@@ -17,20 +18,25 @@ pub mod seat;
 mod seats;
 mod status;
 mod steering;
+mod succession;
+pub mod upgrade;
 mod watch;
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::feedback::{FeedbackSocket, Message};
+use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
 use self::message::FromLauncher;
@@ -62,6 +68,10 @@ const AT_ONCE: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long killed workers may take to be gone.
 const KILL_WITHIN: Duration = Duration::from_secs(1);
+/// A launcher that lived this long is replaced at once.
+const LAUNCHER_LIVED: Duration = Duration::from_secs(5);
+/// Otherwise after this pause.
+const LAUNCHER_PAUSE: Duration = Duration::from_secs(1);
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -78,6 +88,10 @@ pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         let mut supervisor = Supervisor::new(config, trace)?;
         let result = supervisor.start_and_serve(&mut signals).await;
+        if result.is_err() && supervisor.seats.any_predecessor() {
+            supervisor.leave();
+            return result;
+        }
         let stopped = supervisor.stop().await;
         result.and(stopped)
     })
@@ -144,8 +158,17 @@ struct Supervisor {
     workers_feedback: FeedbackSocket,
     steering: Steering,
     launching: Launching,
+    /// When a launcher that has ended is to be replaced.
+    launcher_due: Option<Instant>,
+    launcher_since: Instant,
+    launcher_restarts: u64,
     seats: Seats,
     scaling: Scaling,
+    /// What a predecessor has recorded.
+    left: Record,
+    /// When to become another program.
+    upgrade: Option<(Instant, PathBuf)>,
+    upgrades: u64,
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
@@ -166,17 +189,34 @@ impl Supervisor {
             }
         }
         let instance = Instance::claim(&config.control.directory, &config.name)?;
-        let workers = instance.workers(&config)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
-        let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
-        let board = Board::create()?;
-        let (feedback, workers_feedback) = FeedbackSocket::pair()?;
+        // Workers whose launcher has ended are this process's to forget.
+        prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+        let left = instance.read()?;
+        let workers = left.workers(&config);
+        let mut inheritance = Inheritance::of(&left);
+        let log = config.event_log();
+        let (writer, events) = match inheritance.events.take() {
+            Some(ends) => EventWriter::resume(ends, &log)?,
+            None => EventWriter::start(&log, config.log.buffer)?,
+        };
+        let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
+        let (feedback, workers_feedback) = match inheritance.feedback.take() {
+            Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
+            None => FeedbackSocket::pair()?,
+        };
         let spoken = Readable::of(&feedback)?;
         let launching = Launching::start()?;
-        let seats = Seats::new(&config, &workers).context("memory shared with the workers")?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config, &seats)?;
+        let steering = Steering::load(&config, &workers)?;
+        if steering.workers_map()? != left.workers_map {
+            // They beat where nobody looks any more.
+            log::warn!("the workers of a former run beat in another map");
+            inheritance.seats.clear();
+        }
+        let seats = Seats::new(&config, &workers, inheritance.seats)
+            .context("memory shared with the workers")?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -190,8 +230,14 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
+            launcher_due: None,
+            launcher_since: Instant::now(),
+            launcher_restarts: 0,
             seats,
-            scaling: Scaling::default(),
+            scaling: Scaling::after(left.retired.clone()),
+            upgrade: None,
+            upgrades: left.upgrades,
+            left,
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -213,10 +259,8 @@ impl Supervisor {
 
     async fn start(&mut self) -> anyhow::Result<()> {
         self.prepare_launcher().await?;
-        // Only now: a predecessor's workers have gone on inspecting, and the time in which
-        // nobody holds the queues is short.
+        // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
-        self.steering.vacate();
         // The launcher, by which a successor finds workers that were never recorded.
         self.record()?;
         self.seats.open_queues(&self.config)?;
@@ -237,17 +281,30 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends what a dead predecessor left running. From here on a failure undoes everything.
+    /// Ends what a predecessor left running, except for the workers that will hand over their
+    /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
-        let ended = self.instance.end_leftovers()?;
-        if ended > 0 {
+        let staying: Vec<_> = self.seats.processes().collect();
+        let mut ending = self.left.alive();
+        // The launcher's own children are among those that nobody recorded.
+        let own = Started::of(std::process::id());
+        ending.retain(|it| !staying.contains(it) && Some(*it) != own);
+        instance::end(&ending)?;
+        if let Some(launcher) = self.left.launcher {
+            launcher.reap();
+        }
+        if !staying.is_empty() {
+            log::info!("{} workers of a former run are taken over", staying.len());
+        } else if !ending.is_empty() {
+            let ended = ending.len();
             log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
         }
+        self.steering.vacate(&self.seats);
         self.took_over = true;
         Ok(())
     }
 
-    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+    fn tell_launcher(&self) -> anyhow::Result<()> {
         self.launching.prepare(
             &self.config,
             self.trace,
@@ -255,7 +312,11 @@ impl Supervisor {
             &self.board,
             &self.events,
             &self.workers_feedback,
-        )?;
+        )
+    }
+
+    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+        self.tell_launcher()?;
         match self.launching.next().await? {
             Some(FromLauncher::Ready {
                 rules,
@@ -263,6 +324,7 @@ impl Supervisor {
                 wrong,
             }) => {
                 (self.rules, self.rules_skipped, self.rules_wrong) = (rules, skipped, wrong);
+                self.launching.set_ready();
                 Ok(())
             }
             Some(FromLauncher::Failed { message }) => bail!("{message}"),
@@ -280,8 +342,14 @@ impl Supervisor {
         let all = async {
             while !self.seats.all_up() {
                 tokio::select! {
-                    message = self.launching.next() => self.on_launcher(message?)?,
+                    message = self.launching.next() => match message? {
+                        None => bail!("the launcher has ended"),
+                        message => self.on_launcher(message)?,
+                    },
                     () = self.spoken.wait() => self.on_feedback(),
+                    () = sleep(LOOK_EVERY), if self.seats.any_predecessor() => {
+                        self.look_after_predecessors()?;
+                    }
                 }
                 if let Some((seat, how)) = self.seats.first_dead() {
                     bail!("{seat} ended at its start: {how}");
@@ -317,7 +385,7 @@ impl Supervisor {
                         self.writer.reopen();
                     }
                 },
-                message = self.launching.next() => {
+                message = self.launching.next(), if self.launcher_due.is_none() => {
                     if let Err(error) = message.and_then(|message| self.on_launcher(message)) {
                         break Err(error);
                     }
@@ -327,13 +395,20 @@ impl Supervisor {
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
                     self.seats.end_late_starters(&self.config);
-                    for seat in self.seats.due() {
-                        self.spawn(seat)?;
+                    if let Err(error) = self.look() {
+                        break Err(error);
                     }
-                    self.advance_scaling().await?;
+                    if let Err(error) = self.advance_scaling().await {
+                        break Err(error);
+                    }
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
+                }
+                () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
+                    if let Err(error) = self.become_other_program() {
+                        log::error!("not upgraded: {error:#}");
+                    }
                 }
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
@@ -341,18 +416,21 @@ impl Supervisor {
                 }
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
-                Some(ask) = asked.recv() => self.on_ask(ask),
+                Some(ask) = asked.recv() => self.on_ask(ask).await,
             }
         };
         control.abort();
         result
     }
 
-    fn on_ask(&mut self, Ask { request, answer }: Ask) {
+    async fn on_ask(&mut self, Ask { request, answer }: Ask) {
+        // Where the client has gone, its answer is nobody's.
         match request {
             Request::Status {} => {
-                // The client may have gone: its answer is then nobody's.
                 let _ = answer.send(self.status_response());
+            }
+            Request::Upgrade { program } => {
+                let _ = answer.send(self.prepare_upgrade(program).await);
             }
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
@@ -367,8 +445,7 @@ impl Supervisor {
         }
     }
 
-    /// A message of the launcher's; `None` when it is gone, which ends this supervisor: the
-    /// workers could not be replaced any more.
+    /// A message of the launcher's; `None` when it is gone: then it is replaced.
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
             Some(FromLauncher::Spawned { seat, pid }) => {
@@ -381,16 +458,71 @@ impl Supervisor {
                 if self.seats.exited(seat, pid, &how, &self.config) {
                     self.steering.set_down(seat);
                 }
-                for seat in self.seats.due() {
-                    self.spawn(seat)?;
-                }
+                self.look()?;
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
                 log::error!("{seat} could not be started: {message}");
                 self.seats.not_spawned(seat, &message, &self.config);
             }
-            Some(message) => bail!("the launcher said {message:?} out of turn"),
-            None => bail!("the launcher has ended"),
+            Some(FromLauncher::Ready { .. }) => self.launcher_is_back()?,
+            Some(FromLauncher::Failed { message }) => {
+                log::error!("the new launcher cannot use the rules: {message}");
+            }
+            None => self.launcher_lost(),
+        }
+        Ok(())
+    }
+
+    /// The workers go on without it, but nobody could replace them.
+    fn launcher_lost(&mut self) {
+        self.launching.end();
+        self.seats.launcher_lost();
+        let pause = match self.launcher_since.elapsed() {
+            lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
+            _ => LAUNCHER_PAUSE,
+        };
+        log::error!("the launcher has ended: replaced in {pause:?}");
+        self.launcher_due = Some(Instant::now() + pause);
+    }
+
+    fn replace_launcher(&mut self) -> anyhow::Result<()> {
+        self.launcher_due = None;
+        self.launcher_since = Instant::now();
+        self.launcher_restarts += 1;
+        self.launching = Launching::start()?;
+        self.tell_launcher()
+    }
+
+    /// Only workers of one launcher can share rules with those to come: the others hand over.
+    fn launcher_is_back(&mut self) -> anyhow::Result<()> {
+        log::info!("a new launcher has compiled the rules");
+        self.launching.set_ready();
+        for seat in self.seats.relieve_orphans() {
+            self.spawn(seat)?;
+        }
+        self.record()
+    }
+
+    fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+        if self.seats.look_after_predecessors() {
+            self.record()?;
+        }
+        Ok(())
+    }
+
+    /// What has to be looked at often because nobody tells.
+    fn look(&mut self) -> anyhow::Result<()> {
+        self.look_after_predecessors()?;
+        for seat in self.seats.look_after_orphans(&self.config) {
+            self.steering.set_down(seat);
+        }
+        if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
+            self.replace_launcher()?;
+        }
+        if self.launching.is_ready() {
+            for seat in self.seats.due() {
+                self.spawn(seat)?;
+            }
         }
         Ok(())
     }
@@ -410,6 +542,7 @@ impl Supervisor {
                         self.serves(seat, pid);
                     }
                 }
+                Ok(Message::Waiting { seat, .. }) => self.seats.waits(seat),
                 Ok(Message::Convict {
                     seat,
                     key,
@@ -427,20 +560,35 @@ impl Supervisor {
 
     /// Notes the running processes for a successor.
     fn record(&self) -> anyhow::Result<()> {
-        let launcher = self.launching.pid().and_then(Started::of);
-        let record = Record {
-            processes: self.seats.processes().chain(launcher).collect(),
-            configured: self.config.worker_count(),
-            workers: self.seats.lasting(),
-        };
         self.instance
-            .record(&record)
+            .write(&self.for_successor()?)
             .context("recording the processes")
+    }
+
+    fn for_successor(&self) -> anyhow::Result<Record> {
+        Ok(Record {
+            launcher: self.launching.pid().and_then(Started::of),
+            workers_map: self.steering.workers_map()?,
+            configured: self.config.worker_count(),
+            seats: self.seats.sitting(),
+            retired: self.scaling.retired().clone(),
+            upgrades: self.upgrades,
+            kept: None,
+        })
+    }
+
+    /// Leaves everything as it is: workers of a predecessor still serve their queues.
+    fn leave(&mut self) {
+        log::error!("the workers, and what is installed in the kernel, are left as they are");
+        if let Err(error) = self.record() {
+            log::error!("{error:#}");
+        }
+        self.launching.end();
     }
 
     /// Undoes everything, in the reverse order of the start; goes on after a failure.
     async fn stop(mut self) -> anyhow::Result<()> {
-        if !self.took_over && self.instance.leftovers().is_ok_and(|it| !it.is_empty()) {
+        if !self.took_over && !self.left.alive().is_empty() {
             log::warn!("the workers of a former run, and what it installed, are left as they are");
             self.launching.end();
             return Ok(());
@@ -497,6 +645,13 @@ impl Supervisor {
             sleep(LOOK_EVERY).await;
             self.seats.forget_ended();
         }
+    }
+}
+
+/// When an upgrade is due.
+async fn until(upgrade: Option<&(Instant, PathBuf)>) {
+    if let Some((due, _)) = upgrade {
+        sleep(due.saturating_duration_since(Instant::now())).await;
     }
 }
 

@@ -79,16 +79,18 @@ struct Holder {
     index: u32,
     /// Its process when the change began; another one has other flows.
     pid: Option<u32>,
+    /// It hands its flows over to another process, which is asked instead.
+    relieved: bool,
+    /// Packets up to this one were queued before the slots were marked.
+    last: Option<u32>,
     state: Listing,
     since: Instant,
 }
 
 #[derive(Debug)]
 enum Listing {
-    /// Not asked yet: packets up to this one were queued before the slots were marked.
-    WorkingOff {
-        last: Option<u32>,
-    },
+    /// Not asked yet.
+    WorkingOff,
     Asked(CommandNumber),
     Done(Vec<FlowKey>),
     Failed(&'static str),
@@ -219,7 +221,7 @@ impl Moving {
                     log::warn!("{seat} has not listed its flows ({why}): idle ones move");
                     moved.unlisted.insert(seat.to_string(), why.to_owned());
                 }
-                Listing::WorkingOff { .. } | Listing::Asked(_) => {}
+                Listing::WorkingOff | Listing::Asked(_) => {}
             }
         }
         let refused = steering.placements().insert(&flows)?;
@@ -235,8 +237,10 @@ impl Holder {
         Self {
             index,
             pid: seat.and_then(Occupancy::pid),
+            relieved: false,
+            last: None,
             state: match seat {
-                Some(_) => Listing::WorkingOff { last: None },
+                Some(_) => Listing::WorkingOff,
                 None => Listing::Failed("it is gone"),
             },
             since: Instant::now(),
@@ -251,9 +255,7 @@ impl Holder {
     fn note_queued(&mut self, seats: &Seats, queues: &[QueueTruth]) {
         let queue = seats.get(Seat::Worker(self.index)).map(|it| it.queue);
         let truth = queues.iter().find(|truth| Some(truth.queue) == queue);
-        if let Listing::WorkingOff { last } = &mut self.state {
-            *last = truth.map(|truth| truth.last_id);
-        }
+        self.last = truth.map(|truth| truth.last_id);
         self.since = Instant::now();
     }
 
@@ -266,17 +268,30 @@ impl Holder {
             self.state = Listing::Failed("it is gone");
             return;
         };
+        if occupancy.predecessor.is_some() {
+            self.relieved = true;
+            self.state = Listing::WorkingOff;
+            self.since = Instant::now();
+            return;
+        }
+        if self.relieved && occupancy.phase == Phase::Up {
+            self.relieved = false;
+            self.pid = occupancy.pid();
+        }
+        if self.relieved && occupancy.phase == Phase::Starting {
+            return;
+        }
         if occupancy.pid() != self.pid || occupancy.phase != Phase::Up {
             self.state = Listing::Failed("it has died");
             return;
         }
         let late = self.since.elapsed() > STEP_WITHIN;
         match self.state {
-            Listing::WorkingOff { last } => {
+            Listing::WorkingOff => {
                 let received = steering.pages().received(seat.slot());
                 let queue = queues.iter().find(|truth| truth.queue == occupancy.queue);
                 let empty = queue.is_none_or(|truth| truth.waiting == 0);
-                if empty || has_reached(received, last) {
+                if empty || has_reached(received, self.last) {
                     self.state = Listing::Asked(occupancy.desk.give(Command::ListFlows));
                     self.since = Instant::now();
                 } else if late {

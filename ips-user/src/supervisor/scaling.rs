@@ -110,6 +110,14 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
+    /// None yet, after what a predecessor has left.
+    pub(super) fn after(retired: Retired) -> Self {
+        Self {
+            retired,
+            ..Self::default()
+        }
+    }
+
     /// Puts a request behind those that wait.
     pub(super) fn ask(&mut self, wish: Wish, answer: oneshot::Sender<Response>) {
         if self.waiting.len() < WAITING {
@@ -126,9 +134,9 @@ impl Scaling {
         &self.retired
     }
 
-    /// Whether workers come, go, or move flows now.
+    /// Whether workers come, go, or move flows now, or soon.
     pub(super) fn is_changing(&self) -> bool {
-        self.change.is_some()
+        self.change.is_some() || !self.waiting.is_empty()
     }
 }
 
@@ -197,6 +205,13 @@ impl Supervisor {
         match self.scaling.change.take() {
             Some(Change::Table(change)) => self.advance_table(*change).await,
             Some(Change::Removal(removal)) => self.advance_removal(removal).await,
+            // Workers that hand over know two flow tables, and new ones need a launcher.
+            None if self.seats.any_predecessor()
+                || !self.launching.is_ready()
+                || self.upgrade.is_some() =>
+            {
+                Ok(())
+            }
             None => {
                 if let Some((wish, answer)) = self.scaling.waiting.pop_front() {
                     self.begin(wish, answer);

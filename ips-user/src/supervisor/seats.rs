@@ -9,11 +9,13 @@ use anyhow::{Context, bail};
 use ips_common::Steer;
 use nix::sys::signal::Signal;
 
+use super::inheritance::Bequest;
 use super::instance::{LastingDuty, Started};
 use super::launching::Launching;
 use super::message::Channel;
 use super::seat::Seat;
 use super::steering::Steering;
+use super::succession::Predecessor;
 use super::watch::{self, Watch};
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
@@ -74,6 +76,16 @@ impl Duty {
         }
     }
 
+    /// As a successor has to know it.
+    pub(super) fn lasting(self) -> Option<LastingDuty> {
+        match self {
+            Self::Serving => Some(LastingDuty::Serving),
+            Self::Drained => Some(LastingDuty::Drained),
+            Self::Retiring { .. } => Some(LastingDuty::Retiring),
+            Self::Joining | Self::Leaving => None,
+        }
+    }
+
     /// From now on.
     pub(super) fn retiring(config: &Config) -> Self {
         let patience = Duration::from_secs(config.scaling.drain_seconds);
@@ -106,8 +118,12 @@ pub(super) struct Occupancy {
     channel: Option<Channel>,
     process: Option<Started>,
     watch: Option<Watch>,
+    /// Who serves the queue until `process` can.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The launcher that would report the end of the process has ended itself.
+    pub(super) orphan: bool,
     /// The launcher was asked for a process and has not answered yet.
-    asked: bool,
+    pub(super) asked: bool,
     /// A process that says it serves before the launcher has said that it exists.
     announced: Option<u32>,
     pub(super) phase: Phase,
@@ -128,17 +144,28 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// One for each of the workers, in order, and the backup; vacant.
+    /// One for each of the workers, in order, and the backup: served by those that a predecessor
+    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
+    /// dropped.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config, workers: &[(Seat, LastingDuty)]) -> io::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        workers: &[(Seat, LastingDuty)],
+        mut left: Vec<Bequest>,
+    ) -> io::Result<Self> {
         let workers = workers
             .iter()
-            .map(|(seat, duty)| (*seat, Duty::of(*duty, config)));
-        let seats = workers
-            .chain([(Seat::Backup, Duty::Serving)])
-            .map(|(seat, duty)| Occupancy::new(seat, duty, config));
+            .map(|(seat, duty)| (*seat, Duty::of(*duty, config)))
+            .chain([(Seat::Backup, Duty::Serving)]);
+        let seats = workers.map(|(seat, duty)| {
+            let fits = |it: &Bequest| it.fits(seat, config);
+            match left.iter().position(fits) {
+                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index), duty)),
+                None => Occupancy::new(seat, duty, config),
+            }
+        });
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
         })
@@ -156,6 +183,7 @@ impl Seats {
         }
         self.seats
             .iter_mut()
+            .filter(|it| it.socket.is_none())
             .try_for_each(|occupancy| occupancy.open_queue(config))
     }
 
@@ -176,7 +204,10 @@ impl Seats {
 
     /// Takes away a seat in which nobody sits, and its queue with it.
     pub(super) fn remove(&mut self, seat: Seat) -> Option<Occupancy> {
-        let vacant = |it: &Occupancy| it.seat == seat && it.process.is_none() && !it.asked;
+        let vacant = |it: &Occupancy| {
+            let served = it.process.is_some() || it.asked || it.predecessor.is_some();
+            it.seat == seat && !served
+        };
         let index = self.seats.iter().position(vacant)?;
         Some(self.seats.remove(index))
     }
@@ -203,31 +234,20 @@ impl Seats {
         .collect()
     }
 
-    /// The workers that a successor has to have.
-    pub(super) fn lasting(&self) -> Vec<(Seat, LastingDuty)> {
-        let workers = self.seats.iter().filter(|it| it.seat != Seat::Backup);
-        let lasting = workers.filter_map(|it| {
-            let duty = match it.duty {
-                Duty::Serving => LastingDuty::Serving,
-                Duty::Drained => LastingDuty::Drained,
-                Duty::Retiring { .. } => LastingDuty::Retiring,
-                Duty::Joining | Duty::Leaving => return None,
-            };
-            Some((it.seat, duty))
-        });
-        lasting.collect()
-    }
-
     /// Where each mark leads.
     pub(super) fn queues(&self) -> Vec<(Steer, u16)> {
         let queues = self.seats.iter();
         queues.map(|it| (it.seat.steer(), it.queue)).collect()
     }
 
-    fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
+    pub(super) fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
         self.seats
             .iter_mut()
             .find(|occupancy| occupancy.seat == seat)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
@@ -251,7 +271,8 @@ impl Seats {
         occupancy.channel = Some(ours);
         occupancy.desk.clear_command();
         let socket = occupancy.socket.as_ref().map(AsFd::as_fd);
-        launching.spawn(seat, &occupancy.desk, &theirs, socket)?;
+        let succeeds = occupancy.predecessor.is_some();
+        launching.spawn(seat, succeeds, &occupancy.desk, &theirs, socket)?;
         occupancy.asked = true;
         Ok(())
     }
@@ -447,18 +468,26 @@ impl Seats {
 
     /// The processes in the seats.
     pub(super) fn processes(&self) -> impl Iterator<Item = Started> {
-        self.seats.iter().filter_map(|occupancy| occupancy.process)
+        let predecessors = self.seats.iter().filter_map(|it| it.predecessor.as_ref());
+        let predecessors = predecessors.map(Predecessor::process);
+        self.seats
+            .iter()
+            .filter_map(|it| it.process)
+            .chain(predecessors)
     }
 
     /// Whether there is a process, or will be one.
     pub(super) fn any_running(&self) -> bool {
-        self.seats.iter().any(|it| it.process.is_some() || it.asked)
+        self.processes().next().is_some() || self.seats.iter().any(|it| it.asked)
     }
 
     /// Forgets the processes that have ended, for when nobody reports that any more.
     pub(super) fn forget_ended(&mut self) {
         for occupancy in &mut self.seats {
             occupancy.process = occupancy.process.filter(Started::is_alive);
+            occupancy
+                .predecessor
+                .take_if(|former| !former.process().is_alive());
             occupancy.asked = false;
         }
     }
@@ -503,15 +532,28 @@ impl Occupancy {
     fn new(seat: Seat, duty: Duty, config: &Config) -> io::Result<Self> {
         let queue = config.queue_number(seat);
         let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
-        Ok(Self {
+        Ok(Self::with(seat, duty, queue, Desk::create(buffers)?))
+    }
+
+    fn inherited(bequest: Bequest, duty: Duty) -> Self {
+        let mut occupancy = Self::with(bequest.seat, duty, bequest.queue, bequest.desk);
+        occupancy.socket = Some(bequest.socket);
+        occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy
+    }
+
+    fn with(seat: Seat, duty: Duty, queue: u16, desk: Desk) -> Self {
+        Self {
             seat,
             duty,
             queue,
             socket: None,
-            desk: Desk::create(buffers)?,
+            desk,
             channel: None,
             process: None,
             watch: None,
+            predecessor: None,
+            orphan: false,
             asked: false,
             announced: None,
             phase: Phase::Starting,
@@ -522,7 +564,25 @@ impl Occupancy {
             trips: 0,
             hangs: 0,
             exits: VecDeque::with_capacity(EXITS),
-        })
+        }
+    }
+
+    /// Its process.
+    pub(super) const fn process(&self) -> Option<Started> {
+        self.process
+    }
+
+    /// The queue's socket, if the supervisor holds it.
+    pub(super) const fn socket(&self) -> Option<&OwnedFd> {
+        self.socket.as_ref()
+    }
+
+    /// Its process is to be relieved by the next one.
+    pub(super) fn relieve(&mut self) {
+        self.predecessor = self.process.take().map(Predecessor::new);
+        self.watch = None;
+        self.phase = Phase::Starting;
+        self.since = Instant::now();
     }
 
     /// Binds and configures its queue.
@@ -576,7 +636,7 @@ impl Occupancy {
         self.exits.back().map(|exit| exit.how.as_str())
     }
 
-    fn vacate(&mut self, how: String, config: &Config) {
+    pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
         self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
@@ -609,7 +669,7 @@ mod tests {
         let mut config = Config::default();
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
-        (Seats::new(&config, &workers).unwrap(), config)
+        (Seats::new(&config, &workers, Vec::new()).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

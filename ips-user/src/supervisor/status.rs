@@ -29,6 +29,8 @@ impl Supervisor {
             instance: self.config.name.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            upgrades: self.upgrades,
+            launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),

@@ -12,6 +12,7 @@ use ips_common::{
 };
 use nix::net::if_::if_nametoindex;
 
+use super::instance::LastingDuty;
 use super::seat::Seat;
 use super::seats::{Duty, Seats};
 use crate::config::{Backend, Config};
@@ -46,10 +47,10 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
-    pub(super) fn load(config: &Config, seats: &Seats) -> anyhow::Result<Self> {
+    pub(super) fn load(config: &Config, workers: &[(Seat, LastingDuty)]) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
-        Self::load_pinned(config, seats, pin_base.clone()).inspect_err(|_| {
+        Self::load_pinned(config, workers, pin_base.clone()).inspect_err(|_| {
             // What a former run left is for the next start; what this one began is not.
             if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
                 log::warn!("{}: {error}", pin_base.display());
@@ -57,7 +58,11 @@ impl Steering {
         })
     }
 
-    fn load_pinned(config: &Config, seats: &Seats, pin_base: PathBuf) -> anyhow::Result<Self> {
+    fn load_pinned(
+        config: &Config,
+        workers: &[(Seat, LastingDuty)],
+        pin_base: PathBuf,
+    ) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
             max_placed: config.steering.max_placed,
@@ -66,7 +71,9 @@ impl Steering {
         };
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
-        let layout = layout(config, seats)?;
+        let layout = layout(config, workers.iter().map(|(seat, _)| *seat))?;
+        let serves = |(_, duty): &&(Seat, LastingDuty)| *duty == LastingDuty::Serving;
+        let serving = workers.iter().filter(serves).count();
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
         let former = maps.config()?;
         let seed = match former.seed {
@@ -84,7 +91,7 @@ impl Steering {
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
-            workers: seats.workers(|duty| duty == Duty::Serving).len() as u32,
+            workers: serving as u32,
             flags: if config.steering.log {
                 SteerFlags::LOG
             } else {
@@ -114,9 +121,22 @@ impl Steering {
         &self.maps.workers
     }
 
-    /// Forgets a predecessor's workers: every seat is down, nothing has been received.
-    pub(super) fn vacate(&self) {
-        (0..WORKER_SLOTS).for_each(|slot| self.vacate_slot(slot));
+    /// Id of the map in which the workers stamp their heartbeats.
+    pub(super) fn workers_map(&self) -> anyhow::Result<u32> {
+        self.pages().id().context("the map of the workers")
+    }
+
+    /// Forgets a predecessor's workers, except for those that will hand over: every other seat
+    /// is down, nothing has been received.
+    pub(super) fn vacate(&self, seats: &Seats) {
+        let kept: Vec<_> = seats
+            .iter()
+            .filter(|it| it.predecessor.is_some())
+            .map(|it| it.seat.slot())
+            .collect();
+        for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
+            self.vacate_slot(slot);
+        }
     }
 
     /// Queues marked packets, then has packets marked.
@@ -405,10 +425,10 @@ fn report_adopted(adopted: &Adopted) {
 }
 
 /// The marks for these seats.
-fn layout(config: &Config, seats: &Seats) -> Result<MarkLayout, MarkError> {
-    let last = seats.workers(|_| true).into_iter().max();
-    let workers = last.map_or(0, |index| index + 1);
-    MarkLayout::new(config.steering.mark_mask, workers)
+fn layout(config: &Config, seats: impl Iterator<Item = Seat>) -> Result<MarkLayout, MarkError> {
+    let workers = seats.filter(|seat| *seat != Seat::Backup);
+    let needed = workers.map(|seat| seat.slot() + 1).max().unwrap_or(0);
+    MarkLayout::new(config.steering.mark_mask, needed)
 }
 
 /// The rules for these seats.
@@ -417,7 +437,7 @@ pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
-        mark: layout(config, seats)?,
+        mark: layout(config, seats.all().into_iter())?,
         queues: seats.queues(),
         fail: config.fail,
         backend: match config.netfilter.backend {

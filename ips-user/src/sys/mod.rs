@@ -7,6 +7,7 @@ pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;

@@ -13,3 +13,4 @@ mod load;
 mod rig;
 mod scaling;
 mod steering;
+mod succession;
