@@ -12,6 +12,8 @@ pub mod decode;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod flow;
 pub mod health;
 pub mod inspection;

@@ -28,19 +28,28 @@ use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
+    wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
+mod guard;
 pub mod handing_over;
 pub mod held;
 mod outlets;
 mod settling;
 
+pub use guard::Dangers;
+use guard::FlowGuard;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
+/// What the kernel's OOM killer is told of workers: other programs go before them, and they
+/// before the supervisor, which replaces them.
+const OOM_SCORE_ADJUSTMENT: i32 = -500;
 
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
@@ -56,6 +65,8 @@ pub struct Shared {
     pub pages: WorkerPages,
     /// Counters.
     pub board: Board,
+    /// Flows that workers died of.
+    pub dangers: Dangers,
     /// To the event writer.
     pub events: EventPipe,
     /// To the supervisor.
@@ -96,11 +107,19 @@ pub fn run(
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
+    if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+        // The supervisor has warned: what it may not, its workers may not either.
+        log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
+    }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
             "{seat}: scheduling priority {}: {error}",
             config.workers.nice
         );
+    }
+    if config.workers.memory_max > 0 {
+        limit_memory(config.workers.memory_max)
+            .with_context(|| format!("bounding the memory of {seat}"))?;
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => {
@@ -207,6 +226,7 @@ struct Turn<'a> {
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
     desk: &'a Desk,
+    guard: FlowGuard<'a>,
     /// Address of the queue's buffers, when they are the desk's.
     buffers_at: Option<usize>,
     inspection: WorkersInspection<'a>,
@@ -242,6 +262,13 @@ impl<'a> Turn<'a> {
             row,
             base,
             desk,
+            guard: FlowGuard::new(
+                seat,
+                desk,
+                &shared.dangers,
+                &shared.pages,
+                shared.config.stale().as_nanos() as u64,
+            ),
             buffers_at: None,
             inspection,
             now: now(),
@@ -252,7 +279,7 @@ impl<'a> Turn<'a> {
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue, served: usize) {
-        self.desk.put_down();
+        self.guard.put_down();
         self.now.monotonic_ns = monotonic_ns();
         self.shared
             .pages
@@ -296,6 +323,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
+            (Cell::Quarantined, inspected.quarantined),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
@@ -391,17 +419,16 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.guard.batch(self.now.monotonic_ns);
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
         let place = self
             .buffers_at
             .map(|start| packet.payload.as_ptr().addr() - start);
-        // Bytes that are not in the desk's buffers cannot be found again: none, then.
-        let length = place.map_or(0, |_| packet.payload.len());
-        self.desk
-            .take_in_hand(packet.id, place.unwrap_or(0), length);
-        self.inspection.inspect(packet, self.now)
+        self.guard
+            .take_in_hand(packet.id, place, packet.payload.len());
+        self.inspection.inspect(packet, self.now, &mut self.guard)
     }
 }
 
@@ -430,6 +457,7 @@ fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'
     }
     let options = InspectionOptions {
         invalid: config.invalid(),
+        quarantine: config.quarantine(),
         flows: config.flow_limits(),
         seed: random_words().context("/dev/urandom")?,
         convict: config.conviction.enabled,

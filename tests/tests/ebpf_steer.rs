@@ -464,7 +464,16 @@ fn many_flows_are_placed_counted_listed_and_given_back_at_once() {
         assert_eq!(steer(&rig, &nth_flow(n).0), Steer::Worker(3));
     }
 
+    let (first, adopted) = (expected[0].0, expected[0].1.target == BACKUP);
+    let other = if adopted { 3 } else { BACKUP };
+    assert!(!rig.maps.placements.remove_from(&first, other).unwrap());
+    let unknown = nth_flow(60_000).2;
+    assert!(!rig.maps.placements.remove_from(&unknown, 3).unwrap());
     assert_eq!(rig.maps.placements.remove_at(3).unwrap(), 400);
+    let of_backup = nth_flow(400).2;
+    assert!(rig.maps.placements.remove_from(&of_backup, BACKUP).unwrap());
+    let again = placement(BACKUP, PlacementReason::Adopted);
+    rig.maps.placements.insert(&[(of_backup, again)]).unwrap();
     assert_eq!(rig.maps.placements.remove_at(3).unwrap(), 0);
     let count = rig.maps.placements.count().unwrap();
     assert_eq!((count.adopted, count.kept, count.bypassed), (50, 0, 3));

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod doctor;
+mod gate;
 mod launcher;
 mod run;
 mod scale;
@@ -49,6 +50,8 @@ enum Command {
     CanSucceed(upgrade::CanSucceedArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
+    /// Open, close or show the gate: what passes while Sluice does not run.
+    Gate(gate::GateArgs),
     /// Show the configuration.
     Config(config::ConfigArgs),
     /// Accept every packet of one queue: the transport alone, for measurements.
@@ -191,6 +194,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(args) => upgrade::run(&args),
         Command::CanSucceed(args) => upgrade::can_succeed(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launcher => launcher::run().map(|()| ExitCode::SUCCESS),

@@ -133,6 +133,17 @@ impl Placements {
         Ok(self.map.remove(&[*key]).map_err(failed("remove"))? > 0)
     }
 
+    /// Gives one flow back to the table if it is placed at `target`; false when it is not.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_from(&mut self, key: &FlowKey, target: u32) -> Result<bool, MapsError> {
+        match self.map.get(key).map_err(failed("look up"))? {
+            Some(placement) if placement.target == target => self.remove(key),
+            _ => Ok(false),
+        }
+    }
+
     /// Gives all flows that are placed at `target` back to the table; returns how many.
     ///
     /// # Errors

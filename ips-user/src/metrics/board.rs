@@ -88,6 +88,8 @@ cells! {
     Events = "events",
     /// Events lost because the writer's queue was full.
     EventsLost = "events_lost",
+    /// Packets not inspected because workers died of their flows; also accepted or dropped.
+    Quarantined = "quarantined",
     /// Convictions asked for.
     Convictions = "convictions",
     /// Convictions that could not be asked for.

@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::duty::LastingDuty;
 use super::scaling::check_count;
 use super::seat::Seat;
 use crate::config::Config;
@@ -107,15 +108,6 @@ pub(super) struct Sitting {
     pub(super) process: Option<Started>,
     /// What it is there for; `None` when it was about to come or go.
     pub(super) duty: Option<LastingDuty>,
-}
-
-/// A duty that outlasts the supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum LastingDuty {
-    Serving,
-    Drained,
-    Retiring,
 }
 
 /// Numbers of descriptors in the process `by`, which has become another program since.

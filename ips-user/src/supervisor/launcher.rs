@@ -21,13 +21,15 @@ use super::feedback::FeedbackSocket;
 use super::message::{Channel, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::hands::Hands;
+use crate::desk::watchlist::Watchlist;
 use crate::detect::{Daachorse, Engine};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rules;
 use crate::sys::process::{self, set_name};
-use crate::worker::{self, Shared};
+use crate::worker::{self, Dangers, Shared};
 
 /// Findings about rules that go to the log at a start.
 const DIAGNOSTICS_SHOWN: usize = 20;
@@ -113,7 +115,7 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
     let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback]: [OwnedFd; 4] = fds
+    let [pages, board, events, feedback, watchlist, hands]: [OwnedFd; 6] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
@@ -141,6 +143,10 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         engine: Arc::new(engine),
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
         board: Board::map(board).context("mapping the workers' counters")?,
+        dangers: Dangers {
+            watchlist: Watchlist::map(watchlist).context("mapping the list of flows")?,
+            hands: Hands::map(hands).context("mapping the workers' hands")?,
+        },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
         trace,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
@@ -62,13 +63,21 @@ impl Launching {
         board: &Board,
         events: &EventPipe,
         feedback: &FeedbackSocket,
+        deaths: &Deaths,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let fds = [
+            pages,
+            board.as_fd(),
+            events.as_fd(),
+            feedback.as_fd(),
+            deaths.watchlist(),
+            deaths.hands(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 

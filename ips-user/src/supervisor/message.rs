@@ -18,8 +18,8 @@ use crate::sys::descriptors;
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
-    /// First message. Carries the `WORKERS` map, the board, the events socket and the feedback
-    /// socket, in this order.
+    /// First message. Carries the `WORKERS` map, the board, the events socket, the feedback
+    /// socket, the list of flows that workers died of and the workers' hands, in this order.
     Prepare {
         /// The validated configuration.
         config: Box<Config>,

@@ -4,21 +4,28 @@
 //! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
 //! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop: the
 //! programs stop marking, so that nothing more is queued; the workers empty their queues and
-//! end; rules and programs are removed.
+//! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
+//! and stays when it is over: nothing passes uninspected in between either.
 
+mod deaths;
+mod duty;
 pub mod feedback;
+pub mod gate;
 mod inheritance;
 mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
 mod moving;
+mod occupancy;
+mod saved_packets;
 mod scaling;
 pub mod seat;
 mod seats;
 mod status;
 mod steering;
 mod succession;
+mod suspects;
 pub mod upgrade;
 mod watch;
 
@@ -35,6 +42,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
+use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
@@ -45,21 +53,30 @@ pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
-use self::steering::Steering;
+use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
+use crate::desk::watchlist::Standing;
+use crate::flow::Timestamp;
 use crate::loader::LoadError;
-use crate::log::pipe::{EventPipe, EventWriter};
+use crate::log::eve;
+use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::sys::process::utc_offset_s;
+use crate::netfilter::Fail;
+use crate::source::Disposition;
+use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
+/// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
+const OOM_SCORE_ADJUSTMENT: i32 = -900;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
+/// How often it is heard whether somebody has changed netfilter rules.
+const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
@@ -79,14 +96,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well; what a dead predecessor had installed stays if that was not taken over yet.
+/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays if that was not taken over yet.
 pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut supervisor = Supervisor::new(config, trace)?;
+        let gated = config.fail == Fail::Closed;
+        let mut supervisor = Supervisor::new(config, trace).inspect_err(|_| {
+            if gated {
+                log::warn!("fail is closed: a gate that has been closed stays so");
+            }
+        })?;
         let result = supervisor.start_and_serve(&mut signals).await;
         if result.is_err() && supervisor.seats.any_predecessor() {
             supervisor.leave();
@@ -169,6 +191,7 @@ struct Supervisor {
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
+    deaths: Deaths,
     rules: usize,
     rules_skipped: usize,
     rules_wrong: usize,
@@ -182,13 +205,20 @@ impl Supervisor {
     fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
-        // Before anything is touched, in the words of the loader, which would find it last.
+        let instance = Instance::claim(&config.control.directory, &config.name)?;
+        // Before anything else: should this start be cut short, nothing passes uninspected.
+        if gate::close_claimed(&config)? {
+            log::info!("the gate is closed until packets are steered");
+        }
+        if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+        }
+        // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
             if if_nametoindex(interface.as_str()).is_err() {
                 return Err(LoadError::NoInterface(interface.clone()).into());
             }
         }
-        let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         // Workers whose launcher has ended are this process's to forget.
@@ -207,6 +237,7 @@ impl Supervisor {
             None => FeedbackSocket::pair()?,
         };
         let spoken = Readable::of(&feedback)?;
+        let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config, &workers)?;
@@ -238,6 +269,7 @@ impl Supervisor {
             upgrade: None,
             upgrades: left.upgrades,
             left,
+            deaths,
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -312,6 +344,7 @@ impl Supervisor {
             &self.board,
             &self.events,
             &self.workers_feedback,
+            &self.deaths,
         )
     }
 
@@ -370,6 +403,7 @@ impl Supervisor {
         let control = tokio::spawn(control);
         let mut judge = pin!(sleep(JUDGE_EVERY));
         let mut look = ticks(INTERFACES_EVERY);
+        let mut rules = ticks(RULES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
         log::info!("ready");
@@ -413,8 +447,12 @@ impl Supervisor {
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
                     self.seats.judge_progress(&self.config, &self.steering);
+                    self.return_suspects();
                 }
-                _ = sweep.tick() => self.steering.sweep(&self.config),
+                _ = rules.tick(), if !self.scaling.is_installing() => {
+                    self.steering.watch_rules(&self.config, &self.seats);
+                }
+                _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => self.on_ask(ask).await,
             }
@@ -455,10 +493,12 @@ impl Supervisor {
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
-                if self.seats.exited(seat, pid, &how, &self.config) {
-                    self.steering.set_down(seat);
-                }
+                let finding = self.on_exit(seat, pid, &how);
                 self.look()?;
+                // The disk last: nothing waits for it.
+                if let Some(finding) = finding {
+                    self.report(finding);
+                }
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
                 log::error!("{seat} could not be started: {message}");
@@ -513,8 +553,10 @@ impl Supervisor {
     /// What has to be looked at often because nobody tells.
     fn look(&mut self) -> anyhow::Result<()> {
         self.look_after_predecessors()?;
-        for seat in self.seats.look_after_orphans(&self.config) {
-            self.steering.set_down(seat);
+        for (seat, pid) in self.seats.look_after_orphans(&self.config) {
+            if let Some(finding) = self.examine(seat, pid) {
+                self.report(finding);
+            }
         }
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher()?;
@@ -527,9 +569,75 @@ impl Supervisor {
         Ok(())
     }
 
-    fn serves(&self, seat: Seat, pid: u32) {
+    /// A process has ended. What is known of its last packet is passed on before any flow of its
+    /// seat can go to the backup.
+    fn on_exit(&mut self, seat: Seat, pid: u32, how: &str) -> Option<Finding> {
+        if !self.seats.exited(seat, pid, how, &self.config) {
+            return None;
+        }
+        self.examine(seat, pid)
+    }
+
+    /// What the process that had a seat held in its hands, and what follows from that.
+    fn examine(&mut self, seat: Seat, pid: u32) -> Option<Finding> {
+        let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
+        let end = End {
+            seat,
+            pid,
+            how: occupancy.last_exit().unwrap_or_default().to_owned(),
+        };
+        let now_ns = monotonic_ns();
+        let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
+        self.steering.set_down(seat);
+        if let Some(flow) = &finding.forgotten {
+            self.steering.acquit(&flow.key);
+        }
+        if let Some(flow) = &finding.accused
+            && flow.standing == Standing::Quarantined
+            && self.config.quarantine() == Disposition::Drop
+        {
+            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+        Some(finding)
+    }
+
+    fn report(&mut self, finding: Finding) {
+        let now = Timestamp {
+            wall_us: wall_us(),
+            monotonic_ns: monotonic_ns(),
+        };
+        let report = self.deaths.report(finding, now.wall_us);
+        let flow = report.flow.as_ref();
+        let line = eve::incident(now, self.utc_offset_s, flow, &report.details);
+        if self.events.emit(&line) == Emitted::Lost {
+            log::warn!("an event was lost: the event writer does not keep up");
+        }
+    }
+
+    fn serves(&mut self, seat: Seat, pid: u32) {
         self.steering.set_up(seat);
+        self.return_suspects();
         log::info!("{seat} serves its queue, pid {pid}");
+    }
+
+    /// Suspects go back from the backup, which does not inspect them, to their own workers.
+    fn return_suspects(&mut self) {
+        for flow in self.deaths.flows() {
+            if flow.standing == Standing::Suspect {
+                self.steering.give_back(&flow.key);
+            }
+        }
+    }
+
+    /// Forgets what has been long ago.
+    fn sweep(&mut self) {
+        self.steering.sweep(&self.config);
+        for flow in self.deaths.forget_old(monotonic_ns()) {
+            if flow.standing == Standing::Quarantined {
+                self.steering.acquit(&flow.key);
+            }
+        }
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can

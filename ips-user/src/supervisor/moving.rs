@@ -23,8 +23,9 @@ use ips_common::{FlowKey, MOVING, Placement, PlacementReason, table_worker};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
-use super::seats::{Occupancy, Phase, Seats};
+use super::seats::Seats;
 use super::steering::Steering;
 use crate::config::Config;
 use crate::desk::{Command, CommandNumber, Desk};

@@ -19,9 +19,10 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Supervisor;
+use super::duty::Duty;
 use super::moving::{Moved, Moving};
+use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
-use super::seats::{Duty, Occupancy, Phase};
 use super::steering;
 use crate::config::Config;
 use crate::control::Response;
@@ -132,6 +133,15 @@ impl Scaling {
     /// What is left of seats that are gone, but for the board.
     pub(super) fn retired(&self) -> &Retired {
         &self.retired
+    }
+
+    /// Whether rules are being installed in another thread.
+    pub(super) fn is_installing(&self) -> bool {
+        match &self.change {
+            Some(Change::Table(change)) => matches!(change.step, TableStep::Rules(_)),
+            Some(Change::Removal(removal)) => matches!(removal.step, RemovalStep::Rules(_)),
+            None => false,
+        }
     }
 
     /// Whether workers come, go, or move flows now, or soon.
@@ -451,9 +461,8 @@ impl Supervisor {
     /// Has the rules say what the seats are, but for some, in a thread of its own: the tools
     /// take their time.
     fn install_rules(&self, without: &[Seat]) -> anyhow::Result<Rules> {
-        let mut plan = steering::plan(&self.config, &self.seats)?;
-        plan.queues
-            .retain(|(steer, _)| without.iter().all(|seat| seat.steer() != *steer));
+        let seats = self.seats.queued().filter(|seat| !without.contains(seat));
+        let plan = steering::plan(&self.config, seats)?;
         Ok(spawn_blocking(move || netfilter::install(&plan)))
     }
 
@@ -620,12 +629,15 @@ impl Supervisor {
         let Some(occupancy) = self.seats.remove(seat) else {
             return false;
         };
-        occupancy.settle_pending(&self.config, &self.board);
+        let truth = queue_truth::of(occupancy.queue);
+        if let Some(truth) = truth.filter(|it| it.waiting > 0) {
+            occupancy.settle_pending(&self.config, &self.board, truth);
+        }
         let retired = &mut self.scaling.retired;
         retired.restarts += occupancy.restarts;
         retired.trips += occupancy.trips;
         retired.hangs += occupancy.hangs;
-        if let Some(truth) = queue_truth::of(occupancy.queue) {
+        if let Some(truth) = truth {
             retired.queue_dropped += truth.queue_dropped;
             retired.user_dropped += truth.user_dropped;
         }

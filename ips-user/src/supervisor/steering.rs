@@ -7,24 +7,28 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, EventKind, FlowKey, HashSeed, MarkError, MarkLayout, SteerConfig, SteerFlags,
-    WORKER_SLOTS, WorkerState, flow_hash, slot_of,
+    BACKUP, Conviction, EventKind, FlowKey, HashSeed, MarkError, MarkLayout, SteerConfig,
+    SteerFlags, WORKER_SLOTS, WorkerState, flow_hash, slot_of,
 };
 use nix::net::if_::if_nametoindex;
 
-use super::instance::LastingDuty;
+use super::duty::{Duty, LastingDuty};
 use super::seat::Seat;
-use super::seats::{Duty, Seats};
+use super::seats::Seats;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{PlacementCount, Placements, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
-use crate::netfilter;
+use crate::netfilter::Backend::IptablesLegacy;
+use crate::netfilter::{self, RuleWatch};
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
 /// Events handled before anything else has its turn.
 const EVENTS_AT_ONCE: usize = 1024;
+/// The rules are looked at without a reason every so many times: of the legacy tables of
+/// iptables nothing is heard.
+const IDLE_LOOKS: u32 = 10;
 
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
@@ -40,6 +44,12 @@ pub(super) struct Steering {
     /// Index of each interface when it was last looked at, `None` when it was not there.
     indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
+    /// Hears when somebody changes rules; `None` when the kernel lets nobody listen.
+    rule_watch: Option<RuleWatch>,
+    /// Looks at the rules since the last one that nothing but time was the reason for.
+    idle_looks: u32,
+    /// How often the rules were put back after somebody had changed or removed them.
+    rules_restored: u64,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
@@ -112,6 +122,9 @@ impl Steering {
             attachments: BTreeMap::new(),
             indices: BTreeMap::new(),
             netfilter: None,
+            rule_watch: None,
+            idle_looks: 0,
+            rules_restored: 0,
             adoptions_unsaid: 0,
         })
     }
@@ -141,9 +154,12 @@ impl Steering {
 
     /// Queues marked packets, then has packets marked.
     pub(super) fn install(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
-        let installed = netfilter::install(&plan(config, seats)?).context("netfilter")?;
+        let installed = netfilter::install(&plan(config, seats.queued())?).context("netfilter")?;
         log::info!("netfilter: {installed}");
         self.note_rules(installed);
+        self.rule_watch = RuleWatch::open()
+            .inspect_err(|error| log::warn!("changes of netfilter rules cannot be heard: {error}"))
+            .ok();
         self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
             self.attach(interface, config.steering.xdp)?;
@@ -256,6 +272,46 @@ impl Steering {
         }
     }
 
+    /// Puts the rules back when somebody has removed or changed them, as a firewall's reload
+    /// does. Costs a read of a socket while nobody changes any rules.
+    pub(super) fn watch_rules(&mut self, config: &Config, seats: &Seats) {
+        let Some(installed) = &self.netfilter else {
+            return;
+        };
+        self.idle_looks += 1;
+        let heard = self.rule_watch.as_ref().map(RuleWatch::has_changed);
+        let may_go_unheard = heard.is_none() || installed.backend == IptablesLegacy;
+        let due = may_go_unheard && self.idle_looks >= IDLE_LOOKS;
+        if heard != Some(true) && !due {
+            return;
+        }
+        self.idle_looks = 0;
+        match netfilter::is_intact(installed) {
+            Ok(true) => return,
+            Ok(false) => log::warn!("somebody has changed the netfilter rules: putting them back"),
+            Err(error) => log::warn!("netfilter rules: {error}: putting them in anew"),
+        }
+        let restored = plan(config, seats.queued()).and_then(|plan| Ok(netfilter::install(&plan)?));
+        match restored {
+            Ok(installed) => {
+                self.rules_restored += 1;
+                self.netfilter = Some(installed);
+                if self.rule_watch.is_none() {
+                    self.rule_watch = RuleWatch::open().ok();
+                }
+            }
+            Err(error) => {
+                log::error!("packets are NOT queued: netfilter: {error:#}");
+                // Nothing may be heard before somebody changes rules again.
+                self.rule_watch = None;
+            }
+        }
+    }
+
+    pub(super) fn rules_restored(&self) -> u64 {
+        self.rules_restored
+    }
+
     /// Has the programs write the marks that the rules, now installed, understand. A
     /// predecessor's programs may be attached still: the table first, then what names its
     /// workers.
@@ -294,6 +350,32 @@ impl Steering {
             Ok(()) => log::debug!("{seat} convicted {key} by rule {signature}"),
             // The worker goes on dropping the flow itself.
             Err(error) => log::warn!("{key} could not be convicted: {error}"),
+        }
+    }
+
+    /// Has the programs drop a quarantined flow.
+    pub(super) fn shut_out(&mut self, key: &FlowKey, until_ns: u64) {
+        let conviction = Conviction {
+            expires_ns: until_ns,
+            ..Conviction::default()
+        };
+        if let Err(error) = self.maps.convictions.convict(key, &conviction) {
+            // The workers go on dropping it.
+            log::warn!("{key} is not dropped by the kernel: {error}");
+        }
+    }
+
+    /// Lets a flow in that was shut out.
+    pub(super) fn acquit(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.convictions.pardon(key) {
+            log::warn!("{key} is still dropped by the kernel: {error}");
+        }
+    }
+
+    /// Has a flow that the backup took over go to its own worker again.
+    pub(super) fn give_back(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.placements.remove_from(key, BACKUP) {
+            log::warn!("{key} stays with the backup: {error}");
         }
     }
 
@@ -391,9 +473,19 @@ impl Steering {
         written.context("having the eBPF programs stop marking")
     }
 
-    /// Removes the rules; nothing may be queued any more.
+    /// Removes the rules, but for the gate; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
+        let plan = plan(config, Seat::all(config.worker_count()))?;
+        if let Some(closed) = netfilter::close_gate(&plan).context("leaving the gate closed")? {
+            log::warn!(
+                "fail is closed: what comes in by {} is dropped until Sluice runs again or \
+                 `sluice gate open` ({})",
+                config.interfaces.join(", "),
+                closed.place
+            );
+            return Ok(());
+        }
         netfilter::remove(&config.name).context("removing the netfilter rules")
     }
 
@@ -431,14 +523,20 @@ fn layout(config: &Config, seats: impl Iterator<Item = Seat>) -> Result<MarkLayo
     MarkLayout::new(config.steering.mark_mask, needed)
 }
 
-/// The rules for these seats.
-pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::Plan> {
+/// What netfilter is to do for these seats.
+pub(super) fn plan(
+    config: &Config,
+    seats: impl Iterator<Item = Seat> + Clone,
+) -> anyhow::Result<netfilter::Plan> {
     Ok(netfilter::Plan {
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
-        mark: layout(config, seats.all().into_iter())?,
-        queues: seats.queues(),
+        mark: layout(config, seats.clone())?,
+        queues: seats
+            .map(|seat| (seat.steer(), config.queue_number(seat)))
+            .collect(),
+        interfaces: config.interfaces.clone(),
         fail: config.fail,
         backend: match config.netfilter.backend {
             Backend::Auto => None,
@@ -448,6 +546,6 @@ pub(super) fn plan(config: &Config, seats: &Seats) -> anyhow::Result<netfilter::
     })
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }

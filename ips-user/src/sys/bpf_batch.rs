@@ -12,6 +12,7 @@ use bytemuck::Pod;
 use super::bpf::{InfoByFd, OBJ_GET_INFO_BY_FD, call, raw};
 
 /// Commands of bpf(2), `enum bpf_cmd` in `linux/bpf.h`.
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
@@ -26,6 +27,16 @@ struct Batch {
     count: u32,
     map_fd: u32,
     elem_flags: u64,
+    flags: u64,
+}
+
+/// The arguments of `BPF_MAP_LOOKUP_ELEM`.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
     flags: u64,
 }
 
@@ -93,6 +104,28 @@ impl<K: Pod, V: Pod> BatchMap<K, V> {
             map_fd: raw(self.as_fd()),
             elem_flags: 0,
             flags: 0,
+        }
+    }
+
+    /// One entry, if it is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::zeroed();
+        let mut arguments = Element {
+            map_fd: raw(self.as_fd()),
+            _padding: 0,
+            key: &raw const *key as u64,
+            value: &raw mut value as u64,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads a key and writes a value of the sizes checked by `new`; both
+        // outlive the call, and the value's type takes every bit pattern.
+        match unsafe { call(BPF_MAP_LOOKUP_ELEM, &mut arguments) } {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

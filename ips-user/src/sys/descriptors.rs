@@ -25,6 +25,7 @@ pub fn move_to(descriptor: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     if unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    drop(descriptor);
     // SAFETY: the kernel has just made it for this process, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -6,6 +6,8 @@ pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod pages;
 pub mod pidfd;
 pub mod process;

@@ -6,10 +6,12 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod poison;
 mod rig;
 mod scaling;
 mod steering;
