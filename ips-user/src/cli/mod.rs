@@ -6,6 +6,7 @@ mod doctor;
 mod gate;
 mod launcher;
 mod run;
+mod scale;
 mod status;
 mod upgrade;
 
@@ -36,6 +37,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a running instance.
     Status(status::StatusArgs),
+    /// Change the number of workers of a running instance; flows stay where they are.
+    Scale(scale::ScaleArgs),
+    /// Give a worker no new flows; it keeps those that it has.
+    Drain(scale::WorkerArgs),
+    /// Give a drained worker new flows again.
+    Resume(scale::WorkerArgs),
     /// Have another program go on in the place of the running one, without losing a packet.
     Upgrade(upgrade::UpgradeArgs),
     /// Run by an instance that is to be upgraded.
@@ -181,6 +188,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Scale(args) => scale::scale(&args),
+        Command::Drain(args) => scale::drain(&args),
+        Command::Resume(args) => scale::resume(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::CanSucceed(args) => upgrade::can_succeed(&args),
         Command::Doctor(args) => doctor::run(&args),

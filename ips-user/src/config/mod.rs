@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs};
 
-use ips_common::{MAX_WORKERS, MarkLayout};
+use ips_common::{MAX_WORKERS, MarkLayout, hint_slack};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -101,6 +101,8 @@ section! {
         queue: Queue = Queue::default(),
         /// `[steering]`
         steering: Steering = Steering::default(),
+        /// `[scaling]`
+        scaling: Scaling = Scaling::default(),
         /// `[netfilter]`
         netfilter: Netfilter = Netfilter::default(),
         /// `[rules]`
@@ -191,12 +193,12 @@ section! {
         recover_ms: u64 = 1000,
         /// First fragments.
         fragment_seconds: u64 = 30,
-        /// Adopted flows.
-        adoption_idle_seconds: u64 = 300,
+        /// Placed flows.
+        placement_idle_seconds: u64 = 900,
         /// XDP policy.
         xdp: XdpPolicy = XdpPolicy::Auto,
         /// Map entries.
-        max_adopted: u32 = 65_536,
+        max_placed: u32 = 262_144,
         /// Map entries.
         max_convicted: u32 = 65_536,
         /// Map entries.
@@ -205,6 +207,14 @@ section! {
         log: bool = false,
         /// bpffs directory.
         pin_directory: PathBuf = "/sys/fs/bpf".into(),
+    }
+}
+
+section! {
+    /// `[scaling]`
+    Scaling {
+        /// Seconds.
+        drain_seconds: u64 = 300,
     }
 }
 
@@ -509,11 +519,12 @@ impl Config {
                 YEAR,
             ),
             (
-                "steering.adoption_idle_seconds",
-                steering.adoption_idle_seconds,
+                "steering.placement_idle_seconds",
+                steering.placement_idle_seconds,
                 1,
-                YEAR,
+                2 * YEAR,
             ),
+            ("scaling.drain_seconds", self.scaling.drain_seconds, 0, YEAR),
             (
                 "failover.suspect_seconds",
                 failover.suspect_seconds,
@@ -549,6 +560,7 @@ impl Config {
                 return invalid(key, format!("{least} to {most}, not {value}"));
             }
         }
+        self.check_placement_idle()?;
         // The kernel doubles what it is asked for, in an int.
         const BUFFER_MAX: usize = 1 << 30;
         for (key, value) in [
@@ -577,7 +589,7 @@ impl Config {
             }
         }
         let limits = [
-            ("steering.max_adopted", self.steering.max_adopted),
+            ("steering.max_placed", self.steering.max_placed),
             ("steering.max_convicted", self.steering.max_convicted),
             ("steering.max_fragments", self.steering.max_fragments),
         ];
@@ -605,6 +617,35 @@ impl Config {
             return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
         }
         Ok(())
+    }
+
+    /// A placement that ends before its flow would send the rest of it to another worker.
+    fn check_placement_idle(&self) -> Result<(), ConfigError> {
+        let flow = &self.flow;
+        let longest = [
+            flow.tcp_new_seconds,
+            flow.tcp_established_seconds,
+            flow.tcp_closed_seconds,
+            flow.new_seconds,
+            flow.established_seconds,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+        let idle = self.steering.placement_idle_seconds;
+        // What is refreshed late may be that much older than the flow.
+        let sure = idle - hint_slack(idle);
+        if sure > longest {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            key: "steering.placement_idle_seconds",
+            message: format!(
+                "at least {} (the longest flow timeout is {longest}, and placements are refreshed \
+                 with a delay), not {idle}",
+                (longest + 1) * 16 / 15 + 1
+            ),
+        })
     }
 
     /// Workers without the backup: as configured, or one per usable CPU.
@@ -779,6 +820,10 @@ mod tests {
         check("flow.max = 0", "flow.max");
         check("flow.new_seconds = 0", "flow.new_seconds: 1 to");
         check("conviction.seconds = 99999999999", "conviction.seconds");
+        check(
+            "flow.established_seconds = 900",
+            "steering.placement_idle_seconds: at least 962",
+        );
         check(
             "steering.stale_ms = 9000000000000000000",
             "steering.stale_ms",

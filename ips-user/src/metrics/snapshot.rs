@@ -49,12 +49,18 @@ pub struct Snapshot {
     pub rejecter: Rejecter,
     /// What workers and rejecter give up.
     pub sandbox: Sandbox,
+    /// What is left of workers that are gone.
+    pub retired: Retired,
+    /// Whether workers are being added, removed, drained or resumed now.
+    pub scaling: bool,
     /// Counters of the eBPF programs.
     pub counters: BTreeMap<String, u64>,
     /// Flows convicted now.
     pub convicted: usize,
     /// Flows adopted by the backup now.
     pub adopted: usize,
+    /// Flows that stay with their worker though the table has given their slot to another.
+    pub kept: usize,
     /// What ended workers, and what was done about it.
     #[serde(default)]
     pub deaths: Deaths,
@@ -153,7 +159,8 @@ pub struct Worker {
     pub seat: Seat,
     /// Process, zero when none.
     pub pid: u32,
-    /// `up`, `starting`, `stale`, `down`.
+    /// `up`, `starting`, `stale`, `down`; of a worker that is up and gets no new flows `joining`,
+    /// `draining`, `drained` (it holds none any more), `retiring` or `leaving`.
     pub state: String,
     /// Queue number.
     pub queue: u16,
@@ -174,6 +181,26 @@ pub struct Worker {
     pub cells: BTreeMap<String, u64>,
     /// The kernel's counters of its queue.
     pub kernel: Kernel,
+}
+
+/// What is left of seats that are gone: see `sluice scale`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The sums of their own counters. A seat that comes back goes on with its own.
+    #[serde(flatten)]
+    pub cells: BTreeMap<String, u64>,
+    /// How many times their processes were replaced.
+    pub restarts: u64,
+    /// How many times their heartbeats were found stale.
+    pub trips: u64,
+    /// How many of their processes were killed because they hung.
+    pub hangs: u64,
+    /// Packets that the kernel dropped because their queues were full.
+    pub queue_dropped: u64,
+    /// Packets that the kernel dropped because their sockets' buffers were full.
+    pub user_dropped: u64,
+    /// Flows that they still held when their time was over: others learnt them from the middle.
+    pub flows_let_go: u64,
 }
 
 /// The end of a process.
@@ -232,9 +259,21 @@ impl Snapshot {
         self.workers.iter().chain([&self.backup])
     }
 
-    /// Sum of a counter over all seats.
+    /// Sum of a counter over all seats, and those that are gone.
     pub fn total(&self, cell: Cell) -> u64 {
-        self.seats().map(|worker| worker.cell(cell)).sum()
+        let gone = self.retired.cells.get(cell.name()).copied().unwrap_or(0);
+        self.seats().map(|worker| worker.cell(cell)).sum::<u64>() + gone
+    }
+
+    /// Packets that the kernel dropped because a queue was full, and because a socket's buffer
+    /// was.
+    pub fn kernel_dropped(&self) -> (u64, u64) {
+        let queue = self.seats().map(|seat| seat.kernel.queue_dropped);
+        let user = self.seats().map(|seat| seat.kernel.user_dropped);
+        (
+            queue.sum::<u64>() + self.retired.queue_dropped,
+            user.sum::<u64>() + self.retired.user_dropped,
+        )
     }
 }
 
@@ -311,7 +350,8 @@ impl fmt::Display for Snapshot {
         writeln!(
             f,
             "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {} \
-             ({} learnt from the middle); convicted {}, adopted {}; events {} written, {} lost",
+             ({} learnt from the middle); convicted {}, adopted {}, kept {}; events {} written, \
+             {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
@@ -320,6 +360,7 @@ impl fmt::Display for Snapshot {
             self.total(Cell::FlowsMidstream),
             self.convicted,
             self.adopted,
+            self.kept,
             self.events_written,
             self.total(Cell::EventsLost) + self.events_failed
         )?;

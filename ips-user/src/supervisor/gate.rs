@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use super::instance::Instance;
+use super::seat::Seat;
 use super::steering;
 use crate::config::Config;
 use crate::netfilter::{self, Gate};
@@ -19,7 +20,7 @@ pub fn close(config: &Config) -> anyhow::Result<bool> {
 
 /// The same for whoever holds the instance already.
 pub(super) fn close_claimed(config: &Config) -> anyhow::Result<bool> {
-    let plan = steering::plan(config)?;
+    let plan = steering::plan(config, Seat::all(config.worker_count()))?;
     let closed = netfilter::close_gate_beside(&plan).context("closing the gate")?;
     for warning in closed.iter().flat_map(|closed| &closed.warnings) {
         log::warn!("netfilter: {warning}");

@@ -14,7 +14,11 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::duty::LastingDuty;
+use super::scaling::check_count;
 use super::seat::Seat;
+use crate::config::Config;
+use crate::metrics::snapshot::Retired;
 use crate::sys::process::{group_members, start_time};
 
 /// What the names of launcher and workers begin with.
@@ -83,8 +87,12 @@ pub(super) struct Record {
     pub(super) rejecter: Option<Started>,
     /// Id of the map in which the workers stamp their heartbeats.
     pub(super) workers_map: u32,
+    /// Workers by configuration.
+    pub(super) configured: u32,
     /// Who serves which queue.
     pub(super) seats: Vec<Sitting>,
+    /// What is left of seats that are gone.
+    pub(super) retired: Retired,
     /// How many times the program has been replaced by another one.
     pub(super) upgrades: u64,
     /// Descriptors that stay open while it is.
@@ -100,6 +108,8 @@ pub(super) struct Sitting {
     pub(super) queue: u16,
     /// By whom, if anybody.
     pub(super) process: Option<Started>,
+    /// What it is there for; `None` when it was about to come or go.
+    pub(super) duty: Option<LastingDuty>,
 }
 
 /// Numbers of descriptors in the process `by`, which has become another program since.
@@ -196,6 +206,29 @@ impl Instance {
 }
 
 impl Record {
+    /// The workers that there are to be, and what for: as configured, unless a predecessor that
+    /// ended uncleanly, or for an upgrade, had others and the configured number is the same.
+    pub(super) fn workers(&self, config: &Config) -> Vec<(Seat, LastingDuty)> {
+        let count = config.worker_count();
+        let serving = |index| (Seat::Worker(index), LastingDuty::Serving);
+        let configured: Vec<_> = (0..count).map(serving).collect();
+        let lasting = |it: &Sitting| Some((it.seat, it.duty?));
+        let workers = self.seats.iter().filter(|it| it.seat != Seat::Backup);
+        let mut former: Vec<_> = workers.filter_map(lasting).collect();
+        former.sort_by_key(|(seat, _)| *seat);
+        let serves = former.iter().any(|(_, duty)| *duty == LastingDuty::Serving);
+        if self.configured != count || !serves || former == configured {
+            return configured;
+        }
+        let needed = former.iter().map(|(seat, _)| seat.slot() + 1).max();
+        if let Err(error) = check_count(config, needed.unwrap_or(0)) {
+            log::warn!("{count} workers as configured, not as before: {error:#}");
+            return configured;
+        }
+        log::info!("{} workers as the former run had", former.len());
+        former
+    }
+
     /// The processes that a predecessor left running: its workers, which go on inspecting.
     pub(super) fn alive(&self) -> Vec<Started> {
         let seats = self.seats.iter().filter_map(|sitting| sitting.process);
@@ -248,6 +281,7 @@ mod tests {
             seat: Seat::Worker(0),
             queue: 101,
             process: Some(*process),
+            duty: Some(LastingDuty::Serving),
         };
         Record {
             seats: processes.iter().map(seat).collect(),
@@ -318,6 +352,49 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn a_successor_has_the_workers_of_its_predecessor_unless_it_is_configured_anew() {
+        let mut config = Config::default();
+        config.workers.count = 2;
+        let serving = |indices: std::ops::Range<u32>| -> Vec<_> {
+            let seats = indices.map(Seat::Worker);
+            seats.map(|seat| (seat, LastingDuty::Serving)).collect()
+        };
+        let record = |workers: &[(Seat, Option<LastingDuty>)]| {
+            let sitting = |(seat, duty): &(Seat, Option<LastingDuty>)| Sitting {
+                seat: *seat,
+                queue: 0,
+                process: None,
+                duty: *duty,
+            };
+            Record {
+                configured: 2,
+                seats: workers.iter().map(sitting).collect(),
+                ..Record::default()
+            }
+        };
+        assert_eq!(Record::default().workers(&config), serving(0..2));
+        let duties = [
+            (Seat::Worker(0), Some(LastingDuty::Drained)),
+            (Seat::Worker(3), Some(LastingDuty::Serving)),
+            (Seat::Worker(4), None),
+            (Seat::Backup, Some(LastingDuty::Serving)),
+        ];
+        let former = record(&duties);
+        let expected = [
+            (Seat::Worker(0), LastingDuty::Drained),
+            (Seat::Worker(3), LastingDuty::Serving),
+        ];
+        assert_eq!(former.workers(&config), expected);
+        config.workers.count = 3;
+        assert_eq!(former.workers(&config), serving(0..3));
+        config.workers.count = 2;
+        // Too many for the mark, or nobody to serve.
+        let far = record(&[(Seat::Worker(999), Some(LastingDuty::Serving))]);
+        assert_eq!(far.workers(&config), serving(0..2));
+        assert_eq!(record(&duties[..1]).workers(&config), serving(0..2));
     }
 
     #[test]

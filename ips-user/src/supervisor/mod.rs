@@ -8,6 +8,7 @@
 //! and stays when it is over: nothing passes uninspected in between either.
 
 mod deaths;
+mod duty;
 pub mod feedback;
 pub mod gate;
 mod inheritance;
@@ -15,9 +16,11 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod moving;
 mod occupancy;
 mod rejecter;
 mod saved_packets;
+mod scaling;
 pub mod seat;
 mod seats;
 mod status;
@@ -46,7 +49,10 @@ use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::{Common, Launching};
 use self::message::FromLauncher;
+pub use self::moving::Moved;
 use self::rejecter::Rejecter;
+pub use self::scaling::Scaled;
+use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::{Steering, nanoseconds};
@@ -182,6 +188,7 @@ struct Supervisor {
     launcher_since: Instant,
     launcher_restarts: u64,
     seats: Seats,
+    scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
     /// When to become another program.
@@ -220,6 +227,7 @@ impl Supervisor {
         // Workers whose launcher has ended are this process's to forget.
         prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
         let left = instance.read()?;
+        let workers = left.workers(&config);
         let mut inheritance = Inheritance::of(&left);
         let log = config.event_log();
         let (writer, events) = match inheritance.events.take() {
@@ -235,12 +243,14 @@ impl Supervisor {
         let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config)?;
+        let steering = Steering::load(&config, &workers)?;
         if steering.workers_map()? != left.workers_map {
             // They beat where nobody looks any more.
             log::warn!("the workers of a former run beat in another map");
             inheritance.seats.clear();
         }
+        let seats = Seats::new(&config, &workers, inheritance.seats)
+            .context("memory shared with the workers")?;
         Ok(Self {
             trace,
             utc_offset_s,
@@ -258,8 +268,8 @@ impl Supervisor {
             launcher_due: None,
             launcher_since: Instant::now(),
             launcher_restarts: 0,
-            seats: Seats::new(&config, inheritance.seats)
-                .context("memory shared with the workers")?,
+            seats,
+            scaling: Scaling::after(left.retired.clone()),
             upgrade: None,
             upgrades: left.upgrades,
             left,
@@ -294,14 +304,13 @@ impl Supervisor {
             self.spawn(seat)?;
         }
         self.wait_for_workers().await?;
-        self.steering.install(&self.config)?;
+        self.steering.install(&self.config, &self.seats)?;
         log::info!(
-            "{}: {} workers and a backup serve queues {} to {}, {} rules ({} skipped)",
+            "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
-            self.config.worker_count(),
+            self.seats.workers(|_| true).len(),
+            self.seats.all().len(),
             self.config.queue.first,
-            self.config
-                .queue_number(Seat::Worker(self.config.worker_count() - 1)),
             self.rules,
             self.rules_skipped
         );
@@ -427,6 +436,9 @@ impl Supervisor {
                     if let Err(error) = self.look() {
                         break Err(error);
                     }
+                    if let Err(error) = self.advance_scaling().await {
+                        break Err(error);
+                    }
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
@@ -441,21 +453,31 @@ impl Supervisor {
                     self.seats.judge_progress(&self.config, &self.steering);
                     self.return_suspects();
                 }
-                _ = rules.tick() => self.steering.watch_rules(&self.config),
+                _ = rules.tick(), if !self.scaling.is_installing() => {
+                    self.steering.watch_rules(&self.config, &self.seats);
+                }
                 _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
-                Some(ask) = asked.recv() => {
-                    let response = match ask.request {
-                        Request::Status {} => self.status_response(),
-                        Request::Upgrade { program } => self.prepare_upgrade(program).await,
-                    };
-                    // The client may have gone: its answer is then nobody's.
-                    let _ = ask.answer.send(response);
-                }
+                Some(ask) = asked.recv() => self.on_ask(ask).await,
             }
         };
         control.abort();
         result
+    }
+
+    async fn on_ask(&mut self, Ask { request, answer }: Ask) {
+        // Where the client has gone, its answer is nobody's.
+        match request {
+            Request::Status {} => {
+                let _ = answer.send(self.status_response());
+            }
+            Request::Upgrade { program } => {
+                let _ = answer.send(self.prepare_upgrade(program).await);
+            }
+            Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
+            Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
+            Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
+        }
     }
 
     fn status_response(&mut self) -> Response {
@@ -664,7 +686,9 @@ impl Supervisor {
             launcher: self.launching.pid().and_then(Started::of),
             rejecter: self.rejecter.process(),
             workers_map: self.steering.workers_map()?,
+            configured: self.config.worker_count(),
             seats: self.seats.sitting(),
+            retired: self.scaling.retired().clone(),
             upgrades: self.upgrades,
             kept: None,
         })
@@ -688,6 +712,7 @@ impl Supervisor {
         }
         // The rules go last: with a base chain the kernel drops what is queued anywhere in the
         // network namespace (nfqnl_nf_hook_drop).
+        self.abandon_scaling().await;
         let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, async {

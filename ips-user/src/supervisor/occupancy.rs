@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::sys::signal::Signal;
 
+use super::duty::Duty;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -61,6 +62,7 @@ pub(super) struct Exit {
 #[derive(Debug)]
 pub(super) struct Occupancy {
     pub(super) seat: Seat,
+    pub(super) duty: Duty,
     pub(super) queue: u16,
     socket: Option<OwnedFd>,
     pub(super) desk: Desk,
@@ -90,23 +92,24 @@ pub(super) struct Occupancy {
 /// What is held for it, and what it is.
 impl Occupancy {
     /// A vacant seat.
-    pub(super) fn new(seat: Seat, config: &Config) -> io::Result<Self> {
+    pub(super) fn new(seat: Seat, duty: Duty, config: &Config) -> io::Result<Self> {
         let queue = config.queue_number(seat);
         let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
-        Ok(Self::with(seat, queue, Desk::create(buffers)?))
+        Ok(Self::with(seat, duty, queue, Desk::create(buffers)?))
     }
 
     /// A seat as a predecessor of the supervisor has left it.
-    pub(super) fn inherited(bequest: Bequest) -> Self {
-        let mut occupancy = Self::with(bequest.seat, bequest.queue, bequest.desk);
+    pub(super) fn inherited(bequest: Bequest, duty: Duty) -> Self {
+        let mut occupancy = Self::with(bequest.seat, duty, bequest.queue, bequest.desk);
         occupancy.socket = Some(bequest.socket);
         occupancy.predecessor = bequest.process.map(Predecessor::new);
         occupancy
     }
 
-    fn with(seat: Seat, queue: u16, desk: Desk) -> Self {
+    fn with(seat: Seat, duty: Duty, queue: u16, desk: Desk) -> Self {
         Self {
             seat,
+            duty,
             queue,
             socket: None,
             desk,
@@ -217,6 +220,11 @@ impl Occupancy {
         // A signal that was ours says nothing.
         let hung = self.watch.as_ref().and_then(Watch::hung);
         let how = hung.map_or_else(|| how.to_owned(), |hang| hang.to_string());
+        if self.duty == Duty::Leaving {
+            log::info!("{} (pid {pid}) has left: {how}", self.seat);
+            self.vacate(how, config);
+            return;
+        }
         log::warn!("{} (pid {pid}) ended: {how}", self.seat);
         self.vacate(how, config);
         log::info!("{} is replaced in {:?}", self.seat, self.pause);
@@ -253,7 +261,8 @@ impl Occupancy {
 
     /// Whether it is vacant and its pause is over; then it counts as starting from now on.
     pub(super) fn falls_due(&mut self, now: Instant) -> bool {
-        let due = matches!(self.phase, Phase::Vacant { until } if until <= now);
+        let over = matches!(self.phase, Phase::Vacant { until } if until <= now);
+        let due = over && self.duty != Duty::Leaving;
         if due {
             self.phase = Phase::Starting;
             self.since = now;
@@ -385,7 +394,8 @@ mod tests {
 
     fn occupancy() -> (Occupancy, Config) {
         let config = Config::default();
-        (Occupancy::new(Seat::Backup, &config).unwrap(), config)
+        let occupancy = Occupancy::new(Seat::Backup, Duty::Serving, &config);
+        (occupancy.unwrap(), config)
     }
 
     #[test]
@@ -404,6 +414,16 @@ mod tests {
         }
         assert_eq!(pauses, [0, 10, 20, 35, 35]);
         assert_eq!(occupancy.restarts, 5);
+    }
+
+    #[test]
+    fn who_is_to_leave_is_not_replaced() {
+        let (mut occupancy, config) = occupancy();
+        occupancy.duty = Duty::Leaving;
+        occupancy.exited(1, "exit status 0", &config);
+        let later = Instant::now() + Duration::from_secs(3600);
+        assert!(!occupancy.falls_due(later));
+        assert!(!occupancy.is_occupied());
     }
 
     #[test]

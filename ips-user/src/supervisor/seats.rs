@@ -3,9 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
+use super::duty::{Duty, LastingDuty};
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -24,17 +25,26 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// One for each worker and the backup: served by those that a predecessor has left, as far
-    /// as they fit the configuration, or vacant. The others of `left` are dropped.
+    /// One for each of the workers, in order, and the backup: served by those that a predecessor
+    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
+    /// dropped.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config, mut left: Vec<Bequest>) -> io::Result<Self> {
-        let seats = Seat::all(config.worker_count()).map(|seat| {
+    pub(super) fn new(
+        config: &Config,
+        workers: &[(Seat, LastingDuty)],
+        mut left: Vec<Bequest>,
+    ) -> io::Result<Self> {
+        let workers = workers
+            .iter()
+            .map(|(seat, duty)| (*seat, Duty::of(*duty, config)))
+            .chain([(Seat::Backup, Duty::Serving)]);
+        let seats = workers.map(|(seat, duty)| {
             let fits = |it: &Bequest| it.fits(seat, config);
             match left.iter().position(fits) {
-                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index))),
-                None => Occupancy::new(seat, config),
+                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index), duty)),
+                None => Occupancy::new(seat, duty, config),
             }
         });
         Ok(Self {
@@ -55,6 +65,56 @@ impl Seats {
         self.seats
             .iter_mut()
             .try_for_each(|it| it.open_queue(config))
+    }
+
+    /// Adds a worker's seat, with a queue that nothing is put into yet.
+    ///
+    /// # Errors
+    /// When memory or descriptors run out, or somebody else has the queue.
+    pub(super) fn add(&mut self, seat: Seat, config: &Config) -> anyhow::Result<()> {
+        let mut occupancy =
+            Occupancy::new(seat, Duty::Joining, config).context("memory shared with a worker")?;
+        if config.queue.transport != Transport::Nfq {
+            occupancy.open_queue(config)?;
+        }
+        self.seats.push(occupancy);
+        self.seats.sort_by_key(|occupancy| occupancy.seat);
+        Ok(())
+    }
+
+    /// Takes away a seat in which nobody sits, and its queue with it.
+    pub(super) fn remove(&mut self, seat: Seat) -> Option<Occupancy> {
+        let vacant = |it: &Occupancy| it.seat == seat && !it.is_occupied();
+        let index = self.seats.iter().position(vacant)?;
+        Some(self.seats.remove(index))
+    }
+
+    /// A seat.
+    pub(super) fn get(&self, seat: Seat) -> Option<&Occupancy> {
+        self.seats.iter().find(|it| it.seat == seat)
+    }
+
+    /// Gives a seat another duty.
+    pub(super) fn assign(&mut self, seat: Seat, duty: Duty) {
+        if let Some(occupancy) = self.of(seat) {
+            occupancy.duty = duty;
+        }
+    }
+
+    /// Indices of the workers whose duty is such.
+    pub(super) fn workers(&self, which: impl Fn(Duty) -> bool) -> Vec<u32> {
+        let such = self.seats.iter().filter(|it| which(it.duty));
+        such.filter_map(|it| match it.seat {
+            Seat::Worker(index) => Some(index),
+            Seat::Backup => None,
+        })
+        .collect()
+    }
+
+    /// Those that packets are queued for.
+    pub(super) fn queued(&self) -> impl Iterator<Item = Seat> + Clone {
+        let stay = self.seats.iter().filter(|it| it.duty != Duty::Leaving);
+        stay.map(|it| it.seat)
     }
 
     pub(super) fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
@@ -215,6 +275,15 @@ impl Seats {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Signals one seat's process.
+    pub(super) fn signal_one(&self, seat: Seat, signal: Signal) {
+        if let Some(process) = self.get(seat).and_then(|it| it.process)
+            && let Err(error) = process.signal(signal)
+        {
+            log::warn!("{seat}: {signal}: {error}");
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         for process in self.processes() {
             if let Err(error) = process.signal(signal) {
@@ -243,7 +312,8 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config, Vec::new()).unwrap(), config)
+        let workers = [(SEAT, LastingDuty::Serving)];
+        (Seats::new(&config, &workers, Vec::new()).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

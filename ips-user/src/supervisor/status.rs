@@ -3,19 +3,21 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use ips_common::Counter;
+use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
 
 use super::Supervisor;
 use super::deaths::standing_name;
+use super::duty::Duty;
 use super::occupancy::{Occupancy, Phase};
+use super::seat::Seat;
 use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::metrics::snapshot::{
-    Exit, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
+    Exit, Retired, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
 };
 use crate::sys::process::{monotonic_ns, wall_us};
 use crate::sys::sandbox::Support;
@@ -29,6 +31,7 @@ impl Supervisor {
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
         let backup = workers.pop().expect("the last seat is the backup's");
         let (events_written, events_failed) = self.writer.totals();
+        let placed = self.steering.placed();
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
@@ -48,9 +51,12 @@ impl Supervisor {
             launcher: self.launching.pid().unwrap_or(0),
             rejecter: self.rejecter.snapshot(),
             sandbox: self.sandbox(),
+            retired: self.retired(),
+            scaling: self.scaling.is_changing(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
-            adopted: self.steering.adopted(),
+            adopted: placed.adopted,
+            kept: placed.kept,
             deaths: self.deaths.counters(),
             watched: self.watched(),
             suspects: self.standing(Standing::Suspect),
@@ -93,7 +99,14 @@ impl Supervisor {
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
             Phase::Up if occupancy.pulse.is_tripped() => "stale",
-            Phase::Up => "up",
+            Phase::Up => match occupancy.duty {
+                Duty::Serving => "up",
+                Duty::Joining => "joining",
+                Duty::Drained if self.holds_nothing(occupancy, queues) => "drained",
+                Duty::Drained => "draining",
+                Duty::Retiring { .. } => "retiring",
+                Duty::Leaving => "leaving",
+            },
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
@@ -125,6 +138,27 @@ impl Supervisor {
         }
     }
 
+    /// What is left of seats that are gone: rows of the board that no seat has.
+    fn retired(&self) -> Retired {
+        let mut retired = self.scaling.retired().clone();
+        let workers = (0..MAX_WORKERS).map(Seat::Worker);
+        let gone = workers.filter(|seat| self.seats.get(*seat).is_none());
+        let mut sums = vec![0; Cell::ALL.len()];
+        for seat in gone {
+            let row = self.board.row(seat);
+            if row.get(Cell::Batches) > 0 || row.get(Cell::Received) > 0 {
+                for (sum, cell) in sums.iter_mut().zip(Cell::ALL) {
+                    *sum += row.get(*cell);
+                }
+            }
+        }
+        let named = Cell::ALL.iter().zip(sums);
+        retired.cells = named
+            .map(|(cell, sum)| (cell.name().to_owned(), sum))
+            .collect();
+        retired
+    }
+
     /// Writes a `stats` event.
     pub(super) fn emit_stats(&self) {
         let now = Timestamp {
@@ -142,8 +176,7 @@ impl Supervisor {
 /// "Statistics"), the rest under `sluice`.
 fn stats(snapshot: &Snapshot) -> Value {
     let total = |cell| snapshot.total(cell);
-    let queue_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.queue_dropped).sum();
-    let user_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.user_dropped).sum();
+    let (queue_dropped, user_dropped) = snapshot.kernel_dropped();
     let workers: Vec<_> = snapshot
         .seats()
         .map(|seat| {
@@ -213,6 +246,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "quarantined_flows": snapshot.quarantined,
             "rejecter": snapshot.rejecter.counters,
             "adopted": snapshot.adopted,
+            "kept": snapshot.kept,
             "convicted": snapshot.convicted,
             "rules_restored": snapshot.rules_restored,
             "steering": counters(snapshot),

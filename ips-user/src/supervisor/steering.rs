@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
-    WorkerState,
+    BACKUP, Conviction, EventKind, FlowKey, HashSeed, MarkError, MarkLayout, SteerConfig,
+    SteerFlags, WORKER_SLOTS, WorkerState, flow_hash, slot_of,
 };
 use nix::net::if_::if_nametoindex;
 
+use super::duty::{Duty, LastingDuty};
 use super::seat::Seat;
 use super::seats::Seats;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
-use crate::maps::{SteeringMaps, WorkerPages, worker_table};
+use crate::maps::{PlacementCount, Placements, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
 use crate::netfilter::Backend::IptablesLegacy;
 use crate::netfilter::{self, RuleWatch};
@@ -56,10 +57,10 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
-    pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn load(config: &Config, workers: &[(Seat, LastingDuty)]) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
-        Self::load_pinned(config, pin_base.clone()).inspect_err(|_| {
+        Self::load_pinned(config, workers, pin_base.clone()).inspect_err(|_| {
             // What a former run left is for the next start; what this one began is not.
             if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
                 log::warn!("{}: {error}", pin_base.display());
@@ -67,16 +68,22 @@ impl Steering {
         })
     }
 
-    fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
+    fn load_pinned(
+        config: &Config,
+        workers: &[(Seat, LastingDuty)],
+        pin_base: PathBuf,
+    ) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
-            max_adopted: config.steering.max_adopted,
+            max_placed: config.steering.max_placed,
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
-        let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+        let layout = layout(config, workers.iter().map(|(seat, _)| *seat))?;
+        let serves = |(_, duty): &&(Seat, LastingDuty)| *duty == LastingDuty::Serving;
+        let serving = workers.iter().filter(serves).count();
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
         let former = maps.config()?;
         let seed = match former.seed {
@@ -89,12 +96,12 @@ impl Steering {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
-            adoption_idle_ns: nanoseconds(Duration::from_secs(
-                config.steering.adoption_idle_seconds,
+            placement_idle_ns: nanoseconds(Duration::from_secs(
+                config.steering.placement_idle_seconds,
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
-            workers: config.worker_count(),
+            workers: serving as u32,
             flags: if config.steering.log {
                 SteerFlags::LOG
             } else {
@@ -135,31 +142,25 @@ impl Steering {
     /// Forgets a predecessor's workers, except for those that will hand over: every other seat
     /// is down, nothing has been received.
     pub(super) fn vacate(&self, seats: &Seats) {
-        let pages = self.pages();
         let kept: Vec<_> = seats
             .iter()
             .filter(|it| it.predecessor.is_some())
             .map(|it| it.seat.slot())
             .collect();
         for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
-            pages.set_state(slot, WorkerState::Down);
-            pages.clear_tripped(slot);
-            pages.clear_received(slot);
+            self.vacate_slot(slot);
         }
     }
 
     /// Queues marked packets, then has packets marked.
-    pub(super) fn install(&mut self, config: &Config) -> anyhow::Result<()> {
-        let installed = netfilter::install(&plan(config)?).context("netfilter")?;
+    pub(super) fn install(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
+        let installed = netfilter::install(&plan(config, seats.queued())?).context("netfilter")?;
         log::info!("netfilter: {installed}");
-        for warning in &installed.warnings {
-            log::warn!("netfilter: {warning}");
-        }
-        self.netfilter = Some(installed);
+        self.note_rules(installed);
         self.rule_watch = RuleWatch::open()
             .inspect_err(|error| log::warn!("changes of netfilter rules cannot be heard: {error}"))
             .ok();
-        self.configure(config)?;
+        self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
             self.attach(interface, config.steering.xdp)?;
         }
@@ -169,6 +170,54 @@ impl Steering {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// The rules as they are now.
+    pub(super) fn note_rules(&mut self, installed: netfilter::Installed) {
+        for warning in &installed.warnings {
+            log::warn!("netfilter: {warning}");
+        }
+        self.netfilter = Some(installed);
+    }
+
+    /// The entries of the table.
+    pub(super) fn table(&self) -> &[u32] {
+        self.maps.table.slots()
+    }
+
+    /// Writes the entries that differ.
+    pub(super) fn write_table(&mut self, entries: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(entries)?;
+        Ok(())
+    }
+
+    /// Tells the programs how many workers the table has.
+    pub(super) fn write_workers(&mut self, workers: u32) -> anyhow::Result<()> {
+        self.steer.workers = workers;
+        Ok(self.maps.write_config(&self.steer)?)
+    }
+
+    /// The table's slot of a flow.
+    pub(super) fn slot_of(&self, key: &FlowKey) -> usize {
+        slot_of(flow_hash(self.steer.seed, key)) as usize
+    }
+
+    /// Flows that go elsewhere than the table says.
+    pub(super) fn placements(&mut self) -> &mut Placements {
+        &mut self.maps.placements
+    }
+
+    /// How long a placement lasts without a packet, nanoseconds.
+    pub(super) fn placement_idle_ns(&self) -> u64 {
+        self.steer.placement_idle_ns
+    }
+
+    /// Forgets who had a seat: it is down, nothing has been received.
+    pub(super) fn vacate_slot(&self, slot: u32) {
+        let pages = self.pages();
+        pages.set_state(slot, WorkerState::Down);
+        pages.clear_tripped(slot);
+        pages.clear_received(slot);
     }
 
     /// Has the packets of an interface marked.
@@ -225,7 +274,7 @@ impl Steering {
 
     /// Puts the rules back when somebody has removed or changed them, as a firewall's reload
     /// does. Costs a read of a socket while nobody changes any rules.
-    pub(super) fn watch_rules(&mut self, config: &Config) {
+    pub(super) fn watch_rules(&mut self, config: &Config, seats: &Seats) {
         let Some(installed) = &self.netfilter else {
             return;
         };
@@ -242,7 +291,7 @@ impl Steering {
             Ok(false) => log::warn!("somebody has changed the netfilter rules: putting them back"),
             Err(error) => log::warn!("netfilter rules: {error}: putting them in anew"),
         }
-        let restored = plan(config).and_then(|plan| Ok(netfilter::install(&plan)?));
+        let restored = plan(config, seats.queued()).and_then(|plan| Ok(netfilter::install(&plan)?));
         match restored {
             Ok(installed) => {
                 self.rules_restored += 1;
@@ -266,9 +315,8 @@ impl Steering {
     /// Has the programs write the marks that the rules, now installed, understand. A
     /// predecessor's programs may be attached still: the table first, then what names its
     /// workers.
-    fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
-        let workers: Vec<u32> = (0..config.worker_count()).collect();
-        self.maps.table.write(&worker_table(&workers))?;
+    fn configure(&mut self, workers: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(&worker_table(workers))?;
         let mut steer = self.steer;
         steer.flags |= self.maps.config()?.flags & SteerFlags::CONVICT_IN_TC;
         Ok(self.maps.write_config(&steer)?)
@@ -326,7 +374,7 @@ impl Steering {
 
     /// Has a flow that the backup took over go to its own worker again.
     pub(super) fn give_back(&mut self, key: &FlowKey) {
-        if let Err(error) = self.maps.adoptions.release(key) {
+        if let Err(error) = self.maps.placements.remove_from(key, BACKUP) {
             log::warn!("{key} stays with the backup: {error}");
         }
     }
@@ -374,14 +422,10 @@ impl Steering {
             log::info!("the backup adopted {} flows", self.adoptions_unsaid);
             self.adoptions_unsaid = 0;
         }
-        let idle = Duration::from_secs(config.steering.adoption_idle_seconds);
-        let now_ns = monotonic_ns();
-        if let Err(error) = self
-            .maps
-            .adoptions
-            .purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
-        {
-            log::warn!("adoptions not swept: {error}");
+        let idle = Duration::from_secs(config.steering.placement_idle_seconds);
+        let oldest_ns = monotonic_ns().saturating_sub(nanoseconds(idle));
+        if let Err(error) = self.maps.placements.sweep(oldest_ns) {
+            log::warn!("placements not swept: {error}");
         }
     }
 
@@ -407,9 +451,9 @@ impl Steering {
             .map_or(0, |list| list.len())
     }
 
-    /// Flows adopted by the backup now.
-    pub(super) fn adopted(&self) -> usize {
-        self.maps.adoptions.list().map_or(0, |list| list.len())
+    /// Flows placed elsewhere than the table says now.
+    pub(super) fn placed(&self) -> PlacementCount {
+        self.maps.placements.count().unwrap_or_default()
     }
 
     pub(super) fn netfilter(&self) -> String {
@@ -432,7 +476,7 @@ impl Steering {
     /// Removes the rules, but for the gate; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
-        let plan = plan(config)?;
+        let plan = plan(config, Seat::all(config.worker_count()))?;
         if let Some(closed) = netfilter::close_gate(&plan).context("leaving the gate closed")? {
             log::warn!(
                 "fail is closed: what comes in by {} is dropped until Sluice runs again or \
@@ -472,15 +516,24 @@ fn report_adopted(adopted: &Adopted) {
     }
 }
 
-/// What netfilter is to do.
-pub(super) fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
-    let workers = config.worker_count();
+/// The marks for these seats.
+fn layout(config: &Config, seats: impl Iterator<Item = Seat>) -> Result<MarkLayout, MarkError> {
+    let workers = seats.filter(|seat| *seat != Seat::Backup);
+    let needed = workers.map(|seat| seat.slot() + 1).max().unwrap_or(0);
+    MarkLayout::new(config.steering.mark_mask, needed)
+}
+
+/// What netfilter is to do for these seats.
+pub(super) fn plan(
+    config: &Config,
+    seats: impl Iterator<Item = Seat> + Clone,
+) -> anyhow::Result<netfilter::Plan> {
     Ok(netfilter::Plan {
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
-        mark: MarkLayout::new(config.steering.mark_mask, workers)?,
-        queues: Seat::all(workers)
+        mark: layout(config, seats.clone())?,
+        queues: seats
             .map(|seat| (seat.steer(), config.queue_number(seat)))
             .collect(),
         interfaces: config.interfaces.clone(),

@@ -142,6 +142,7 @@ impl Seats {
             .map(|it| Sitting {
                 seat: it.seat,
                 queue: it.queue,
+                duty: it.duty.lasting(),
                 process: it
                     .predecessor
                     .as_ref()

@@ -45,6 +45,9 @@ impl Supervisor {
         if !self.seats.all_up() || self.seats.any_predecessor() || !self.launching.is_ready() {
             return Response::Error("not every worker is up: try again in a moment".into());
         }
+        if self.scaling.is_changing() {
+            return Response::Error("the workers are being changed: try again in a moment".into());
+        }
         match check(&program).await {
             Ok(()) => {
                 self.upgrade = Some((Instant::now() + ANSWERED_WITHIN, program));

@@ -1,5 +1,7 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
+mod bpf;
+pub mod bpf_batch;
 pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
@@ -12,4 +14,5 @@ pub mod process;
 pub mod readable;
 pub mod sandbox;
 pub mod shared_words;
+pub mod softirq;
 pub mod vitals;

@@ -14,5 +14,6 @@ mod load;
 mod poison;
 mod privileges;
 mod rig;
+mod scaling;
 mod steering;
 mod succession;
