@@ -1,9 +1,13 @@
-//! The stage: three namespaces, the real `sluice` in the middle one, and its traces.
+//! The stage: three namespaces, the real `sluice` in the middle one, and its traces. The
+//! demonstration plays on it, the fault campaign, and the benchmarks of the whole program.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,36 +15,50 @@ use nix::sys::signal::Signal;
 use sluice_tests::queue_state;
 use sluice_tests::{Lab, LabOptions, Process};
 
-use super::events::Events;
-use super::interrupt::Interrupt;
-use super::rules;
-use super::status::Status;
+pub(crate) mod interrupt;
+mod leftovers;
+pub(crate) mod processes;
+pub(crate) mod report;
+pub(crate) mod status;
+
+use self::interrupt::Interrupt;
+use self::status::Status;
 use crate::workspace::clean_library_path;
 
-/// A worker whose heartbeat is older than this is bypassed; the default of Sluice.
-pub(super) const STALE: Duration = Duration::from_millis(200);
-/// Workers besides the backup.
-pub(super) const WORKERS: usize = 2;
 /// A connection's last acknowledgement may be delayed by 40 ms (`TCP_DELACK_MIN`).
 const QUIET: Duration = Duration::from_millis(60);
 /// Begins the names of everything outside the namespaces; the process id follows.
-const PREFIX: &str = "sluice-demo-";
+const PREFIX: &str = "sluice-stage-";
 /// Sluice's own log, written into the directory when something failed.
 const LOG: &str = "sluice.log";
 /// Where Sluice's programs and maps are pinned.
 const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
+/// How long its control socket may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long Sluice may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How Sluice is to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Name of the instance.
+    pub(crate) name: &'static str,
+    /// The rule file.
+    pub(crate) rules: String,
+    /// Lines of the configuration beside the paths, each a dotted key: `workers.count = 2`.
+    pub(crate) keys: String,
+}
+
 /// Everything that runs. Dropping it removes it all.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     /// The namespaces.
-    pub(super) lab: Lab,
-    /// What Sluice writes into its event log.
-    pub(super) events: Events,
+    pub(crate) lab: Lab,
     /// Signals.
-    pub(super) interrupt: Interrupt,
+    pub(crate) interrupt: Interrupt,
     sluice: Process,
+    /// Supervisors that were killed: kept for what they printed.
+    former: Vec<Process>,
+    settings: Settings,
     program: PathBuf,
     directory: PathBuf,
     pins: PathBuf,
@@ -48,7 +66,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Builds the namespaces, starts Sluice in the gateway, waits until it works.
-    pub(super) fn set(program: &Path, interrupt: Interrupt) -> Result<Self> {
+    pub(crate) fn set(program: &Path, interrupt: Interrupt, settings: Settings) -> Result<Self> {
         sweep();
         let name = format!("{PREFIX}{}", std::process::id());
         let directory = std::env::temp_dir().join(&name);
@@ -58,26 +76,19 @@ impl Stage {
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         let lab = Lab::new(&LabOptions::default())?;
-        fs::write(directory.join("demo.rules"), rules::text())?;
+        fs::write(rules_file(&directory), &settings.rules)?;
         fs::write(
-            directory.join("demo.toml"),
-            configuration(&directory, &pins),
+            configuration_file(&directory),
+            configuration(&settings, &directory, &pins),
         )?;
         interrupt.check()?;
-        let mut command = lab.gateway().command(program);
-        clean_library_path(&mut command);
-        command
-            .arg("run")
-            .arg("-c")
-            .arg(directory.join("demo.toml"))
-            // Ctrl-C goes to the whole foreground group; Sluice is stopped by us, in order.
-            .process_group(0);
-        let sluice = Process::spawn(&mut command)?;
+        let sluice = start(&lab, program, &directory)?;
         let mut stage = Self {
-            events: Events::follow(&directory.join("eve.json")),
             lab,
             interrupt,
             sluice,
+            former: Vec::new(),
+            settings,
             program: program.to_path_buf(),
             directory,
             pins,
@@ -111,12 +122,10 @@ impl Stage {
     }
 
     /// What Sluice says about itself.
-    pub(super) fn status(&self) -> Result<Status> {
-        let mut command = Command::new(&self.program);
-        clean_library_path(&mut command);
-        let output = command
-            .args(["status", "--json", "-c"])
-            .arg(self.directory.join("demo.toml"))
+    pub(crate) fn status(&self) -> Result<Status> {
+        let output = self
+            .command("status")
+            .arg("--json")
             .output()
             .context("cannot start sluice status")?;
         if !output.status.success() {
@@ -128,8 +137,30 @@ impl Stage {
         serde_json::from_slice(&output.stdout).context("sluice status --json")
     }
 
+    /// The same without starting a program for it, which costs the machine less.
+    pub(crate) fn glance(&self) -> Result<Status> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            ok: Status,
+        }
+        let path = self.control_socket();
+        let ask = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(&path)?;
+            stream.set_read_timeout(Some(ANSWER))?;
+            stream.set_write_timeout(Some(ANSWER))?;
+            stream.write_all(b"{\"command\":\"status\"}\n")?;
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().with_context(|| path.display().to_string())?;
+        let Answer { ok } = serde_json::from_str(&answer)
+            .with_context(|| format!("the control socket said {answer:?}"))?;
+        Ok(ok)
+    }
+
     /// Waits until `wanted` says yes to the status.
-    pub(super) fn await_status(
+    pub(crate) fn await_status(
         &self,
         timeout: Duration,
         wanted: impl Fn(&Status) -> bool,
@@ -148,13 +179,13 @@ impl Stage {
     }
 
     /// Waits until every worker and the backup is up.
-    pub(super) fn await_all_up(&self) -> Result<Status> {
+    pub(crate) fn await_all_up(&self) -> Result<Status> {
         self.await_status(Duration::from_secs(10), Status::all_up)?
             .context("not every worker is up")
     }
 
     /// The kernel's count of packets put into each queue so far, by queue number.
-    pub(super) fn queued(&self) -> Result<Vec<(u16, u32)>> {
+    pub(crate) fn queued(&self) -> Result<Vec<(u16, u32)>> {
         let states = queue_state::read(self.lab.gateway())?;
         Ok(states
             .iter()
@@ -163,7 +194,7 @@ impl Stage {
     }
 
     /// Waits until nothing has been queued for a while.
-    pub(super) fn await_quiet(&self) -> Result<()> {
+    pub(crate) fn await_quiet(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut last = self.queued()?;
         let mut since = Instant::now();
@@ -179,79 +210,105 @@ impl Stage {
     }
 
     /// An error when Sluice has ended by itself.
-    pub(super) fn ensure_running(&mut self) -> Result<()> {
+    pub(crate) fn ensure_running(&mut self) -> Result<()> {
         if !self.sluice.is_running() {
             bail!("sluice has ended by itself:\n{}", self.sluice.log());
         }
         Ok(())
     }
 
+    /// The program, without arguments.
+    pub(crate) fn program(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        clean_library_path(&mut command);
+        command
+    }
+
+    /// A command of `sluice` about this instance: `sluice SUBCOMMAND -c FILE`.
+    pub(crate) fn command(&self, subcommand: &str) -> Command {
+        let mut command = self.program();
+        command
+            .args([subcommand, "-c"])
+            .arg(configuration_file(&self.directory));
+        command
+    }
+
+    /// Process of the supervisor.
+    pub(crate) fn supervisor(&self) -> u32 {
+        self.sluice.id()
+    }
+
+    /// Whether the supervisor runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.sluice.is_running()
+    }
+
+    /// Kills the supervisor with SIGKILL; the others stay.
+    pub(crate) fn kill_supervisor(&mut self) -> Result<()> {
+        self.sluice.signal(Signal::SIGKILL)?;
+        // Not `wait`: the others hold its standard output, and with it the end of the log.
+        while self.sluice.is_running() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Starts another supervisor after the former one has ended, and does not wait for it.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        let next = start(&self.lab, &self.program, &self.directory)?;
+        self.former.push(std::mem::replace(&mut self.sluice, next));
+        Ok(())
+    }
+
+    /// Everything that Sluice printed so far, under all its supervisors.
+    pub(crate) fn log(&self) -> String {
+        let logs: Vec<String> = self
+            .former
+            .iter()
+            .chain([&self.sluice])
+            .map(Process::log)
+            .collect();
+        logs.join("\n")
+    }
+
+    /// Its event log.
+    pub(crate) fn event_log(&self) -> PathBuf {
+        self.directory.join("eve.json")
+    }
+
+    /// Its rule file.
+    pub(crate) fn rules(&self) -> PathBuf {
+        rules_file(&self.directory)
+    }
+
+    /// Its control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        let socket = format!("{}.sock", self.settings.name);
+        self.directory.join("run").join(socket)
+    }
+
     /// Stops Sluice in order; what it leaves behind is returned, one line for each thing.
-    pub(super) fn stop(&mut self) -> Result<(Duration, Vec<String>)> {
+    pub(crate) fn stop(&mut self) -> Result<(Duration, Vec<String>)> {
         let began = Instant::now();
         let status = self.sluice.stop(Signal::SIGTERM, PATIENCE)?;
         let took = began.elapsed();
-        let mut left = Vec::new();
+        let mut left = leftovers::find(&self.lab, self.settings.name, &self.directory, &self.pins)?;
         if !status.success() {
-            left.push(format!("exit status {status}"));
-        }
-        // From outside: inside it would find itself.
-        let pids = Command::new("ip")
-            .args(["netns", "pids", self.lab.gateway().name()])
-            .output()
-            .context("ip netns pids")?;
-        let pids = String::from_utf8_lossy(&pids.stdout).into_owned();
-        left.extend(pids.split_whitespace().map(|pid| format!("process {pid}")));
-        left.extend(entries(&self.pins).map(|pin| format!("pin {pin}")));
-        left.extend(
-            entries(&self.directory.join("run"))
-                .filter(|name| name.ends_with(".sock") || name.ends_with(".socket"))
-                .map(|name| format!("socket {name}")),
-        );
-        for (program, arguments) in [
-            ("nft", &["list", "ruleset"][..]),
-            ("iptables", &["-w", "-S"][..]),
-            ("ip6tables", &["-w", "-S"][..]),
-        ] {
-            let rules = self
-                .lab
-                .gateway()
-                .run(program, arguments)
-                .unwrap_or_default();
-            left.extend(
-                rules
-                    .lines()
-                    .filter(|line| {
-                        let line = line.to_lowercase();
-                        line.contains("sluice") || line.contains("queue") || line.contains("demo")
-                    })
-                    .map(|line| format!("{program}: {}", line.trim())),
-            );
-        }
-        let queues = queue_state::read(self.lab.gateway())?;
-        left.extend(queues.iter().map(|queue| format!("queue {}", queue.queue)));
-        for interface in [Lab::GATEWAY_CLIENT_INTERFACE, Lab::GATEWAY_SERVER_INTERFACE] {
-            let shown = self
-                .lab
-                .gateway()
-                .run("ip", &["-details", "link", "show", "dev", interface])?;
-            if shown.contains("xdp") {
-                left.push(format!("XDP program on {interface}"));
-            }
+            left.insert(0, format!("exit status {status}"));
         }
         Ok((took, left))
     }
 
     /// Keeps what helps to find out why something failed.
-    pub(super) fn keep_log(&self) -> Result<PathBuf> {
+    pub(crate) fn keep_log(&self) -> Result<PathBuf> {
         let path = self.directory.join(LOG);
-        fs::write(&path, self.sluice.log() + "\n")
+        fs::write(&path, self.log() + "\n")
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(self.directory.clone())
     }
 
     /// Removes the directory as well: nothing needs to be looked at.
-    pub(super) fn discard_directory(&self) {
+    pub(crate) fn discard_directory(&self) {
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -266,7 +323,7 @@ impl Drop for Stage {
     }
 }
 
-/// Removes what earlier demonstrations left that were killed before they could clean up.
+/// Removes what earlier runs left that were killed before they could clean up.
 fn sweep() {
     for namespace in sluice_tests::sweep() {
         println!("         removed {namespace}, left by an earlier run that was killed");
@@ -284,7 +341,7 @@ fn sweep() {
     }
 }
 
-/// Whether a name is a demonstration's whose process is gone.
+/// Whether a name is a stage's whose process is gone.
 fn is_orphan(name: &str) -> bool {
     name.strip_prefix(PREFIX)
         .and_then(|pid| pid.parse::<u32>().ok())
@@ -300,35 +357,38 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> + use<> {
         .filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-fn configuration(directory: &Path, pins: &Path) -> String {
-    let directory = directory.display();
+fn start(lab: &Lab, program: &Path, directory: &Path) -> Result<Process> {
+    let mut command = lab.gateway().command(program);
+    clean_library_path(&mut command);
+    command
+        .args(["run", "-c"])
+        .arg(configuration_file(directory))
+        // Ctrl-C goes to the whole foreground group; Sluice is stopped by us, in order.
+        .process_group(0);
+    Process::spawn(&mut command)
+}
+
+fn rules_file(directory: &Path) -> PathBuf {
+    directory.join("stage.rules")
+}
+
+fn configuration_file(directory: &Path) -> PathBuf {
+    directory.join("sluice.toml")
+}
+
+fn configuration(settings: &Settings, directory: &Path, pins: &Path) -> String {
+    let Settings { name, keys, .. } = settings;
+    let rules = rules_file(directory);
+    let (rules, directory, pins) = (rules.display(), directory.display(), pins.display());
     format!(
-        r#"# Written by the demonstration.
-name = "demo"
-interfaces = ["{}", "{}"]
-fail = "open"
-
-[workers]
-count = {WORKERS}
-
-[steering]
-stale_ms = {}
-xdp = "native"
-pin_directory = "{}"
-
-[rules]
-files = ["{directory}/demo.rules"]
-
-[log]
-directory = "{directory}"
-stats_seconds = 5
-
-[control]
-directory = "{directory}/run"
-"#,
+        "name = \"{name}\"\n\
+         interfaces = [\"{}\", \"{}\"]\n\
+         steering.pin_directory = \"{pins}\"\n\
+         rules.files = [\"{rules}\"]\n\
+         log.directory = \"{directory}\"\n\
+         control.directory = \"{directory}/run\"\n\
+         {keys}",
         Lab::GATEWAY_CLIENT_INTERFACE,
         Lab::GATEWAY_SERVER_INTERFACE,
-        STALE.as_millis(),
-        pins.display(),
     )
 }

@@ -1,0 +1,154 @@
+//! What `sluice status --json` says, as far as the promises are about it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One instance at one moment.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Status {
+    /// How marks become queues.
+    pub(crate) netfilter: String,
+    /// What is attached to each interface.
+    pub(crate) interfaces: BTreeMap<String, Attachment>,
+    /// Rules in use.
+    pub(crate) rules: usize,
+    /// The workers in order.
+    pub(crate) workers: Vec<Seat>,
+    /// The backup.
+    pub(crate) backup: Seat,
+    /// Counters of the eBPF programs.
+    pub(crate) counters: BTreeMap<String, u64>,
+}
+
+/// Programs on an interface.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Attachment {
+    /// Kind of the TC attachment.
+    pub(crate) tc: String,
+    /// Mode of the XDP attachment.
+    pub(crate) xdp: String,
+}
+
+/// A worker or the backup.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Seat {
+    /// Position; the backup's comes after the workers'.
+    pub(crate) index: u32,
+    /// Process.
+    pub(crate) pid: u32,
+    /// `up`, `starting`, `stale`, `down`.
+    pub(crate) state: String,
+    /// Number of its queue.
+    pub(crate) queue: u16,
+    /// How many times its process was replaced.
+    pub(crate) restarts: u64,
+    /// How many times its heartbeat was found stale.
+    pub(crate) trips: u64,
+    /// Packets received, over all its processes.
+    pub(crate) received: u64,
+    /// Packets accepted.
+    pub(crate) accepted: u64,
+    /// Packets dropped.
+    pub(crate) dropped: u64,
+    /// Packets accepted with other bytes.
+    #[serde(default)]
+    pub(crate) replaced: u64,
+    /// Packets of a dead process that its successor gave their verdict.
+    #[serde(default)]
+    pub(crate) settled: u64,
+    /// Packets that overload cost their inspection or their passage.
+    #[serde(default)]
+    pub(crate) shed: u64,
+    /// Of the dropped: those that are no valid IP.
+    #[serde(default)]
+    pub(crate) invalid_dropped: u64,
+    /// How its last process ended.
+    #[serde(default)]
+    pub(crate) last_exit: Option<String>,
+    /// The kernel's counters of the queue.
+    pub(crate) kernel: Kernel,
+}
+
+impl Seat {
+    /// Its name in texts.
+    pub(crate) fn name(&self, workers: usize) -> String {
+        if self.index as usize == workers {
+            "backup".to_owned()
+        } else {
+            format!("worker {}", self.index)
+        }
+    }
+
+    /// Packets received that nothing became of yet.
+    pub(crate) fn in_hand(&self) -> i64 {
+        let done = self.accepted + self.dropped + self.replaced + self.settled + self.shed;
+        self.received.cast_signed() - done.cast_signed()
+    }
+
+    /// Whether every packet received has had one verdict. What a killed worker had received and
+    /// not decided is settled by its successor.
+    pub(crate) fn balanced(&self) -> bool {
+        self.in_hand() == 0
+    }
+}
+
+/// The kernel's view of a queue.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Kernel {
+    /// Packets without a verdict.
+    pub(crate) waiting: u64,
+    /// Dropped because the queue was full.
+    pub(crate) queue_dropped: u64,
+    /// Dropped because the socket's buffer was full.
+    pub(crate) user_dropped: u64,
+}
+
+impl Status {
+    /// The workers and the backup.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.workers.iter().chain([&self.backup])
+    }
+
+    /// Whether every seat is occupied by a process that works.
+    pub(crate) fn all_up(&self) -> bool {
+        self.seats().all(|seat| seat.state == "up" && seat.pid != 0)
+    }
+
+    /// How many times any heartbeat was found stale.
+    pub(crate) fn trips(&self) -> u64 {
+        self.seats().map(|seat| seat.trips).sum()
+    }
+
+    /// The seat that a queue belongs to.
+    pub(crate) fn seat_of(&self, queue: u16) -> Option<&Seat> {
+        self.seats().find(|seat| seat.queue == queue)
+    }
+
+    /// Packets without a verdict, over all queues.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.seats().map(|seat| seat.kernel.waiting).sum()
+    }
+
+    /// Whether every packet received, at any seat, has had one verdict.
+    pub(crate) fn balanced(&self) -> bool {
+        self.seats().all(Seat::balanced)
+    }
+
+    /// Name of the seat that a queue belongs to.
+    pub(crate) fn name_of(&self, queue: u16) -> String {
+        if self.backup.queue == queue {
+            return "backup".to_owned();
+        }
+        let position = self.workers.iter().position(|seat| seat.queue == queue);
+        position.map_or_else(
+            || format!("queue {queue}"),
+            |position| format!("worker {position}"),
+        )
+    }
+
+    /// A counter of the eBPF programs; one that is not there has never counted.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+}
