@@ -275,20 +275,22 @@ fn check_stream(mut stream: TcpStream, state: &SinkState) -> Result<(), String> 
     let mut buffer = vec![0; CHUNK];
     let mut offset = 0_u64;
     let mut last = None;
-    loop {
+    // Asked each time: a sender that does not end must not keep its receiver.
+    while !state.stop.load(Ordering::Relaxed) {
         let read = match stream.read(&mut buffer) {
             Ok(0) => {
                 state.finished.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
             Ok(read) => read,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if state.stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
                 continue;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(format!("after {offset} bytes: {error}")),
         };
         let now = Instant::now();
@@ -310,6 +312,7 @@ fn check_stream(mut stream: TcpStream, state: &SinkState) -> Result<(), String> 
         state.steps[step].fetch_add(read as u64, Ordering::Relaxed);
         state.received.fetch_add(read as u64, Ordering::Relaxed);
     }
+    Ok(())
 }
 
 /// How long a [`Sender`] sends.

@@ -45,8 +45,9 @@ pub(super) struct Load {
 
 struct Stream {
     name: String,
-    sink: Sink,
+    // Dropped in this order: the sender ends first.
     sender: Sender,
+    sink: Sink,
     /// What had arrived when it last moved, and when that was.
     progress: (u64, Instant),
 }
@@ -191,26 +192,29 @@ impl Load {
     }
 
     /// Ends everything in order and says what came of it.
-    pub(super) fn finish(self, lab: &Lab) -> Result<Outcome> {
+    pub(super) fn finish(mut self, lab: &Lab) -> Result<Outcome> {
         self.stop.store(true, Ordering::Relaxed);
-        let malformed = self.malformed.into_iter().map(Malformed::finish).sum();
+        let malformed = std::mem::take(&mut self.malformed)
+            .into_iter()
+            .map(Malformed::finish)
+            .sum();
         let mut streams = Vec::new();
-        for stream in self.streams {
+        for stream in std::mem::take(&mut self.streams) {
             // Before its end: waiting for the last acknowledgement is no gap.
             let longest_gap = stream.sink.longest_gap();
             let sent = stream.sender.stop();
             streams.push(conclude(stream.name, &stream.sink, longest_gap, &sent));
         }
-        for (name, sink, thread) in self.series {
+        for (name, sink, thread) in std::mem::take(&mut self.series) {
             let series = thread.join().expect("a series does not panic");
             streams.push(conclude_series(name, &sink, series));
         }
         let mut pages = Vec::new();
-        for (family, _server, thread) in self.pages {
+        for (family, _server, thread) in std::mem::take(&mut self.pages) {
             pages.push((family, thread.join().expect("a client does not panic")));
         }
         let mut datagrams = Vec::new();
-        for (family, _replier, requester) in self.datagrams {
+        for (family, _replier, requester) in std::mem::take(&mut self.datagrams) {
             datagrams.push((family, requester.finish()?));
         }
         Ok(Outcome {
@@ -274,6 +278,13 @@ impl Load {
             }
             report
         })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // Also when the campaign fails: nothing shall go on sending.
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
