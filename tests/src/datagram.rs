@@ -130,6 +130,8 @@ pub struct RequestReport {
     pub slowest: Duration,
     /// When the requests not answered were sent, from the first one on.
     pub lost_at: Vec<Duration>,
+    /// The longest time between two replies.
+    pub longest_gap: Duration,
 }
 
 /// Sends requests on its own thread.
@@ -170,6 +172,7 @@ impl Requester {
 struct Answers {
     sent_at: Vec<Option<Instant>>,
     answered: Vec<bool>,
+    last: Option<Instant>,
     size: usize,
     report: RequestReport,
 }
@@ -194,7 +197,11 @@ impl Answers {
         } else {
             self.answered[index] = true;
             self.report.answered += 1;
-            self.report.slowest = self.report.slowest.max(sent_at.elapsed());
+            let now = Instant::now();
+            self.report.slowest = self.report.slowest.max(now - sent_at);
+            let gap = self.last.map_or(Duration::ZERO, |last| now - last);
+            self.report.longest_gap = self.report.longest_gap.max(gap);
+            self.last = Some(now);
         }
     }
 }
@@ -219,6 +226,7 @@ fn request_all(plan: &RequestPlan) -> io::Result<RequestReport> {
     let mut answers = Answers {
         sent_at: vec![None; count],
         answered: vec![false; count],
+        last: None,
         size,
         report: RequestReport::default(),
     };

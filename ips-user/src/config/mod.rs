@@ -17,6 +17,7 @@ use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
+use crate::supervisor::seat::Seat;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -130,6 +131,10 @@ section! {
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
         restart_pause_max_ms: u64 = 1000,
+        /// CPU time without a heartbeat that is a loop.
+        hang_ms: u64 = 300,
+        /// Longest wait of a packet for its worker.
+        hang_max_ms: u64 = 5000,
     }
 }
 
@@ -430,7 +435,14 @@ impl Config {
                 0,
                 HOUR_MS,
             ),
+            ("workers.hang_ms", workers.hang_ms, 20, HOUR_MS),
             ("steering.stale_ms", steering.stale_ms, 20, HOUR_MS),
+            (
+                "workers.hang_max_ms",
+                workers.hang_max_ms,
+                steering.stale_ms,
+                HOUR_MS,
+            ),
             ("steering.recover_ms", steering.recover_ms, 0, HOUR_MS),
             (
                 "steering.fragment_seconds",
@@ -521,9 +533,9 @@ impl Config {
         std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
     }
 
-    /// Queue number of worker `index`; the backup's index is [`Self::worker_count`].
-    pub fn queue_number(&self, index: u32) -> u16 {
-        self.queue.first.saturating_add(index as u16)
+    /// Queue number of a seat: the backup has `queue.first`, the workers those behind it.
+    pub fn queue_number(&self, seat: Seat) -> u16 {
+        self.queue.first.saturating_add(seat.queue_offset() as u16)
     }
 
     /// Options of one queue.
@@ -657,6 +669,11 @@ mod tests {
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
         check("steering.stale_ms = 5", "steering.stale_ms");
+        check("workers.hang_ms = 5", "workers.hang_ms: 20 to");
+        check(
+            "workers.hang_max_ms = 100",
+            "workers.hang_max_ms: 200 to 3600000, not 100",
+        );
         check("flow.max = 0", "flow.max");
         check("flow.new_seconds = 0", "flow.new_seconds: 1 to");
         check("conviction.seconds = 99999999999", "conviction.seconds");

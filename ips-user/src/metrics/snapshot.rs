@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cell, Row};
 use super::queue_truth::QueueTruth;
+use crate::supervisor::seat::Seat;
 
 /// One instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,10 +60,10 @@ pub struct Attachment {
 }
 
 /// One seat.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Worker {
-    /// Index; the backup's is the number of workers.
-    pub index: u32,
+    /// Which.
+    pub seat: Seat,
     /// Process, zero when none.
     pub pid: u32,
     /// `up`, `starting`, `stale`, `down`.
@@ -73,8 +74,12 @@ pub struct Worker {
     pub restarts: u64,
     /// How many times its heartbeat was found stale.
     pub trips: u64,
+    /// How many of its processes were killed because they hung.
+    pub hangs: u64,
     /// How the last process ended.
     pub last_exit: Option<String>,
+    /// How the last few ended, the latest at the end.
+    pub exits: Vec<Exit>,
     /// Milliseconds since its last heartbeat.
     pub heartbeat_age_ms: u64,
     /// Its own counters, see [`Cell`].
@@ -82,6 +87,17 @@ pub struct Worker {
     pub cells: BTreeMap<String, u64>,
     /// The kernel's counters of its queue.
     pub kernel: Kernel,
+}
+
+/// The end of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Seconds since the supervisor started.
+    pub uptime_seconds: f64,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub unix_us: i64,
+    /// A signal, an exit status, or why it was killed.
+    pub reason: String,
 }
 
 /// The kernel's view of a queue.
@@ -175,11 +191,7 @@ impl fmt::Display for Snapshot {
             "restarts"
         )?;
         for worker in self.seats() {
-            let name = if worker.index as usize == self.workers.len() {
-                "backup".to_owned()
-            } else {
-                format!("worker {}", worker.index)
-            };
+            let name = worker.seat.to_string();
             writeln!(
                 f,
                 "{name:<8} {:>6} {:<8} {:>7} {:>3}ms {:>11} {:>11} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8}",
@@ -196,23 +208,25 @@ impl fmt::Display for Snapshot {
                 worker.kernel.user_dropped,
                 worker.restarts
             )?;
-            if let Some(how) = &worker.last_exit {
-                writeln!(
-                    f,
-                    "         last process ended by {how}; {} stale trips",
-                    worker.trips
-                )?;
+            if worker.trips > 0 {
+                let (trips, hangs) = (worker.trips, worker.hangs);
+                writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            for exit in &worker.exits {
+                let (after, reason) = (exit.uptime_seconds, &exit.reason);
+                writeln!(f, "         process ended after {after:.1} s: {reason}")?;
             }
         }
         writeln!(
             f,
-            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {}; convicted {}, \
-             adopted {}; events {} written, {} lost",
+            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {} \
+             ({} learnt from the middle); convicted {}, adopted {}; events {} written, {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
             self.total(Cell::Rejected),
             self.total(Cell::Flows),
+            self.total(Cell::FlowsMidstream),
             self.convicted,
             self.adopted,
             self.events_written,

@@ -11,7 +11,7 @@ use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
@@ -21,7 +21,7 @@ impl Supervisor {
         let queues = queue_truth::read().unwrap_or_default();
         let worker = |seat| self.worker(seat, &queues);
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
-        let backup = workers.pop().unwrap_or_default();
+        let backup = workers.pop().expect("the last seat is the backup's");
         let (events_written, events_failed) = self.writer.totals();
         Snapshot {
             instance: self.config.name.clone(),
@@ -45,7 +45,6 @@ impl Supervisor {
     }
 
     fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
-        let position = occupancy.seat.position(self.config.worker_count());
         let slot = occupancy.seat.slot();
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
@@ -55,15 +54,25 @@ impl Supervisor {
             Phase::Vacant { .. } => "down",
         };
         Worker {
-            index: position,
+            seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             state: state.into(),
             queue: occupancy.queue,
             restarts: occupancy.restarts,
             trips: occupancy.trips,
-            last_exit: occupancy.last_exit.clone(),
+            hangs: occupancy.hangs,
+            last_exit: occupancy.last_exit().map(str::to_owned),
+            exits: occupancy
+                .exits
+                .iter()
+                .map(|exit| Exit {
+                    uptime_seconds: exit.at.duration_since(self.started).as_secs_f64(),
+                    unix_us: exit.wall_us,
+                    reason: exit.how.clone(),
+                })
+                .collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
-            cells: cells(self.board.row(position as usize)),
+            cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
                 .find(|truth| truth.queue == occupancy.queue)
@@ -95,10 +104,11 @@ fn stats(snapshot: &Snapshot) -> Value {
         .seats()
         .map(|seat| {
             json!({
-                "index": seat.index,
+                "seat": seat.seat,
                 "state": seat.state,
                 "restarts": seat.restarts,
                 "trips": seat.trips,
+                "hangs": seat.hangs,
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),
@@ -132,6 +142,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
+            "midstream": total(Cell::FlowsMidstream),
         },
         "detect": {
             "engines": [{

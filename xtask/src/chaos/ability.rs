@@ -12,6 +12,7 @@ pub(super) struct Abilities {
     subcommands: Vec<String>,
     keys: String,
     processes: Vec<String>,
+    status: String,
     prlimit: Option<String>,
 }
 
@@ -24,6 +25,7 @@ impl Abilities {
             subcommands: subcommands(&help),
             keys: printed(stage.program().args(["config", "--defaults"]))?,
             processes: members.into_iter().map(|member| member.name).collect(),
+            status: printed(stage.command("status").arg("--json"))?,
             prlimit: sluice_tests::requirement::missing_program("prlimit"),
         })
     }
@@ -43,7 +45,11 @@ impl Abilities {
             Kind::Scale => subcommand("scale"),
             Kind::Drain => subcommand("drain").or_else(|| subcommand("resume")),
             Kind::Upgrade => subcommand("upgrade"),
-            Kind::KillLauncher => process("launcher"),
+            // One that can replace it shows how often it had to.
+            Kind::KillLauncher => process("launcher").or_else(|| {
+                let shown = self.status.contains("launcher");
+                (!shown).then(|| "the program's status says nothing of its launcher".to_owned())
+            }),
             Kind::KillRejecter => process("reject"),
             Kind::Pressure => self.prlimit.clone(),
             Kind::Stop => (!self.keys.contains("hang_"))
@@ -86,12 +92,13 @@ mod tests {
             subcommands: subcommands(HELP),
             keys: "stale_ms = 200".to_owned(),
             processes: vec!["sluice-launcher".to_owned()],
+            status: "{}".to_owned(),
             prlimit: None,
         };
         assert!(abilities.missing(Kind::Reload).is_some());
         assert!(abilities.missing(Kind::Stop).is_some());
         assert!(abilities.missing(Kind::KillRejecter).is_some());
-        assert_eq!(abilities.missing(Kind::KillLauncher), None);
+        assert!(abilities.missing(Kind::KillLauncher).is_some());
         assert_eq!(abilities.missing(Kind::Kill), None);
     }
 }

@@ -221,11 +221,12 @@ fn faults(found: &Found, report: &mut Report) {
         ));
     }
     let evidence = format!(
-        "{} processes ended, {} replaced, {restarts} restarts counted ({}); {} trips",
+        "{} processes ended, {} replaced, {restarts} restarts counted ({}); {} trips, {} flows learnt from the middle",
         ended.len(),
         after.len(),
         reasons.join(", "),
-        found.watch.total("trips")
+        found.watch.total("trips"),
+        found.watch.total("flows_midstream"),
     );
     report.add(
         "Every fault is answered and every order obeyed",
@@ -242,7 +243,7 @@ fn seats(status: &Status, report: &mut Report) {
     let down: Vec<String> = status
         .seats()
         .filter(|seat| seat.state != "up" || seat.pid == 0)
-        .map(|seat| format!("{} is {}", status.name_of(seat.queue), seat.state))
+        .map(|seat| format!("{} is {}", seat.name, seat.state))
         .collect();
     report.add(
         "Every seat is served at the end",
@@ -258,7 +259,7 @@ fn seats(status: &Status, report: &mut Report) {
 fn accounts(status: &Status, found: &Found, report: &mut Report) {
     let mut wrong = Vec::new();
     for seat in status.seats() {
-        let name = status.name_of(seat.queue);
+        let name = &seat.name;
         report.note(&format!(
             "{name:<8} received {:>8} = accepted {:>8} + dropped {:>5} + replaced {} + settled {:>4} + shed {}; waiting {}, restarts {}",
             seat.received,

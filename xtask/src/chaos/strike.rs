@@ -40,7 +40,7 @@ impl Campaign<'_> {
         let Some(seat) = seat else {
             return Ok("nobody to strike: every seat is being filled".to_owned());
         };
-        let (pid, name) = (seat.pid, status.name_of(seat.queue));
+        let (pid, name) = (seat.pid, &seat.name);
         let place = (seat.queue, pid);
         let did = match fault.kind {
             Kind::Stop => {

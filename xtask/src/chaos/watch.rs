@@ -109,6 +109,7 @@ impl Watch {
                 ("settled", seat.settled),
                 ("shed", seat.shed),
                 ("invalid_dropped", seat.invalid_dropped),
+                ("flows_midstream", seat.flows_midstream),
                 ("queue_dropped", seat.kernel.queue_dropped),
                 ("user_dropped", seat.kernel.user_dropped),
             ] {
@@ -213,7 +214,7 @@ mod tests {
     fn status(queue: u16, pid: u32, state: &str) -> Status {
         let seat = |queue: u16, pid: u32, state: &str| {
             serde_json::json!({
-                "index": 0, "pid": pid, "state": state, "queue": queue, "restarts": 0, "trips": 0,
+                "seat": "worker 0", "pid": pid, "state": state, "queue": queue, "restarts": 0, "trips": 0,
                 "received": 0, "accepted": 0, "dropped": 0, "last_exit": "signal SIGKILL",
                 "kernel": {"waiting": 0, "queue_dropped": 0, "user_dropped": 0},
             })

@@ -7,7 +7,6 @@ use serde_json::json;
 use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 
-use super::WORKERS;
 use crate::stage::Stage;
 use crate::stage::report::Report;
 
@@ -41,7 +40,7 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     for seat in status.seats() {
         report.note(&format!(
             "{:<8} received {:>8}  accepted {:>8}  dropped {:>5}  settled {:>4}  waiting {}  restarts {}",
-            seat.name(WORKERS),
+            seat.name,
             seat.received,
             seat.accepted,
             seat.dropped,

@@ -99,7 +99,7 @@ fn settings() -> Settings {
 fn introduce(stage: &Stage, report: &Report) -> Result<()> {
     let status = stage.status()?;
     for seat in status.seats() {
-        let name = seat.name(WORKERS);
+        let name = &seat.name;
         report.note(&format!("{name:<8} pid {}, queue {}", seat.pid, seat.queue));
     }
     for (interface, attached) in &status.interfaces {

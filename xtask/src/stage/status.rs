@@ -33,8 +33,9 @@ pub(crate) struct Attachment {
 /// A worker or the backup.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Seat {
-    /// Position; the backup's comes after the workers'.
-    pub(crate) index: u32,
+    /// `worker 0` and so on, or `backup`.
+    #[serde(rename = "seat")]
+    pub(crate) name: String,
     /// Process.
     pub(crate) pid: u32,
     /// `up`, `starting`, `stale`, `down`.
@@ -63,6 +64,9 @@ pub(crate) struct Seat {
     /// Of the dropped: those that are no valid IP.
     #[serde(default)]
     pub(crate) invalid_dropped: u64,
+    /// TCP flows learnt from the middle of a connection.
+    #[serde(default)]
+    pub(crate) flows_midstream: u64,
     /// How its last process ended.
     #[serde(default)]
     pub(crate) last_exit: Option<String>,
@@ -71,13 +75,9 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Its name in texts.
-    pub(crate) fn name(&self, workers: usize) -> String {
-        if self.index as usize == workers {
-            "backup".to_owned()
-        } else {
-            format!("worker {}", self.index)
-        }
+    /// Whether it is the backup's.
+    pub(crate) fn is_backup(&self) -> bool {
+        self.name == "backup"
     }
 
     /// Packets received that nothing became of yet.
@@ -133,18 +133,6 @@ impl Status {
     /// Whether every packet received, at any seat, has had one verdict.
     pub(crate) fn balanced(&self) -> bool {
         self.seats().all(Seat::balanced)
-    }
-
-    /// Name of the seat that a queue belongs to.
-    pub(crate) fn name_of(&self, queue: u16) -> String {
-        if self.backup.queue == queue {
-            return "backup".to_owned();
-        }
-        let position = self.workers.iter().position(|seat| seat.queue == queue);
-        position.map_or_else(
-            || format!("queue {queue}"),
-            |position| format!("worker {position}"),
-        )
     }
 
     /// A counter of the eBPF programs; one that is not there has never counted.
