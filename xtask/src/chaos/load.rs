@@ -14,8 +14,9 @@ use sluice_tests::{Lab, Namespace, Side, http};
 
 use super::malformed::Malformed;
 
-/// Bytes a second of the streams that leave room for others; one goes as fast as it can.
-const PACE: u64 = 20 << 20;
+/// Bytes a second of the first stream and of each other one. As fast as they can they would fill
+/// the receive rings of the virtual wires, and what is lost there would hide what Sluice loses.
+const PACE: (u64, u64) = (150 << 20, 20 << 20);
 /// Bytes of each stream of a series: new flows while workers come and go.
 const SHORT_STREAM: u64 = 2 << 20;
 /// A stream that stands still for so long is dead. TCP in bad luck waits 12.8 s after its sixth
@@ -134,11 +135,12 @@ impl Load {
             for (family, address) in lab.families(to) {
                 let name = format!("{family} {direction}");
                 let sink = Sink::start(lab.side(to), address, 0)?;
-                let extent = if load.streams.is_empty() {
-                    Extent::Time(FOREVER)
+                let pace = if load.streams.is_empty() {
+                    PACE.0
                 } else {
-                    Extent::Paced(FOREVER, PACE)
+                    PACE.1
                 };
+                let extent = Extent::Paced(FOREVER, pace);
                 let sender = Sender::start(lab.side(from), sink.address(), extent);
                 load.streams.push(Stream {
                     name: name.clone(),

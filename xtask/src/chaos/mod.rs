@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// The fail policy; without it the seed decides
     #[arg(long, value_parser = ["open", "closed"])]
     fail: Option<String>,
+    /// Use the debug build: slower, but it checks its arithmetic and its assertions
+    #[arg(long)]
+    debug: bool,
     /// Only these kinds of fault
     #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<Kind>,
@@ -86,6 +89,9 @@ impl Arguments {
             self.seed,
             self.fail()
         );
+        if self.debug {
+            line += " --debug";
+        }
         if !self.only.is_empty() {
             let names: Vec<String> = self.only.iter().map(|kind| kind.name()).collect();
             line += &format!(" --only {}", names.join(","));
@@ -98,7 +104,7 @@ impl Arguments {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     let setup = setup::ensure(workspace, system::ALL)?;
     build::object(workspace, setup.source)?;
-    build::program(workspace, true)?;
+    build::program(workspace, !arguments.debug)?;
     if let Some(reason) = sluice_tests::requirement::missing_for_queues() {
         bail!("the campaign cannot run here: {reason}");
     }
@@ -156,7 +162,7 @@ fn play(
             arguments.fail()
         ),
     };
-    let mut stage = Stage::set(&workspace.sluice(true), interrupt, settings)?;
+    let mut stage = Stage::set(&workspace.sluice(!arguments.debug), interrupt, settings)?;
     lab.push_str(stage.lab.name());
     let played = disturb(&mut stage, arguments, report);
     let worth_a_look = match &played {

@@ -125,6 +125,11 @@ impl Status {
         self.seats().find(|seat| seat.queue == queue)
     }
 
+    /// Packets received, over all seats.
+    pub(crate) fn received(&self) -> u64 {
+        self.seats().map(|seat| seat.received).sum()
+    }
+
     /// Packets without a verdict, over all queues.
     pub(crate) fn waiting(&self) -> u64 {
         self.seats().map(|seat| seat.kernel.waiting).sum()
