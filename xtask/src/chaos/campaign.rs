@@ -21,6 +21,9 @@ use crate::stage::report::Report;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the supervisor may leave a question without an answer.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long another supervisor may take to be ready: it compiles the rules first, and the
+/// machine is busy with the load.
+const READY: Duration = Duration::from_secs(60);
 /// How long everything may take to end after the last fault.
 const AFTERMATH: Duration = Duration::from_secs(40);
 
@@ -145,7 +148,7 @@ impl<'a> Campaign<'a> {
                 self.answered = Instant::now();
                 self.watch.see(status);
             }
-            Err(error) if self.answered.elapsed() > SILENCE => {
+            Err(error) if self.absence.is_none() && self.answered.elapsed() > SILENCE => {
                 return Err(error.context(format!("no answer for {SILENCE:?}")));
             }
             // While it is being replaced, or the machine is busy.
@@ -296,18 +299,18 @@ impl<'a> Campaign<'a> {
             Some(Absence::Until(end)) if Instant::now() >= end => {
                 self.stage.start_again()?;
                 self.absence = Some(Absence::Starting(Instant::now()));
-                self.answered = Instant::now();
             }
             Some(Absence::Starting(since)) => {
                 let up = self.stage.glance().is_ok_and(|status| status.all_up());
                 if up {
                     self.absence = None;
+                    self.answered = Instant::now();
                     self.note(
                         report,
                         format!("the next supervisor is ready after {:.2?}", since.elapsed()),
                     );
-                } else if since.elapsed() > SILENCE {
-                    bail!("the next supervisor is not ready after {SILENCE:?}");
+                } else if since.elapsed() > READY {
+                    bail!("the next supervisor is not ready after {READY:?}");
                 }
             }
             _ => {}

@@ -32,10 +32,13 @@ impl Campaign<'_> {
             _ => {}
         }
         let status = self.stage.glance()?;
+        // The supervisor may not have heard yet of the end of one that was struck just now.
+        let struck: Vec<u32> = self.watch.unanswered().map(|struck| struck.pid).collect();
+        let alive = |seat: &&Seat| seat.pid != 0 && !struck.contains(&seat.pid);
         let seat = if fault.kind == Kind::KillBackup {
-            Some(&status.backup).filter(|seat| seat.pid != 0)
+            Some(&status.backup).filter(alive)
         } else {
-            occupied(&status.workers, fault.choice)
+            chosen(&status.workers, fault.choice, alive)
         };
         let Some(seat) = seat else {
             return Ok("nobody to strike: every seat is being filled".to_owned());
@@ -91,11 +94,11 @@ impl Campaign<'_> {
     }
 }
 
-/// The worker chosen, or the next one that has a process.
-fn occupied(workers: &[Seat], choice: u64) -> Option<&Seat> {
+/// The worker chosen, or the next one that is alive.
+fn chosen(workers: &[Seat], choice: u64, alive: impl Fn(&&Seat) -> bool) -> Option<&Seat> {
     let first = usize::try_from(choice).unwrap_or(0) % workers.len().max(1);
     let (before, from) = workers.split_at(first.min(workers.len()));
-    from.iter().chain(before).find(|seat| seat.pid != 0)
+    from.iter().chain(before).find(alive)
 }
 
 /// Sets a process's data limit to what it has now: its next allocation fails. Its limits before,

@@ -35,8 +35,8 @@ const LOG: &str = "sluice.log";
 const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
 /// How long its control socket may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long Sluice may take to start, and to stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long Sluice may take to start, and to stop, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How Sluice is to run.
 #[derive(Clone, Debug)]
