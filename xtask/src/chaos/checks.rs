@@ -15,7 +15,7 @@ use crate::stage::report::Report;
 use crate::stage::status::Status;
 
 /// How long queues and accounts may take to settle without load.
-const SETTLING: Duration = Duration::from_secs(20);
+const SETTLING: Duration = Duration::from_secs(60);
 /// What failed is shown up to here; the rest is in the JSON file.
 const SHOWN: usize = 5;
 /// Lines that no process may print.
