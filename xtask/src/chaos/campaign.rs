@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 /// machine is busy with the load.
 const READY: Duration = Duration::from_secs(60);
 /// How long everything may take to end after the last fault.
-const AFTERMATH: Duration = Duration::from_secs(40);
+const AFTERMATH: Duration = Duration::from_secs(80);
 
 /// The campaign at work.
 pub(super) struct Campaign<'a> {
@@ -177,11 +177,13 @@ impl<'a> Campaign<'a> {
                 self.give_order(fault)?
             }
             Kind::Takeover => {
-                match &mut self.order {
-                    // The new supervisor would begin with the broken rules.
-                    Some(order) if order.kind == Kind::BadReload => return Ok(Turn::Later),
-                    Some(order) => order.interrupted = true,
-                    None => {}
+                // The new supervisor would begin with the broken rules.
+                if matches!(&self.order, Some(order) if order.kind == Kind::BadReload) {
+                    return Ok(Turn::Later);
+                }
+                // Whether an order that was not carried out yet will be, nobody knows.
+                if let Some(order) = self.order.take() {
+                    self.certain &= order.kind != Kind::Reload;
                 }
                 self.stage.kill_supervisor()?;
                 self.absence = Some(Absence::Until(Instant::now() + fault.lasting));
@@ -260,7 +262,7 @@ impl<'a> Campaign<'a> {
         let Some(order) = &mut self.order else {
             return Ok(());
         };
-        let Some(ended) = order.ended()? else {
+        let Some(ended) = order.ended(self.stage)? else {
             return Ok(());
         };
         let Some(order) = self.order.take() else {
@@ -270,7 +272,6 @@ impl<'a> Campaign<'a> {
             Ended::Right(took) => self.note(report, format!("{}: done in {took:.2?}", order.shown)),
             Ended::Wrong(how) => self.find(report, format!("{} {how}", order.shown)),
         }
-        self.certain &= !order.interrupted;
         match order.kind {
             Kind::BadReload => {
                 // Whoever starts next shall find good rules again: those that are in use.

@@ -29,6 +29,8 @@ pub(super) struct Found {
     pub(super) findings: Vec<String>,
     pub(super) done: BTreeMap<Kind, u32>,
     pub(super) fails_closed: bool,
+    /// Packets that the gate has dropped because they carried no decision.
+    pub(super) gate: u64,
 }
 
 /// Judges it, stops the instance, and looks at what that leaves.
@@ -41,6 +43,7 @@ pub(super) fn examine(stage: &mut Stage, mut found: Found, report: &mut Report) 
         None => stage.status()?,
     };
     found.watch.see(status.clone());
+    found.gate = gate_dropped(stage);
     streams(&found, report);
     connections(stage, &found, report)?;
     datagrams(&found, report);
@@ -153,6 +156,7 @@ fn datagrams(found: &Found, report: &mut Report) {
     ]);
     if found.fails_closed {
         causes.insert("settled", total("settled"));
+        causes.insert("gate", found.gate);
     }
     causes.retain(|_, packets| *packets > 0);
     let explained: u64 = causes.values().sum();
@@ -219,6 +223,16 @@ fn faults(found: &Found, report: &mut Report) {
             "{} processes were replaced, and {restarts} restarts counted",
             after.len()
         ));
+    }
+    for (kind, counter) in [
+        (Kind::KillLauncher, "launcher_restarts"),
+        (Kind::Upgrade, "upgrades"),
+    ] {
+        let (done, counted) = (found.times(kind), found.watch.total(counter));
+        report.note(&format!("{}: {done} times, {counted} counted", kind.name()));
+        if counted < done && !found.done.contains_key(&Kind::Takeover) {
+            wrong.push(format!("{done} {}, and {counted} counted", kind.name()));
+        }
     }
     let evidence = format!(
         "{} processes ended, {} replaced, {restarts} restarts counted ({}); {} trips, {} flows learnt from the middle",
@@ -322,24 +336,38 @@ fn log(stage: &Stage, report: &mut Report) {
 fn stop(stage: &mut Stage, found: &Found, report: &mut Report) -> Result<()> {
     report.act("a clean stop (SIGTERM)");
     let (took, mut left) = stage.stop()?;
-    let remaining = left.len();
-    if found.fails_closed {
-        // What fail closed means: what is left drops, until somebody opens the gate.
-        left.retain(|line| !is_gate(line));
+    let gate: Vec<String> = left.extract_if(.., |line| is_gate(line)).collect();
+    let mut text = format!("exit status 0 after {} ms; nothing left", took.as_millis());
+    if found.fails_closed && !gate.is_empty() {
+        // What fail closed means: what comes in is dropped until somebody opens the gate.
+        let opened = stage.command_inside(&["gate", "open"]).output()?;
+        if !opened.status.success() {
+            let error = String::from_utf8_lossy(&opened.stderr).into_owned();
+            left.push(format!("sluice gate open: {}", error.trim()));
+        }
+        left.extend(stage.left_behind()?);
+        text += " but the closed gate, and nothing after it was opened";
+    } else {
+        left.extend(gate.iter().cloned());
     }
-    let gate = remaining - left.len();
-    let evidence = format!(
-        "exit status 0 after {} ms; nothing left{}",
-        took.as_millis(),
-        if gate > 0 { " but the closed gate" } else { "" }
-    );
     report.add(
         "A clean stop leaves nothing behind",
         left.is_empty(),
-        with_wrong(evidence, &left),
-        json!({ "milliseconds": took.as_millis(), "left": left, "gate_lines": gate }),
+        with_wrong(text, &left),
+        json!({ "milliseconds": took.as_millis(), "left": left, "gate": gate }),
     );
     Ok(())
+}
+
+/// What the gate has dropped; nothing when there is none.
+fn gate_dropped(stage: &Stage) -> u64 {
+    let Ok(output) = stage.command_inside(&["gate", "status"]).output() else {
+        return 0;
+    };
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let before = shown.split(" packets dropped").next().unwrap_or_default();
+    let number = before.rsplit(' ').next().unwrap_or_default();
+    number.parse().unwrap_or(0)
 }
 
 /// Whether a line of a leftover is part of the gate that `fail = "closed"` leaves: rules and
@@ -383,6 +411,10 @@ fn with_wrong(evidence: String, wrong: &[String]) -> String {
 }
 
 impl Found {
+    fn times(&self, kind: Kind) -> u64 {
+        self.done.get(&kind).copied().unwrap_or(0).into()
+    }
+
     /// The last fault before a moment, for people.
     fn before(&self, at: Duration) -> String {
         self.history

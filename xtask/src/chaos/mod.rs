@@ -206,6 +206,7 @@ fn disturb(stage: &mut Stage, arguments: &Arguments, report: &mut Report) -> Res
         findings,
         done,
         fails_closed: arguments.fail() == "closed",
+        gate: 0,
     };
     checks::examine(stage, found, report)
 }

@@ -9,6 +9,9 @@ use crate::stage::status::Status;
 /// second, and the machine is busy.
 pub(super) const REPLACED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Stands for the queue where a counter belongs to no seat.
+const NO_SEAT: u16 = u16::MAX;
+
 /// A process that was struck and has to be replaced.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(super) struct Struck {
@@ -99,6 +102,13 @@ impl Watch {
 
     /// Looks at the instance.
     pub(super) fn see(&mut self, status: Status) {
+        for (name, value) in [
+            ("upgrades", status.upgrades),
+            ("launcher_restarts", status.launcher_restarts),
+        ] {
+            let total = self.totals.entry((NO_SEAT, name)).or_default();
+            total.see(value);
+        }
         for seat in status.seats() {
             for (name, value) in [
                 ("restarts", seat.restarts),

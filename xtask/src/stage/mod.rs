@@ -233,6 +233,17 @@ impl Stage {
         command
     }
 
+    /// A command of `sluice` that itself looks at the gateway: `sluice SUBCOMMAND… -c FILE`.
+    pub(crate) fn command_inside(&self, subcommand: &[&str]) -> Command {
+        let mut command = self.lab.gateway().command(&self.program);
+        clean_library_path(&mut command);
+        command
+            .args(subcommand)
+            .arg("-c")
+            .arg(configuration_file(&self.directory));
+        command
+    }
+
     /// Process of the supervisor.
     pub(crate) fn supervisor(&self) -> u32 {
         self.sluice.id()
@@ -292,11 +303,16 @@ impl Stage {
         let began = Instant::now();
         let status = self.sluice.stop(Signal::SIGTERM, PATIENCE)?;
         let took = began.elapsed();
-        let mut left = leftovers::find(&self.lab, self.settings.name, &self.directory, &self.pins)?;
+        let mut left = self.left_behind()?;
         if !status.success() {
             left.insert(0, format!("exit status {status}"));
         }
         Ok((took, left))
+    }
+
+    /// What an instance that does not run has left, one line for each thing.
+    pub(crate) fn left_behind(&self) -> Result<Vec<String>> {
+        leftovers::find(&self.lab, self.settings.name, &self.directory, &self.pins)
     }
 
     /// Keeps what helps to find out why something failed.

@@ -13,6 +13,12 @@ pub(crate) struct Status {
     pub(crate) interfaces: BTreeMap<String, Attachment>,
     /// Rules in use.
     pub(crate) rules: usize,
+    /// How many times another program has taken its place.
+    #[serde(default)]
+    pub(crate) upgrades: u64,
+    /// How many times the launcher was replaced.
+    #[serde(default)]
+    pub(crate) launcher_restarts: u64,
     /// The workers in order.
     pub(crate) workers: Vec<Seat>,
     /// The backup.
