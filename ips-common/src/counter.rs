@@ -13,7 +13,7 @@ pub enum Counter {
     TcWorker,
     /// Outcome: marked for the backup.
     TcBackup,
-    /// Outcome: flow released, marked to bypass the queues.
+    /// Outcome: the flow is placed at nobody, marked to bypass the queues.
     TcBypass,
     /// Outcome: dropped because the flow is convicted.
     TcConvicted,
@@ -25,8 +25,10 @@ pub enum Counter {
     TcUnconfigured,
     /// Flows that the backup took over from a worker that was down.
     Adoptions,
-    /// Adoptions that could not be recorded (map full); the packet still went to the backup.
-    AdoptionsLost,
+    /// Flows placed at their old worker because their slot was moving.
+    Kept,
+    /// Placements that could not be recorded (map full); the packet still went where it should.
+    PlacementsLost,
     /// Packets whose worker and backup were both down; sent to the worker's queue.
     NobodyAlive,
     /// Transport header or extension-header chain cut short or too long; steered by addresses.
@@ -53,7 +55,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in the order of the map.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TcPackets,
         Self::TcBytes,
         Self::TcWorker,
@@ -64,7 +66,8 @@ impl Counter {
         Self::TcMalformed,
         Self::TcUnconfigured,
         Self::Adoptions,
-        Self::AdoptionsLost,
+        Self::Kept,
+        Self::PlacementsLost,
         Self::NobodyAlive,
         Self::Truncated,
         Self::FragmentsFirst,
@@ -94,7 +97,8 @@ impl Counter {
             Self::TcMalformed => "tc.malformed",
             Self::TcUnconfigured => "tc.unconfigured",
             Self::Adoptions => "adoptions",
-            Self::AdoptionsLost => "adoptions_lost",
+            Self::Kept => "kept",
+            Self::PlacementsLost => "placements_lost",
             Self::NobodyAlive => "nobody_alive",
             Self::Truncated => "truncated",
             Self::FragmentsFirst => "fragments.first",

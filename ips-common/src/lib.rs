@@ -20,10 +20,10 @@ pub use flow_key::{
 pub use hash::{HashSeed, flow_hash};
 pub use mark::{MarkError, MarkLayout, Steer};
 pub use state::{
-    Adoption, BACKUP, Conviction, Event, EventKind, FragmentEntry, HINT_COUNT, Hint, MAX_WORKERS,
-    Probe, SteerConfig, SteerFlags, TABLE_SLOTS, WORKER_SLOTS, WorkerSlot, WorkerState, hint_slack,
-    slot_of,
+    BACKUP, BYPASS, Conviction, Event, EventKind, FragmentEntry, HINT_COUNT, Hint, MAX_WORKERS,
+    MOVING, Placement, PlacementReason, Probe, SteerConfig, SteerFlags, TABLE_SLOTS, WORKER_SLOTS,
+    WorkerSlot, WorkerState, hint_slack, slot_of, table_worker,
 };
 
 /// Version of every layout in this crate; part of the pin path.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -19,6 +19,21 @@ pub const BACKUP: u32 = MAX_WORKERS;
 /// Entries of the `WORKERS` map: all workers and the backup.
 pub const WORKER_SLOTS: u32 = MAX_WORKERS + 1;
 
+/// Target of a [`Placement`] whose packets are not to be queued at all.
+pub const BYPASS: u32 = u32::MAX;
+
+/// Bit of a table entry: the slot is about to be given to another worker. The entry still names
+/// the old one, and every flow seen in the slot is placed there.
+pub const MOVING: u32 = 1 << 31;
+
+const _: () = assert!(WORKER_SLOTS <= MOVING);
+
+/// The worker that a table entry names.
+#[inline(always)]
+pub const fn table_worker(entry: u32) -> u32 {
+    entry & !MOVING
+}
+
 /// The table slot of a hash.
 #[inline(always)]
 pub const fn slot_of(hash: u32) -> u32 {
@@ -52,8 +67,8 @@ pub struct SteerConfig {
     pub stale_ns: u64,
     /// How long a first fragment is remembered, nanoseconds.
     pub fragment_ns: u64,
-    /// An adoption idle for longer than this is forgotten, nanoseconds.
-    pub adoption_idle_ns: u64,
+    /// A placement idle for longer than this is forgotten, nanoseconds.
+    pub placement_idle_ns: u64,
     /// Mask of the mark.
     pub mark_mask: u32,
     /// Position of the mask's lowest bit.
@@ -119,17 +134,35 @@ pub struct WorkerSlot {
 
 const _: () = assert!(size_of::<WorkerSlot>() == 64);
 
-/// Value of the LRU map `ADOPTED`: a flow that the backup took over keeps going there.
+/// Why a flow is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PlacementReason {
+    /// The backup took it over from a worker that was down.
+    Adopted = 1,
+    /// It stays with its worker while the table changes.
+    Kept = 2,
+    /// It killed workers and is inspected by nobody.
+    Quarantined = 3,
+}
+
+/// Value of the LRU map `PLACED`: where a flow goes, whatever the table says.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Adoption {
-    /// Last packet, nanoseconds of CLOCK_MONOTONIC.
+pub struct Placement {
+    /// Last packet, nanoseconds of CLOCK_MONOTONIC; may lag behind by [`hint_slack`].
     pub last_ns: u64,
-    /// The worker that was down.
+    /// Index in the `WORKERS` map ([`BACKUP`] included), or [`BYPASS`].
+    pub target: u32,
+    /// The worker that had the flow before.
     pub from_worker: u32,
+    /// A [`PlacementReason`].
+    pub reason: u32,
     /// Zero.
     pub reserved: u32,
 }
+
+const _: () = assert!(size_of::<Placement>() == 24 && align_of::<Placement>() == 8);
 
 /// Value of the LRU map `CONVICTED`: packets of this flow are dropped until `expires_ns`.
 #[repr(C)]
@@ -164,9 +197,10 @@ const _: () = assert!(size_of::<FragmentEntry>() == 48);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Hint {
-    /// When an adoption was last recorded or refreshed; written by the TC program. No entry of
-    /// `ADOPTED` is younger than this (but for [`hint_slack`]).
-    AdoptedNs = 0,
+    /// When a placement was last recorded or refreshed, by the TC program or by userspace (after
+    /// the entry was written). No entry of `PLACED` is younger than this (but for
+    /// [`hint_slack`]).
+    PlacedNs = 0,
     /// The latest `expires_ns` of any entry ever put into `CONVICTED`; raised by whoever
     /// convicts, after the entry was written.
     ConvictedUntilNs = 1,
@@ -175,11 +209,11 @@ pub enum Hint {
 /// Entries of the map `HINTS`.
 pub const HINT_COUNT: u32 = 2;
 
-/// How long the TC program goes without refreshing an adoption, so that an adopted flow does
+/// How long the TC program goes without refreshing a placement, so that a placed flow does
 /// not cost two shared writes a packet.
 #[inline(always)]
-pub const fn hint_slack(adoption_idle_ns: u64) -> u64 {
-    adoption_idle_ns / 16
+pub const fn hint_slack(placement_idle_ns: u64) -> u64 {
+    placement_idle_ns / 16
 }
 
 /// What an [`Event`] tells.
@@ -232,7 +266,7 @@ const _: () = assert!(size_of::<Probe>() == 96);
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Adoption, Conviction, Event, FragmentEntry, Probe, SteerConfig, WorkerSlot};
+    use super::{Conviction, Event, FragmentEntry, Placement, Probe, SteerConfig, WorkerSlot};
 
     macro_rules! pod {
         ($($type:ty),*) => {$(
@@ -242,10 +276,10 @@ mod user {
         )*};
     }
     pod!(
-        Adoption,
         Conviction,
         Event,
         FragmentEntry,
+        Placement,
         Probe,
         SteerConfig,
         WorkerSlot

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
-use ips_common::{BACKUP, Steer};
+use ips_common::{BACKUP, BYPASS, Steer};
 
 struct Context(*mut c_void);
 
@@ -18,6 +18,7 @@ impl EbpfContext for Context {
 pub(crate) fn steered(context: *mut c_void, steer: Steer) {
     let worker = match steer {
         Steer::Worker(index) => index,
+        Steer::Bypass => BYPASS,
         _ => BACKUP,
     };
     log_steered(context, worker);

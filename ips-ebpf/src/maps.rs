@@ -4,14 +4,14 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
 use ips_common::{
-    Adoption, BACKUP, Conviction, Counter, FlowKey, FragmentEntry, FragmentKey, HINT_COUNT, Hint,
+    BACKUP, Conviction, Counter, FlowKey, FragmentEntry, FragmentKey, HINT_COUNT, Hint, Placement,
     Probe, SteerConfig, TABLE_SLOTS, WORKER_SLOTS, WorkerSlot,
 };
 
 #[map]
 static CONFIG: Array<SteerConfig> = Array::with_max_entries(1, 0);
 
-/// Worker of each slot of the hash.
+/// Worker of each slot of the hash, with [`ips_common::MOVING`] while it changes.
 #[map]
 static TABLE: Array<u32> = Array::with_max_entries(TABLE_SLOTS, 0);
 
@@ -21,9 +21,9 @@ static WORKERS: Array<WorkerSlot> = Array::with_max_entries(WORKER_SLOTS, BPF_F_
 #[map]
 static HINTS: Array<u64> = Array::with_max_entries(HINT_COUNT, BPF_F_MMAPABLE);
 
-/// Flows that the backup took over.
+/// Flows that go elsewhere than the table says.
 #[map]
-pub(crate) static ADOPTED: LruHashMap<FlowKey, Adoption> = LruHashMap::with_max_entries(65_536, 0);
+pub(crate) static PLACED: LruHashMap<FlowKey, Placement> = LruHashMap::with_max_entries(262_144, 0);
 
 /// Flows to be dropped.
 #[map]
@@ -53,9 +53,9 @@ pub(crate) fn config() -> Option<&'static SteerConfig> {
     CONFIG.get(0)
 }
 
-/// The worker of a slot.
+/// The table's entry of a slot.
 #[inline(always)]
-pub(crate) fn worker_of_slot(slot: u32) -> Option<u32> {
+pub(crate) fn table_entry(slot: u32) -> Option<u32> {
     TABLE.get(slot).copied()
 }
 

@@ -59,6 +59,7 @@ pub fn run(context: &TcContext) -> i32 {
     };
     counts.one(match steer {
         Steer::Backup => Counter::TcBackup,
+        Steer::Bypass => Counter::TcBypass,
         _ => Counter::TcWorker,
     });
     // SAFETY: the context is valid for the whole run.

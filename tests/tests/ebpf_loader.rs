@@ -32,7 +32,7 @@ impl Place {
             namespace: Namespace::create(&name).unwrap(),
             options: LoadOptions {
                 pin_base: Path::new("/sys/fs/bpf").join(name),
-                max_adopted: 1024,
+                max_placed: 1024,
                 max_convicted: 1024,
                 max_fragments: 1024,
             },

@@ -64,7 +64,7 @@ fn ports_in_a_page_fragment_are_found() {
         namespace: Namespace::create(&name).unwrap(),
         options: LoadOptions {
             pin_base: Path::new("/sys/fs/bpf").join(name),
-            max_adopted: 1024,
+            max_placed: 1024,
             max_convicted: 1024,
             max_fragments: 1024,
         },
@@ -83,7 +83,7 @@ fn ports_in_a_page_fragment_are_found() {
     maps.write_config(&SteerConfig {
         stale_ns: 3_600 * SECOND,
         fragment_ns: SECOND,
-        adoption_idle_ns: SECOND,
+        placement_idle_ns: SECOND,
         mark_mask: 0xff,
         workers: 1,
         ..SteerConfig::default()
@@ -132,7 +132,7 @@ fn ports_in_a_page_fragment_are_found() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let counters = maps.counters.read().unwrap();
-    let adopted = maps.adoptions.list().unwrap();
+    let adopted = maps.placements.list(usize::MAX).unwrap();
     for (_, linear, key) in &frames {
         let found = adopted.iter().any(|(adopted, _)| adopted == key);
         assert!(

@@ -1,4 +1,4 @@
-//! Steering by the TC program: table, liveness, backup, adoption.
+//! Steering by the TC program: table, liveness, backup, placements.
 
 mod common_packets;
 
@@ -7,7 +7,10 @@ use std::os::fd::AsFd;
 
 use common_packets::rig::{MASK, SECOND, TC_ACT_UNSPEC, now};
 use common_packets::*;
-use ips_common::{BACKUP, Counter, EventKind, FlowKey, Steer, WorkerState};
+use ips_common::{
+    BACKUP, BYPASS, Counter, EventKind, FlowKey, MOVING, Placement, PlacementReason, Steer,
+    WorkerState, flow_hash, slot_of,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Both directions and the key of the n-th of many flows.
@@ -35,6 +38,33 @@ fn steer(rig: &Rig, frame: &[u8]) -> Steer {
     let result = rig.tc(frame);
     assert_eq!(result.action, TC_ACT_UNSPEC);
     rig.layout().read(result.mark)
+}
+
+fn placements(rig: &Rig) -> Vec<(FlowKey, Placement)> {
+    rig.maps.placements.list(usize::MAX).unwrap()
+}
+
+fn only_placement(rig: &Rig) -> (FlowKey, Placement) {
+    let list = placements(rig);
+    assert_eq!(list.len(), 1, "{list:?}");
+    list[0]
+}
+
+fn placement(target: u32, reason: PlacementReason) -> Placement {
+    Placement {
+        last_ns: now(),
+        target,
+        from_worker: 0,
+        reason: reason as u32,
+        reserved: 0,
+    }
+}
+
+/// Gives the flow's slot the bit, or another worker.
+fn change_slot(rig: &mut Rig, key: &FlowKey, entry: u32) {
+    let mut slots = rig.maps.table.slots().to_vec();
+    slots[slot_of(flow_hash(rig.config.seed, key)) as usize] = entry;
+    rig.maps.table.write(&slots).unwrap();
 }
 
 /// The packets of each hook are the sum of its outcomes.
@@ -137,9 +167,10 @@ fn a_hung_worker_is_bypassed_and_its_flows_stay_with_the_backup() {
         "others are not concerned"
     );
     assert!(rig.maps.workers.tripped(2).is_some());
-    let adoptions = rig.maps.adoptions.list().unwrap();
-    assert_eq!(adoptions.len(), 1);
-    assert_eq!((adoptions[0].0, adoptions[0].1.from_worker), (key, 2));
+    let (placed, placement) = only_placement(&rig);
+    assert_eq!((placed, placement.from_worker), (key, 2));
+    assert_eq!(placement.target, BACKUP);
+    assert_eq!(placement.reason, PlacementReason::Adopted as u32);
 
     rig.revive(2);
     assert_eq!(steer(&rig, &there), Steer::Backup, "the flow stays");
@@ -213,7 +244,7 @@ fn when_nobody_is_alive_packets_wait_for_their_worker() {
     assert_eq!(steer(&rig, &there), Steer::Worker(2));
     assert_eq!(rig.count(Counter::NobodyAlive), 1);
     assert_eq!(rig.count(Counter::TcWorker), 1);
-    assert!(rig.maps.adoptions.list().unwrap().is_empty());
+    assert!(placements(&rig).is_empty());
     assert_eq!(rig.maps.events.next(), None);
     assert_accounted(&rig);
 }
@@ -232,13 +263,13 @@ fn an_adopted_flow_goes_back_while_the_backup_is_dead() {
 }
 
 #[test]
-fn an_idle_adoption_is_forgotten() {
+fn an_idle_placement_is_forgotten() {
     let mut rig = rig!();
     let (there, _, key) = flow_of(&rig, 1);
     rig.maps.workers.set_state(1, WorkerState::Down);
     assert_eq!(steer(&rig, &there), Steer::Backup);
     rig.revive(1);
-    rig.configure(|config| config.adoption_idle_ns = SECOND / 5);
+    rig.configure(|config| config.placement_idle_ns = SECOND / 5);
     for _ in 0..5 {
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert_eq!(steer(&rig, &there), Steer::Backup, "it is not idle");
@@ -246,12 +277,221 @@ fn an_idle_adoption_is_forgotten() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(steer(&rig, &there), Steer::Worker(1));
 
-    // And by the supervisor, which also releases single flows.
+    // And by the supervisor, which also gives back single flows.
     rig.maps.workers.set_state(1, WorkerState::Down);
     assert_eq!(steer(&rig, &there), Steer::Backup);
-    assert_eq!(rig.maps.adoptions.purge_idle(now() - SECOND).unwrap(), 0);
-    assert_eq!(rig.maps.adoptions.purge_idle(now()).unwrap(), 1);
-    assert!(!rig.maps.adoptions.release(&key).unwrap());
+    assert_eq!(rig.maps.placements.sweep(now() - SECOND).unwrap(), 0);
+    assert_eq!(rig.maps.placements.sweep(now()).unwrap(), 1);
+    assert!(!rig.maps.placements.remove(&key).unwrap());
+}
+
+#[test]
+fn a_placed_flow_goes_to_its_worker_whatever_the_table_says() {
+    let mut rig = rig!();
+    let (there, back, key) = flow_of(&rig, 1);
+    let kept = placement(3, PlacementReason::Kept);
+    assert_eq!(rig.maps.placements.insert(&[(key, kept)]).unwrap(), 0);
+    assert_eq!(steer(&rig, &there), Steer::Worker(3));
+    assert_eq!(steer(&rig, &back), Steer::Worker(3));
+    assert!(rig.maps.placements.remove(&key).unwrap());
+    assert_eq!(steer(&rig, &there), Steer::Worker(1));
+    assert_eq!(rig.count(Counter::Kept), 0, "TC has placed nothing itself");
+    assert_eq!(rig.count(Counter::TcWorker), 3);
+    assert_accounted(&rig);
+}
+
+#[test]
+fn a_flow_placed_at_a_worker_that_dies_is_adopted_by_the_backup() {
+    for hung in [true, false] {
+        let mut rig = rig!();
+        let (there, back, key) = flow_of(&rig, 1);
+        let kept = placement(3, PlacementReason::Kept);
+        rig.maps.placements.insert(&[(key, kept)]).unwrap();
+        if hung {
+            rig.hang(3);
+        } else {
+            rig.maps.workers.set_state(3, WorkerState::Down);
+        }
+        assert_eq!(steer(&rig, &there), Steer::Backup);
+        rig.revive(3);
+        assert_eq!(steer(&rig, &back), Steer::Backup, "the flow stays");
+        let (_, adopted) = only_placement(&rig);
+        assert_eq!((adopted.target, adopted.from_worker), (BACKUP, 3));
+        assert_eq!(adopted.reason, PlacementReason::Adopted as u32);
+        assert_eq!(rig.count(Counter::Adoptions), 1);
+        assert_eq!(rig.maps.workers.tripped(3).is_some(), hung);
+        let kinds: Vec<_> = std::iter::from_fn(|| rig.maps.events.next())
+            .map(|event| (event.kind, event.worker))
+            .collect();
+        let stale = hung.then_some((EventKind::Stale as u32, 3));
+        let expected: Vec<_> = stale
+            .into_iter()
+            .chain([(EventKind::Adopted as u32, 3)])
+            .collect();
+        assert_eq!(kinds, expected);
+        assert_accounted(&rig);
+    }
+}
+
+#[test]
+fn when_neither_its_worker_nor_the_backup_is_alive_a_placed_flow_follows_the_table() {
+    let mut rig = rig!();
+    let (there, _, key) = flow_of(&rig, 1);
+    let kept = placement(3, PlacementReason::Kept);
+    rig.maps.placements.insert(&[(key, kept)]).unwrap();
+    rig.maps.workers.set_state(3, WorkerState::Down);
+    rig.maps.workers.set_state(BACKUP, WorkerState::Down);
+    assert_eq!(steer(&rig, &there), Steer::Worker(1));
+    assert_eq!(rig.count(Counter::NobodyAlive), 0);
+    rig.maps.workers.set_state(1, WorkerState::Down);
+    assert_eq!(steer(&rig, &there), Steer::Worker(1));
+    assert_eq!(rig.count(Counter::NobodyAlive), 1);
+    rig.revive(3);
+    assert_eq!(steer(&rig, &there), Steer::Worker(3), "it is placed still");
+    // A target that no worker can have, which the supervisor never writes.
+    let nowhere = placement(BACKUP + 1, PlacementReason::Kept);
+    rig.maps.placements.insert(&[(key, nowhere)]).unwrap();
+    rig.revive(1);
+    assert_eq!(steer(&rig, &there), Steer::Worker(1));
+    assert_accounted(&rig);
+}
+
+#[test]
+fn a_quarantined_flow_is_marked_to_bypass_the_queues() {
+    let mut rig = rig!();
+    let (there, back, key) = flow_of(&rig, 1);
+    let bypassed = placement(BYPASS, PlacementReason::Quarantined);
+    rig.maps.placements.insert(&[(key, bypassed)]).unwrap();
+    for index in [1, BACKUP] {
+        rig.maps.workers.set_state(index, WorkerState::Down);
+        assert_eq!(steer(&rig, &there), Steer::Bypass);
+        assert_eq!(steer(&rig, &back), Steer::Bypass);
+    }
+    let (other, _, _) = flow_of(&rig, 2);
+    assert_eq!(steer(&rig, &other), Steer::Worker(2));
+    assert_eq!(rig.count(Counter::TcBypass), 4);
+    assert_accounted(&rig);
+}
+
+#[test]
+fn flows_seen_in_a_moving_slot_stay_with_its_old_worker() {
+    let mut rig = rig!();
+    let (there, back, key) = flow_of(&rig, 2);
+    let (other, _, _) = flow_of(&rig, 3);
+    assert_eq!(steer(&rig, &there), Steer::Worker(2));
+    assert!(placements(&rig).is_empty(), "an ordinary flow has no entry");
+
+    change_slot(&mut rig, &key, 2 | MOVING);
+    assert_eq!(steer(&rig, &there), Steer::Worker(2));
+    assert_eq!(steer(&rig, &back), Steer::Worker(2));
+    assert_eq!(steer(&rig, &other), Steer::Worker(3), "it does not move");
+    let (placed, kept) = only_placement(&rig);
+    assert_eq!((placed, kept.target, kept.from_worker), (key, 2, 2));
+    assert_eq!(kept.reason, PlacementReason::Kept as u32);
+
+    change_slot(&mut rig, &key, 0);
+    assert_eq!(steer(&rig, &there), Steer::Worker(2), "the flow stays");
+    assert!(rig.maps.placements.remove(&key).unwrap());
+    assert_eq!(steer(&rig, &there), Steer::Worker(0), "a new one would not");
+    assert!(placements(&rig).is_empty());
+    assert_eq!(rig.count(Counter::Kept), 1);
+    assert_eq!(rig.maps.events.next(), None, "that is no event");
+    assert_accounted(&rig);
+}
+
+#[test]
+fn a_dead_worker_keeps_no_flows_of_a_moving_slot() {
+    let mut rig = rig!();
+    let (there, _, key) = flow_of(&rig, 2);
+    change_slot(&mut rig, &key, 2 | MOVING);
+    rig.maps.workers.set_state(2, WorkerState::Down);
+    assert_eq!(steer(&rig, &there), Steer::Backup);
+    assert_eq!(only_placement(&rig).1.target, BACKUP);
+    assert_eq!(rig.count(Counter::Kept), 0);
+    // While nobody is alive its packets wait, and nothing is said about where the flow belongs.
+    rig.maps.placements.remove(&key).unwrap();
+    rig.maps.workers.set_state(BACKUP, WorkerState::Down);
+    assert_eq!(steer(&rig, &there), Steer::Worker(2));
+    assert!(placements(&rig).is_empty());
+    assert_eq!(rig.count(Counter::NobodyAlive), 1);
+    // What the backup has does not become the worker's while the backup is away.
+    let adopted = placement(BACKUP, PlacementReason::Adopted);
+    rig.maps.placements.insert(&[(key, adopted)]).unwrap();
+    rig.revive(2);
+    assert_eq!(steer(&rig, &there), Steer::Worker(2));
+    assert_eq!(only_placement(&rig).1.target, BACKUP);
+    assert_accounted(&rig);
+}
+
+#[test]
+fn a_flood_of_ordinary_flows_evicts_no_placement() {
+    let mut rig = rig!();
+    let (there, _, key) = flow_of(&rig, 1);
+    let kept = placement(3, PlacementReason::Kept);
+    rig.maps.placements.insert(&[(key, kept)]).unwrap();
+    // Twice as many as the map has room for.
+    for n in 3_000..5_048 {
+        steer(&rig, &nth_flow(n).0);
+    }
+    assert_eq!(only_placement(&rig).0, key);
+    assert_eq!(steer(&rig, &there), Steer::Worker(3));
+}
+
+#[test]
+fn many_flows_are_placed_counted_listed_and_given_back_at_once() {
+    let mut rig = rig!();
+    assert_eq!(rig.maps.placements.count().unwrap().total(), 0);
+    let flows = |range: std::ops::Range<u16>, target, reason| -> Vec<_> {
+        range
+            .map(|n| (nth_flow(n).2, placement(target, reason)))
+            .collect()
+    };
+    let kept = flows(0..400, 3, PlacementReason::Kept);
+    let adopted = flows(400..450, BACKUP, PlacementReason::Adopted);
+    let bypassed = flows(450..453, BYPASS, PlacementReason::Quarantined);
+    for flows in [&kept, &adopted, &bypassed] {
+        assert_eq!(rig.maps.placements.insert(flows).unwrap(), 0);
+    }
+    let count = rig.maps.placements.count().unwrap();
+    assert_eq!((count.adopted, count.kept, count.bypassed), (50, 400, 3));
+    let mut listed = placements(&rig);
+    listed.sort_by_key(|(key, _)| *key);
+    let mut expected = [kept, adopted, bypassed].concat();
+    expected.sort_by_key(|(key, _)| *key);
+    assert_eq!(listed, expected);
+    assert_eq!(rig.maps.placements.list(100).unwrap().len(), 100);
+    for n in 0..400 {
+        assert_eq!(steer(&rig, &nth_flow(n).0), Steer::Worker(3));
+    }
+
+    let (first, adopted) = (expected[0].0, expected[0].1.target == BACKUP);
+    let other = if adopted { 3 } else { BACKUP };
+    assert!(!rig.maps.placements.remove_from(&first, other).unwrap());
+    let unknown = nth_flow(60_000).2;
+    assert!(!rig.maps.placements.remove_from(&unknown, 3).unwrap());
+    assert_eq!(rig.maps.placements.remove_at(3).unwrap(), 400);
+    let of_backup = nth_flow(400).2;
+    assert!(rig.maps.placements.remove_from(&of_backup, BACKUP).unwrap());
+    let again = placement(BACKUP, PlacementReason::Adopted);
+    rig.maps.placements.insert(&[(of_backup, again)]).unwrap();
+    assert_eq!(rig.maps.placements.remove_at(3).unwrap(), 0);
+    let count = rig.maps.placements.count().unwrap();
+    assert_eq!((count.adopted, count.kept, count.bypassed), (50, 0, 3));
+    assert_eq!(rig.maps.placements.sweep(now()).unwrap(), 53);
+    assert!(placements(&rig).is_empty());
+}
+
+#[test]
+fn placements_beyond_the_maps_capacity_push_out_older_ones() {
+    let mut rig = rig!();
+    let flows: Vec<_> = (0..3_000)
+        .map(|n| (nth_flow(n).2, placement(3, PlacementReason::Kept)))
+        .collect();
+    assert_eq!(rig.maps.placements.insert(&flows).unwrap(), 0);
+    let placed = placements(&rig).len();
+    assert!((512..=1024).contains(&placed), "{placed} of 1024");
+    let youngest = &flows[2_999].0;
+    assert!(placements(&rig).iter().any(|(key, _)| key == youngest));
 }
 
 #[test]

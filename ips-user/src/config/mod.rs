@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fmt, fs};
 
-use ips_common::{MAX_WORKERS, MarkLayout};
+use ips_common::{MAX_WORKERS, MarkLayout, hint_slack};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,9 +18,13 @@ use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
+use crate::sys::sandbox::Account;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// With less a worker could not even begin.
+const MEMORY_LEAST: u64 = 32 << 20;
 
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -91,10 +95,14 @@ section! {
         fail: Fail = Fail::Open,
         /// `[workers]`
         workers: Workers = Workers::default(),
+        /// `[sandbox]`
+        sandbox: Confinement = Confinement::default(),
         /// `[queue]`
         queue: Queue = Queue::default(),
         /// `[steering]`
         steering: Steering = Steering::default(),
+        /// `[scaling]`
+        scaling: Scaling = Scaling::default(),
         /// `[netfilter]`
         netfilter: Netfilter = Netfilter::default(),
         /// `[rules]`
@@ -103,6 +111,8 @@ section! {
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
         /// `[failover]`
         failover: Failover = Failover::default(),
+        /// `[exceptions]`
+        exceptions: Exceptions = Exceptions::default(),
         /// `[decode]`
         decode: Decode = Decode::default(),
         /// `[flow]`
@@ -127,6 +137,8 @@ section! {
         pin: bool = true,
         /// Scheduling priority.
         nice: i32 = -10,
+        /// Bytes beyond those at the start, 0 = no bound.
+        memory_max: u64 = 4 << 30,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -135,6 +147,18 @@ section! {
         hang_ms: u64 = 300,
         /// Longest wait of a packet for its worker.
         hang_max_ms: u64 = 5000,
+    }
+}
+
+section! {
+    /// `[sandbox]`
+    Confinement {
+        /// Whom workers and rejecter become.
+        user: String = "nobody".into(),
+        /// Filter of system calls.
+        seccomp: bool = true,
+        /// No file system, no TCP.
+        landlock: bool = true,
     }
 }
 
@@ -169,12 +193,12 @@ section! {
         recover_ms: u64 = 1000,
         /// First fragments.
         fragment_seconds: u64 = 30,
-        /// Adopted flows.
-        adoption_idle_seconds: u64 = 300,
+        /// Placed flows.
+        placement_idle_seconds: u64 = 900,
         /// XDP policy.
         xdp: XdpPolicy = XdpPolicy::Auto,
         /// Map entries.
-        max_adopted: u32 = 65_536,
+        max_placed: u32 = 262_144,
         /// Map entries.
         max_convicted: u32 = 65_536,
         /// Map entries.
@@ -183,6 +207,14 @@ section! {
         log: bool = false,
         /// bpffs directory.
         pin_directory: PathBuf = "/sys/fs/bpf".into(),
+    }
+}
+
+section! {
+    /// `[scaling]`
+    Scaling {
+        /// Seconds.
+        drain_seconds: u64 = 300,
     }
 }
 
@@ -225,6 +257,26 @@ section! {
     Failover {
         /// Policy.
         settle: Exception = Exception::Fail,
+        /// Memory of one death.
+        suspect_seconds: u64 = 600,
+        /// Memory of several.
+        quarantine_seconds: u64 = 3600,
+        /// Packets in hand at a death.
+        save_packets: bool = false,
+        /// Where to, empty = where the event log is.
+        packet_directory: PathBuf = PathBuf::new(),
+        /// Bytes of each.
+        packet_limit_bytes: u32 = 65_535,
+        /// Files kept.
+        packet_files: usize = 32,
+    }
+}
+
+section! {
+    /// `[exceptions]`
+    Exceptions {
+        /// Policy.
+        quarantine: Exception = Exception::Fail,
     }
 }
 
@@ -396,6 +448,21 @@ impl Config {
                 format!("-20 to 19, not {}", self.workers.nice),
             );
         }
+        if self.workers.memory_max != 0
+            && !(MEMORY_LEAST..=1 << 44).contains(&self.workers.memory_max)
+        {
+            return invalid(
+                "workers.memory_max",
+                format!(
+                    "0 for no bound, or {MEMORY_LEAST} to {}, not {}",
+                    1_u64 << 44,
+                    self.workers.memory_max
+                ),
+            );
+        }
+        if let Err(error) = Account::named(&self.sandbox.user) {
+            return invalid("sandbox.user", error.to_string());
+        }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
                 "queue.batch",
@@ -427,6 +494,7 @@ impl Config {
         const HOUR_MS: u64 = 3_600_000;
         const YEAR: u64 = 31_536_000;
         let (workers, steering, flow) = (&self.workers, &self.steering, &self.flow);
+        let failover = &self.failover;
         let times = [
             ("workers.start_ms", workers.start_ms, 1, HOUR_MS),
             (
@@ -451,8 +519,21 @@ impl Config {
                 YEAR,
             ),
             (
-                "steering.adoption_idle_seconds",
-                steering.adoption_idle_seconds,
+                "steering.placement_idle_seconds",
+                steering.placement_idle_seconds,
+                1,
+                2 * YEAR,
+            ),
+            ("scaling.drain_seconds", self.scaling.drain_seconds, 0, YEAR),
+            (
+                "failover.suspect_seconds",
+                failover.suspect_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "failover.quarantine_seconds",
+                failover.quarantine_seconds,
                 1,
                 YEAR,
             ),
@@ -479,6 +560,7 @@ impl Config {
                 return invalid(key, format!("{least} to {most}, not {value}"));
             }
         }
+        self.check_placement_idle()?;
         // The kernel doubles what it is asked for, in an int.
         const BUFFER_MAX: usize = 1 << 30;
         for (key, value) in [
@@ -507,7 +589,7 @@ impl Config {
             }
         }
         let limits = [
-            ("steering.max_adopted", self.steering.max_adopted),
+            ("steering.max_placed", self.steering.max_placed),
             ("steering.max_convicted", self.steering.max_convicted),
             ("steering.max_fragments", self.steering.max_fragments),
         ];
@@ -516,6 +598,18 @@ impl Config {
                 return invalid(key, format!("1 to {}, not {entries}", 1 << 24));
             }
         }
+        if !(64..=1 << 17).contains(&failover.packet_limit_bytes) {
+            return invalid(
+                "failover.packet_limit_bytes",
+                format!("64 to {}, not {}", 1 << 17, failover.packet_limit_bytes),
+            );
+        }
+        if !(1..=65_536).contains(&failover.packet_files) {
+            return invalid(
+                "failover.packet_files",
+                format!("1 to 65536, not {}", failover.packet_files),
+            );
+        }
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
         }
@@ -523,6 +617,35 @@ impl Config {
             return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
         }
         Ok(())
+    }
+
+    /// A placement that ends before its flow would send the rest of it to another worker.
+    fn check_placement_idle(&self) -> Result<(), ConfigError> {
+        let flow = &self.flow;
+        let longest = [
+            flow.tcp_new_seconds,
+            flow.tcp_established_seconds,
+            flow.tcp_closed_seconds,
+            flow.new_seconds,
+            flow.established_seconds,
+        ]
+        .into_iter()
+        .max()
+        .unwrap_or(0);
+        let idle = self.steering.placement_idle_seconds;
+        // What is refreshed late may be that much older than the flow.
+        let sure = idle - hint_slack(idle);
+        if sure > longest {
+            return Ok(());
+        }
+        Err(ConfigError::Invalid {
+            key: "steering.placement_idle_seconds",
+            message: format!(
+                "at least {} (the longest flow timeout is {longest}, and placements are refreshed \
+                 with a delay), not {idle}",
+                (longest + 1) * 16 / 15 + 1
+            ),
+        })
     }
 
     /// Workers without the backup: as configured, or one per usable CPU.
@@ -571,6 +694,11 @@ impl Config {
         self.exception(self.failover.settle)
     }
 
+    /// What becomes of packets that are not inspected because workers died of their flows.
+    pub fn quarantine(&self) -> Disposition {
+        self.exception(self.exceptions.quarantine)
+    }
+
     /// What becomes of packets that cannot be decoded.
     pub fn invalid(&self) -> Disposition {
         self.exception(self.decode.invalid)
@@ -586,6 +714,16 @@ impl Config {
     /// Age at which a heartbeat is stale.
     pub fn stale(&self) -> Duration {
         Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Where packets are saved that workers had in hand when they died.
+    pub fn packet_directory(&self) -> &Path {
+        let directory = &self.failover.packet_directory;
+        if directory.as_os_str().is_empty() {
+            &self.log.directory
+        } else {
+            directory
+        }
     }
 
     /// Path of the event log.
@@ -668,6 +806,11 @@ mod tests {
         );
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
+        check(
+            "sandbox.user = 'sluice-has-no-such-user'",
+            "sandbox.user: there is no user \"sluice-has-no-such-user\"",
+        );
+        check("sandbox.user = 'root'", "sandbox.user: \"root\" is root");
         check("steering.stale_ms = 5", "steering.stale_ms");
         check("workers.hang_ms = 5", "workers.hang_ms: 20 to");
         check(
@@ -677,6 +820,10 @@ mod tests {
         check("flow.max = 0", "flow.max");
         check("flow.new_seconds = 0", "flow.new_seconds: 1 to");
         check("conviction.seconds = 99999999999", "conviction.seconds");
+        check(
+            "flow.established_seconds = 900",
+            "steering.placement_idle_seconds: at least 962",
+        );
         check(
             "steering.stale_ms = 9000000000000000000",
             "steering.stale_ms",

@@ -10,10 +10,10 @@ use super::{Request, Response};
 /// Asks the instance whose socket is at `path`.
 ///
 /// # Errors
-/// When nobody listens there, or the answer is not understood in 10 s.
+/// When nobody listens there, or the answer does not come or is not understood.
 pub fn ask(path: &Path, request: &Request) -> io::Result<Response> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(request.patience()))?;
     stream.set_write_timeout(Some(Duration::from_secs(10)))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

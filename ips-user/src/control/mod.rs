@@ -6,7 +6,12 @@ mod server;
 pub use client::ask;
 pub use server::{Ask, serve};
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::supervisor::seat::Seat;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +20,40 @@ pub enum Request {
     /// The instance's [`crate::metrics::snapshot::Snapshot`].
     // With braces, because serde lets a unit variant have any further field.
     Status {},
+    /// Has that many workers; answered by a [`crate::supervisor::Scaled`].
+    Scale {
+        /// Without the backup.
+        workers: u32,
+    },
+    /// Has a worker get no new flows; answered by the same.
+    Drain {
+        /// Which.
+        worker: Seat,
+    },
+    /// Has it get new flows again; answered by the same.
+    Resume {
+        /// Which.
+        worker: Seat,
+    },
+    /// Another program goes on in the supervisor's place; answered before that happens.
+    Upgrade {
+        /// The program.
+        program: PathBuf,
+    },
+}
+
+impl Request {
+    /// How long an answer may take.
+    pub(crate) fn patience(&self) -> Duration {
+        match self {
+            Self::Status {} | Self::Upgrade { .. } => Duration::from_secs(10),
+            // Workers start, rules are installed, other workers list their flows; and others may
+            // have asked before.
+            Self::Scale { .. } | Self::Drain { .. } | Self::Resume { .. } => {
+                Duration::from_secs(60)
+            }
+        }
+    }
 }
 
 /// The answer to a request.

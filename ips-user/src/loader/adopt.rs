@@ -2,7 +2,7 @@
 
 use aya::maps::{MapInfo, MapType};
 use ips_common::{
-    Adoption, Conviction, Counter, FlowKey, FragmentEntry, FragmentKey, HINT_COUNT, SteerConfig,
+    Conviction, Counter, FlowKey, FragmentEntry, FragmentKey, HINT_COUNT, Placement, SteerConfig,
     TABLE_SLOTS, WORKER_SLOTS, WorkerSlot,
 };
 
@@ -56,10 +56,10 @@ impl Expected {
             Self::new("WORKERS", Array, indexed::<WorkerSlot>(), WORKER_SLOTS).mmapable(),
             Self::new("HINTS", Array, indexed::<u64>(), HINT_COUNT).mmapable(),
             Self::new(
-                "ADOPTED",
+                "PLACED",
                 LruHash,
-                keyed::<FlowKey, Adoption>(),
-                options.max_adopted,
+                keyed::<FlowKey, Placement>(),
+                options.max_placed,
             ),
             Self::new(
                 "CONVICTED",

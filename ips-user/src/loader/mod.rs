@@ -145,8 +145,8 @@ pub struct LoadOptions {
     /// Directory of this instance on a BPF file system; below it there is one for each layout
     /// version.
     pub pin_base: PathBuf,
-    /// Flows that the backup can have taken over (about 120 bytes each).
-    pub max_adopted: u32,
+    /// Flows that can be placed elsewhere than the table says (about 130 bytes each).
+    pub max_placed: u32,
     /// Flows that can be convicted (about 140 bytes each).
     pub max_convicted: u32,
     /// Fragmented datagrams that can be followed (about 160 bytes each).
@@ -157,7 +157,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             pin_base: PathBuf::from("/sys/fs/bpf/sluice"),
-            max_adopted: 65_536,
+            max_placed: 262_144,
             max_convicted: 65_536,
             max_fragments: 16_384,
         }

@@ -9,18 +9,18 @@ use aya::maps::{Array, Map, MapData, MapError};
 use ips_common::SteerConfig;
 use thiserror::Error;
 
-mod adoptions;
 mod convictions;
 mod counters;
 mod events;
 mod memory;
+mod placements;
 pub mod table;
 mod workers;
 
-pub use adoptions::Adoptions;
 pub use convictions::Convictions;
 pub use counters::{CounterTotals, Counters};
 pub use events::EventRing;
+pub use placements::{PlacementCount, Placements};
 pub use table::{Table, worker_table};
 pub use workers::WorkerPages;
 
@@ -71,8 +71,8 @@ pub struct SteeringMaps {
     pub counters: Counters,
     /// Flows to be dropped.
     pub convictions: Convictions,
-    /// Flows that the backup took over.
-    pub adoptions: Adoptions,
+    /// Flows that go elsewhere than the table says.
+    pub placements: Placements,
     /// Rare events.
     pub events: EventRing,
 }
@@ -83,16 +83,15 @@ impl SteeringMaps {
     /// # Errors
     /// When one is missing, of another type, or cannot be mapped.
     pub fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+        let hints = take_data(ebpf, "HINTS")?;
+        let placements = Placements::new(take_data(ebpf, "PLACED")?, &hints)?;
         Ok(Self {
             config: take(ebpf, "CONFIG")?,
             table: Table::new(take(ebpf, "TABLE")?)?,
             workers: WorkerPages::new(take_data(ebpf, "WORKERS")?)?,
             counters: Counters::new(take(ebpf, "COUNTERS")?),
-            convictions: Convictions::new(
-                take_data(ebpf, "CONVICTED")?,
-                take_data(ebpf, "HINTS")?,
-            )?,
-            adoptions: Adoptions::new(take(ebpf, "ADOPTED")?),
+            convictions: Convictions::new(take_data(ebpf, "CONVICTED")?, hints)?,
+            placements,
             events: EventRing::new(take(ebpf, "EVENTS")?),
         })
     }

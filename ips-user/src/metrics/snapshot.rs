@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cell, Row};
 use super::queue_truth::QueueTruth;
+use crate::rejecter::RejecterCounters;
 use crate::supervisor::seat::Seat;
 
 /// One instance.
@@ -18,12 +19,18 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// How many times another program has taken its place.
+    pub upgrades: u64,
+    /// How many times the launcher was replaced.
+    pub launcher_restarts: u64,
     /// Fail policy.
     pub fail: String,
     /// Transport.
     pub transport: String,
     /// How marks become queues: `nft` or `iptables-nft`, and why.
     pub netfilter: String,
+    /// How often the netfilter rules were put back after somebody had changed them.
+    pub rules_restored: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
     /// Rules in use.
@@ -36,16 +43,79 @@ pub struct Snapshot {
     pub workers: Vec<Worker>,
     /// The backup.
     pub backup: Worker,
+    /// Process of the launcher.
+    pub launcher: u32,
+    /// The rejecter.
+    pub rejecter: Rejecter,
+    /// What workers and rejecter give up.
+    pub sandbox: Sandbox,
+    /// What is left of workers that are gone.
+    pub retired: Retired,
+    /// Whether workers are being added, removed, drained or resumed now.
+    pub scaling: bool,
     /// Counters of the eBPF programs.
     pub counters: BTreeMap<String, u64>,
     /// Flows convicted now.
     pub convicted: usize,
     /// Flows adopted by the backup now.
     pub adopted: usize,
+    /// Flows that stay with their worker though the table has given their slot to another.
+    pub kept: usize,
+    /// What ended workers, and what was done about it.
+    #[serde(default)]
+    pub deaths: Deaths,
+    /// Flows that workers died of, the last one first; at most [`WATCHED_SHOWN`].
+    #[serde(default)]
+    pub watched: Vec<WatchedFlow>,
+    /// Flows that only their own workers inspect, because one died of them.
+    #[serde(default)]
+    pub suspects: usize,
+    /// Flows that nobody inspects, because several died of them.
+    #[serde(default)]
+    pub quarantined: usize,
     /// Events written, and events the disk refused.
     pub events_written: u64,
     /// Events that the disk refused.
     pub events_failed: u64,
+}
+
+/// Most flows that a snapshot lists.
+pub const WATCHED_SHOWN: usize = 64;
+
+/// How workers ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// With a packet of a known flow in hand, which is held against the flow.
+    pub in_flow: u64,
+    /// With a packet in hand that was not decoded yet.
+    pub undecoded: u64,
+    /// With no packet in hand.
+    pub idle: u64,
+    /// By a signal that somebody sent, or as they were told to.
+    pub killed: u64,
+    /// Flows that became suspects.
+    pub suspected: u64,
+    /// Flows quarantined.
+    pub quarantined: u64,
+    /// Flows forgotten early because the list was full.
+    pub evicted: u64,
+    /// Packets in hand saved.
+    pub packets_saved: u64,
+    /// Packets in hand that could not be saved.
+    pub packets_unsaved: u64,
+}
+
+/// A flow that workers died of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedFlow {
+    /// Its key.
+    pub flow: String,
+    /// `suspect` or `quarantined`.
+    pub standing: String,
+    /// Workers that died or hung with it in hand.
+    pub deaths: u32,
+    /// Seconds since the last one.
+    pub age_seconds: u64,
 }
 
 /// Programs on an interface.
@@ -59,6 +129,29 @@ pub struct Attachment {
     pub xdp_reason: String,
 }
 
+/// The process that sends resets and unreachables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejecter {
+    /// Process, zero when none.
+    pub pid: u32,
+    /// How many times it was started again.
+    pub restarts: u64,
+    /// What it has sent, and not.
+    #[serde(flatten)]
+    pub counters: RejecterCounters,
+}
+
+/// The sandbox of workers and rejecter, as far as the kernel does not show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Whom they become.
+    pub user: String,
+    /// Whether their system calls are filtered.
+    pub seccomp: bool,
+    /// Version of Landlock that confines them; `None`: not confined by it.
+    pub landlock: Option<u32>,
+}
+
 /// One seat.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Worker {
@@ -66,7 +159,8 @@ pub struct Worker {
     pub seat: Seat,
     /// Process, zero when none.
     pub pid: u32,
-    /// `up`, `starting`, `stale`, `down`.
+    /// `up`, `starting`, `stale`, `down`; of a worker that is up and gets no new flows `joining`,
+    /// `draining`, `drained` (it holds none any more), `retiring` or `leaving`.
     pub state: String,
     /// Queue number.
     pub queue: u16,
@@ -87,6 +181,26 @@ pub struct Worker {
     pub cells: BTreeMap<String, u64>,
     /// The kernel's counters of its queue.
     pub kernel: Kernel,
+}
+
+/// What is left of seats that are gone: see `sluice scale`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retired {
+    /// The sums of their own counters. A seat that comes back goes on with its own.
+    #[serde(flatten)]
+    pub cells: BTreeMap<String, u64>,
+    /// How many times their processes were replaced.
+    pub restarts: u64,
+    /// How many times their heartbeats were found stale.
+    pub trips: u64,
+    /// How many of their processes were killed because they hung.
+    pub hangs: u64,
+    /// Packets that the kernel dropped because their queues were full.
+    pub queue_dropped: u64,
+    /// Packets that the kernel dropped because their sockets' buffers were full.
+    pub user_dropped: u64,
+    /// Flows that they still held when their time was over: others learnt them from the middle.
+    pub flows_let_go: u64,
 }
 
 /// The end of a process.
@@ -145,9 +259,21 @@ impl Snapshot {
         self.workers.iter().chain([&self.backup])
     }
 
-    /// Sum of a counter over all seats.
+    /// Sum of a counter over all seats, and those that are gone.
     pub fn total(&self, cell: Cell) -> u64 {
-        self.seats().map(|worker| worker.cell(cell)).sum()
+        let gone = self.retired.cells.get(cell.name()).copied().unwrap_or(0);
+        self.seats().map(|worker| worker.cell(cell)).sum::<u64>() + gone
+    }
+
+    /// Packets that the kernel dropped because a queue was full, and because a socket's buffer
+    /// was.
+    pub fn kernel_dropped(&self) -> (u64, u64) {
+        let queue = self.seats().map(|seat| seat.kernel.queue_dropped);
+        let user = self.seats().map(|seat| seat.kernel.user_dropped);
+        (
+            queue.sum::<u64>() + self.retired.queue_dropped,
+            user.sum::<u64>() + self.retired.user_dropped,
+        )
     }
 }
 
@@ -165,7 +291,11 @@ impl fmt::Display for Snapshot {
             self.fail,
             self.transport
         )?;
-        writeln!(f, "netfilter: {}", self.netfilter)?;
+        write!(f, "netfilter: {}", self.netfilter)?;
+        if self.rules_restored > 0 {
+            write!(f, ", put back {} times", self.rules_restored)?;
+        }
+        writeln!(f)?;
         for (name, attachment) in &self.interfaces {
             writeln!(
                 f,
@@ -220,7 +350,8 @@ impl fmt::Display for Snapshot {
         writeln!(
             f,
             "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {} \
-             ({} learnt from the middle); convicted {}, adopted {}; events {} written, {} lost",
+             ({} learnt from the middle); convicted {}, adopted {}, kept {}; events {} written, \
+             {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
@@ -229,8 +360,35 @@ impl fmt::Display for Snapshot {
             self.total(Cell::FlowsMidstream),
             self.convicted,
             self.adopted,
+            self.kept,
             self.events_written,
             self.total(Cell::EventsLost) + self.events_failed
+        )?;
+        if self.suspects + self.quarantined > 0 {
+            writeln!(
+                f,
+                "flows that workers died of: {} suspects, {} quarantined",
+                self.suspects, self.quarantined
+            )?;
+        }
+        for watched in &self.watched {
+            writeln!(
+                f,
+                "  {} {}: {} deaths, the last {} s ago",
+                watched.standing, watched.flow, watched.deaths, watched.age_seconds
+            )?;
+        }
+        let RejecterCounters {
+            sent,
+            refused,
+            failed,
+        } = self.rejecter.counters;
+        writeln!(
+            f,
+            "rejecter: pid {}, {} restarts; {sent} sent, {refused} refused, {failed} failed, {} not taken",
+            self.rejecter.pid,
+            self.rejecter.restarts,
+            self.total(Cell::RejectsLost)
         )?;
         writeln!(f, "kernel programs:")?;
         for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {

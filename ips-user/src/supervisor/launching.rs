@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
@@ -17,10 +18,21 @@ use crate::desk::Desk;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::rejecter::Tally;
 use crate::sys::readable::Readable;
 
 /// How long the launcher may take to end once its socket is closed.
 const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// What all workers and the rejecter share with the supervisor.
+pub(super) struct Common<'a> {
+    pub(super) pages: &'a WorkerPages,
+    pub(super) board: &'a Board,
+    pub(super) events: &'a EventPipe,
+    pub(super) feedback: &'a FeedbackSocket,
+    pub(super) tally: &'a Tally,
+    pub(super) deaths: &'a Deaths,
+}
 
 /// The launcher process and the socket to it.
 #[derive(Debug)]
@@ -28,6 +40,8 @@ pub(super) struct Launching {
     process: Child,
     /// `None` once it is to end.
     channel: Option<(Channel, Readable)>,
+    /// It has compiled the rules.
+    ready: bool,
 }
 
 impl Launching {
@@ -47,6 +61,7 @@ impl Launching {
         Ok(Self {
             process,
             channel: Some((ours, spoken)),
+            ready: false,
         })
     }
 
@@ -55,17 +70,22 @@ impl Launching {
         &self,
         config: &Config,
         trace: bool,
-        pages: &WorkerPages,
-        board: &Board,
-        events: &EventPipe,
-        feedback: &FeedbackSocket,
+        common: &Common<'_>,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
-        let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let pages = common.pages.fd();
+        let fds = [
+            pages.context("the heartbeat map has no descriptor")?,
+            common.board.as_fd(),
+            common.events.as_fd(),
+            common.feedback.as_fd(),
+            common.tally.as_fd(),
+            common.deaths.watchlist(),
+            common.deaths.hands(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 
@@ -73,13 +93,14 @@ impl Launching {
     pub(super) fn spawn(
         &self,
         seat: Seat,
+        succeeds: bool,
         desk: &Desk,
         channel: &Channel,
         socket: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         let own = desk.files().into_iter().chain([channel.as_fd()]);
         let fds: Vec<_> = own.chain(socket).collect();
-        self.send(&ToLauncher::Spawn { seat }, &fds)
+        self.send(&ToLauncher::Spawn { seat, succeeds }, &fds)
             .with_context(|| format!("asking the launcher for {seat}"))
     }
 
@@ -100,6 +121,16 @@ impl Launching {
                 Err(error) => return Err(error).context("listening to the launcher"),
             }
         }
+    }
+
+    /// It can start workers.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether it can start workers.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready && self.channel.is_some()
     }
 
     /// Its process.

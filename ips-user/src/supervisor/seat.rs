@@ -20,7 +20,7 @@ pub enum Seat {
 
 impl Seat {
     /// All seats: the workers in order, then the backup.
-    pub fn all(workers: u32) -> impl Iterator<Item = Self> {
+    pub fn all(workers: u32) -> impl Iterator<Item = Self> + Clone {
         (0..workers).map(Self::Worker).chain([Self::Backup])
     }
 

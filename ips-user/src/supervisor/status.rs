@@ -1,18 +1,26 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use ips_common::Counter;
+use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
 
 use super::Supervisor;
-use super::seats::{Occupancy, Phase};
+use super::deaths::standing_name;
+use super::duty::Duty;
+use super::occupancy::{Occupancy, Phase};
+use super::seat::Seat;
+use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
+use crate::metrics::snapshot::{
+    Exit, Retired, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
+};
 use crate::sys::process::{monotonic_ns, wall_us};
+use crate::sys::sandbox::Support;
 
 impl Supervisor {
     /// This moment.
@@ -23,24 +31,66 @@ impl Supervisor {
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
         let backup = workers.pop().expect("the last seat is the backup's");
         let (events_written, events_failed) = self.writer.totals();
+        let placed = self.steering.placed();
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            upgrades: self.upgrades,
+            launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
+            rules_restored: self.steering.rules_restored(),
             interfaces: self.steering.attachments().clone(),
             rules: self.rules,
             rules_skipped: self.rules_skipped,
             rules_wrong: self.rules_wrong,
             workers,
             backup,
+            launcher: self.launching.pid().unwrap_or(0),
+            rejecter: self.rejecter.snapshot(),
+            sandbox: self.sandbox(),
+            retired: self.retired(),
+            scaling: self.scaling.is_changing(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
-            adopted: self.steering.adopted(),
+            adopted: placed.adopted,
+            kept: placed.kept,
+            deaths: self.deaths.counters(),
+            watched: self.watched(),
+            suspects: self.standing(Standing::Suspect),
+            quarantined: self.standing(Standing::Quarantined),
             events_written,
             events_failed,
+        }
+    }
+
+    fn standing(&self, standing: Standing) -> usize {
+        let flows = self.deaths.flows().iter();
+        flows.filter(|flow| flow.standing == standing).count()
+    }
+
+    fn watched(&self) -> Vec<WatchedFlow> {
+        let mut flows = self.deaths.flows().to_vec();
+        flows.sort_unstable_by_key(|flow| Reverse(flow.since_ns));
+        let now_ns = monotonic_ns();
+        let shown = flows.iter().take(WATCHED_SHOWN).map(|flow| WatchedFlow {
+            flow: flow.key.to_string(),
+            standing: standing_name(flow.standing).into(),
+            deaths: flow.deaths,
+            age_seconds: Duration::from_nanos(now_ns.saturating_sub(flow.since_ns)).as_secs(),
+        });
+        shown.collect()
+    }
+
+    /// What workers and rejecter give up.
+    fn sandbox(&self) -> Sandbox {
+        let (sandbox, support) = (&self.config.sandbox, Support::of_kernel());
+        Sandbox {
+            user: sandbox.user.clone(),
+            seccomp: sandbox.seccomp && support.seccomp,
+            landlock: support.landlock.filter(|_| sandbox.landlock),
         }
     }
 
@@ -49,7 +99,14 @@ impl Supervisor {
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
             Phase::Up if occupancy.pulse.is_tripped() => "stale",
-            Phase::Up => "up",
+            Phase::Up => match occupancy.duty {
+                Duty::Serving => "up",
+                Duty::Joining => "joining",
+                Duty::Drained if self.holds_nothing(occupancy, queues) => "drained",
+                Duty::Drained => "draining",
+                Duty::Retiring { .. } => "retiring",
+                Duty::Leaving => "leaving",
+            },
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
@@ -81,6 +138,27 @@ impl Supervisor {
         }
     }
 
+    /// What is left of seats that are gone: rows of the board that no seat has.
+    fn retired(&self) -> Retired {
+        let mut retired = self.scaling.retired().clone();
+        let workers = (0..MAX_WORKERS).map(Seat::Worker);
+        let gone = workers.filter(|seat| self.seats.get(*seat).is_none());
+        let mut sums = vec![0; Cell::ALL.len()];
+        for seat in gone {
+            let row = self.board.row(seat);
+            if row.get(Cell::Batches) > 0 || row.get(Cell::Received) > 0 {
+                for (sum, cell) in sums.iter_mut().zip(Cell::ALL) {
+                    *sum += row.get(*cell);
+                }
+            }
+        }
+        let named = Cell::ALL.iter().zip(sums);
+        retired.cells = named
+            .map(|(cell, sum)| (cell.name().to_owned(), sum))
+            .collect();
+        retired
+    }
+
     /// Writes a `stats` event.
     pub(super) fn emit_stats(&self) {
         let now = Timestamp {
@@ -98,8 +176,7 @@ impl Supervisor {
 /// "Statistics"), the rest under `sluice`.
 fn stats(snapshot: &Snapshot) -> Value {
     let total = |cell| snapshot.total(cell);
-    let queue_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.queue_dropped).sum();
-    let user_dropped: u64 = snapshot.seats().map(|seat| seat.kernel.user_dropped).sum();
+    let (queue_dropped, user_dropped) = snapshot.kernel_dropped();
     let workers: Vec<_> = snapshot
         .seats()
         .map(|seat| {
@@ -163,8 +240,15 @@ fn stats(snapshot: &Snapshot) -> Value {
             "rejects_lost": total(Cell::RejectsLost),
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
+            "quarantined": total(Cell::Quarantined),
+            "deaths": snapshot.deaths,
+            "suspected_flows": snapshot.suspects,
+            "quarantined_flows": snapshot.quarantined,
+            "rejecter": snapshot.rejecter.counters,
             "adopted": snapshot.adopted,
+            "kept": snapshot.kept,
             "convicted": snapshot.convicted,
+            "rules_restored": snapshot.rules_restored,
             "steering": counters(snapshot),
             "workers": workers,
         },

@@ -7,22 +7,28 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ips_common::{
-    Conviction, EventKind, FlowKey, HashSeed, MarkLayout, SteerConfig, SteerFlags, WORKER_SLOTS,
-    WorkerState,
+    BACKUP, Conviction, EventKind, FlowKey, HashSeed, MarkError, MarkLayout, SteerConfig,
+    SteerFlags, WORKER_SLOTS, WorkerState, flow_hash, slot_of,
 };
 use nix::net::if_::if_nametoindex;
 
+use super::duty::{Duty, LastingDuty};
 use super::seat::Seat;
+use super::seats::Seats;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
-use crate::maps::{SteeringMaps, WorkerPages, worker_table};
+use crate::maps::{PlacementCount, Placements, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
-use crate::netfilter;
+use crate::netfilter::Backend::IptablesLegacy;
+use crate::netfilter::{self, RuleWatch};
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
 /// Events handled before anything else has its turn.
 const EVENTS_AT_ONCE: usize = 1024;
+/// The rules are looked at without a reason every so many times: of the legacy tables of
+/// iptables nothing is heard.
+const IDLE_LOOKS: u32 = 10;
 
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
@@ -38,6 +44,12 @@ pub(super) struct Steering {
     /// Index of each interface when it was last looked at, `None` when it was not there.
     indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
+    /// Hears when somebody changes rules; `None` when the kernel lets nobody listen.
+    rule_watch: Option<RuleWatch>,
+    /// Looks at the rules since the last one that nothing but time was the reason for.
+    idle_looks: u32,
+    /// How often the rules were put back after somebody had changed or removed them.
+    rules_restored: u64,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
@@ -45,10 +57,10 @@ pub(super) struct Steering {
 impl Steering {
     /// Loads the programs; nothing is attached yet, and the programs of a dead predecessor go
     /// on as they were configured.
-    pub(super) fn load(config: &Config) -> anyhow::Result<Self> {
+    pub(super) fn load(config: &Config, workers: &[(Seat, LastingDuty)]) -> anyhow::Result<Self> {
         let pin_base = config.steering.pin_directory.join(&config.name);
         let fresh = !pin_base.exists();
-        Self::load_pinned(config, pin_base.clone()).inspect_err(|_| {
+        Self::load_pinned(config, workers, pin_base.clone()).inspect_err(|_| {
             // What a former run left is for the next start; what this one began is not.
             if fresh && let Err(error) = loader::remove_leftovers(&pin_base) {
                 log::warn!("{}: {error}", pin_base.display());
@@ -56,34 +68,40 @@ impl Steering {
         })
     }
 
-    fn load_pinned(config: &Config, pin_base: PathBuf) -> anyhow::Result<Self> {
+    fn load_pinned(
+        config: &Config,
+        workers: &[(Seat, LastingDuty)],
+        pin_base: PathBuf,
+    ) -> anyhow::Result<Self> {
         let options = LoadOptions {
             pin_base,
-            max_adopted: config.steering.max_adopted,
+            max_placed: config.steering.max_placed,
             max_convicted: config.steering.max_convicted,
             max_fragments: config.steering.max_fragments,
         };
         let (mut programs, maps) = Programs::load(&options).context("loading the eBPF programs")?;
         report_adopted(programs.adopted());
-        let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+        let layout = layout(config, workers.iter().map(|(seat, _)| *seat))?;
+        let serves = |(_, duty): &&(Seat, LastingDuty)| *duty == LastingDuty::Serving;
+        let serving = workers.iter().filter(serves).count();
         // Kept from a former run, so that its flows stay where they are and its convictions hold.
         let former = maps.config()?;
         let seed = match former.seed {
             seed if seed != HashSeed::default() => seed,
             _ => HashSeed {
-                key: random_words().context("/dev/urandom")?,
+                key: random_words().context("getrandom")?,
             },
         };
         let steer = SteerConfig {
             seed,
             stale_ns: nanoseconds(config.stale()),
             fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
-            adoption_idle_ns: nanoseconds(Duration::from_secs(
-                config.steering.adoption_idle_seconds,
+            placement_idle_ns: nanoseconds(Duration::from_secs(
+                config.steering.placement_idle_seconds,
             )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
-            workers: config.worker_count(),
+            workers: serving as u32,
             flags: if config.steering.log {
                 SteerFlags::LOG
             } else {
@@ -104,6 +122,9 @@ impl Steering {
             attachments: BTreeMap::new(),
             indices: BTreeMap::new(),
             netfilter: None,
+            rule_watch: None,
+            idle_looks: 0,
+            rules_restored: 0,
             adoptions_unsaid: 0,
         })
     }
@@ -113,25 +134,33 @@ impl Steering {
         &self.maps.workers
     }
 
-    /// Forgets a predecessor's workers: every seat is down, nothing has been received.
-    pub(super) fn vacate(&self) {
-        let pages = self.pages();
-        for slot in 0..WORKER_SLOTS {
-            pages.set_state(slot, WorkerState::Down);
-            pages.clear_tripped(slot);
-            pages.clear_received(slot);
+    /// Id of the map in which the workers stamp their heartbeats.
+    pub(super) fn workers_map(&self) -> anyhow::Result<u32> {
+        self.pages().id().context("the map of the workers")
+    }
+
+    /// Forgets a predecessor's workers, except for those that will hand over: every other seat
+    /// is down, nothing has been received.
+    pub(super) fn vacate(&self, seats: &Seats) {
+        let kept: Vec<_> = seats
+            .iter()
+            .filter(|it| it.predecessor.is_some())
+            .map(|it| it.seat.slot())
+            .collect();
+        for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
+            self.vacate_slot(slot);
         }
     }
 
     /// Queues marked packets, then has packets marked.
-    pub(super) fn install(&mut self, config: &Config) -> anyhow::Result<()> {
-        let installed = netfilter::install(&plan(config)?).context("netfilter")?;
+    pub(super) fn install(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
+        let installed = netfilter::install(&plan(config, seats.queued())?).context("netfilter")?;
         log::info!("netfilter: {installed}");
-        for warning in &installed.warnings {
-            log::warn!("netfilter: {warning}");
-        }
-        self.netfilter = Some(installed);
-        self.configure(config)?;
+        self.note_rules(installed);
+        self.rule_watch = RuleWatch::open()
+            .inspect_err(|error| log::warn!("changes of netfilter rules cannot be heard: {error}"))
+            .ok();
+        self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
             self.attach(interface, config.steering.xdp)?;
         }
@@ -141,6 +170,54 @@ impl Steering {
             log::info!("{link}: detached, it is not configured any more");
         }
         Ok(())
+    }
+
+    /// The rules as they are now.
+    pub(super) fn note_rules(&mut self, installed: netfilter::Installed) {
+        for warning in &installed.warnings {
+            log::warn!("netfilter: {warning}");
+        }
+        self.netfilter = Some(installed);
+    }
+
+    /// The entries of the table.
+    pub(super) fn table(&self) -> &[u32] {
+        self.maps.table.slots()
+    }
+
+    /// Writes the entries that differ.
+    pub(super) fn write_table(&mut self, entries: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(entries)?;
+        Ok(())
+    }
+
+    /// Tells the programs how many workers the table has.
+    pub(super) fn write_workers(&mut self, workers: u32) -> anyhow::Result<()> {
+        self.steer.workers = workers;
+        Ok(self.maps.write_config(&self.steer)?)
+    }
+
+    /// The table's slot of a flow.
+    pub(super) fn slot_of(&self, key: &FlowKey) -> usize {
+        slot_of(flow_hash(self.steer.seed, key)) as usize
+    }
+
+    /// Flows that go elsewhere than the table says.
+    pub(super) fn placements(&mut self) -> &mut Placements {
+        &mut self.maps.placements
+    }
+
+    /// How long a placement lasts without a packet, nanoseconds.
+    pub(super) fn placement_idle_ns(&self) -> u64 {
+        self.steer.placement_idle_ns
+    }
+
+    /// Forgets who had a seat: it is down, nothing has been received.
+    pub(super) fn vacate_slot(&self, slot: u32) {
+        let pages = self.pages();
+        pages.set_state(slot, WorkerState::Down);
+        pages.clear_tripped(slot);
+        pages.clear_received(slot);
     }
 
     /// Has the packets of an interface marked.
@@ -195,12 +272,51 @@ impl Steering {
         }
     }
 
+    /// Puts the rules back when somebody has removed or changed them, as a firewall's reload
+    /// does. Costs a read of a socket while nobody changes any rules.
+    pub(super) fn watch_rules(&mut self, config: &Config, seats: &Seats) {
+        let Some(installed) = &self.netfilter else {
+            return;
+        };
+        self.idle_looks += 1;
+        let heard = self.rule_watch.as_ref().map(RuleWatch::has_changed);
+        let may_go_unheard = heard.is_none() || installed.backend == IptablesLegacy;
+        let due = may_go_unheard && self.idle_looks >= IDLE_LOOKS;
+        if heard != Some(true) && !due {
+            return;
+        }
+        self.idle_looks = 0;
+        match netfilter::is_intact(installed) {
+            Ok(true) => return,
+            Ok(false) => log::warn!("somebody has changed the netfilter rules: putting them back"),
+            Err(error) => log::warn!("netfilter rules: {error}: putting them in anew"),
+        }
+        let restored = plan(config, seats.queued()).and_then(|plan| Ok(netfilter::install(&plan)?));
+        match restored {
+            Ok(installed) => {
+                self.rules_restored += 1;
+                self.netfilter = Some(installed);
+                if self.rule_watch.is_none() {
+                    self.rule_watch = RuleWatch::open().ok();
+                }
+            }
+            Err(error) => {
+                log::error!("packets are NOT queued: netfilter: {error:#}");
+                // Nothing may be heard before somebody changes rules again.
+                self.rule_watch = None;
+            }
+        }
+    }
+
+    pub(super) fn rules_restored(&self) -> u64 {
+        self.rules_restored
+    }
+
     /// Has the programs write the marks that the rules, now installed, understand. A
     /// predecessor's programs may be attached still: the table first, then what names its
     /// workers.
-    fn configure(&mut self, config: &Config) -> anyhow::Result<()> {
-        let workers: Vec<u32> = (0..config.worker_count()).collect();
-        self.maps.table.write(&worker_table(&workers))?;
+    fn configure(&mut self, workers: &[u32]) -> anyhow::Result<()> {
+        self.maps.table.write(&worker_table(workers))?;
         let mut steer = self.steer;
         steer.flags |= self.maps.config()?.flags & SteerFlags::CONVICT_IN_TC;
         Ok(self.maps.write_config(&steer)?)
@@ -234,6 +350,32 @@ impl Steering {
             Ok(()) => log::debug!("{seat} convicted {key} by rule {signature}"),
             // The worker goes on dropping the flow itself.
             Err(error) => log::warn!("{key} could not be convicted: {error}"),
+        }
+    }
+
+    /// Has the programs drop a quarantined flow.
+    pub(super) fn shut_out(&mut self, key: &FlowKey, until_ns: u64) {
+        let conviction = Conviction {
+            expires_ns: until_ns,
+            ..Conviction::default()
+        };
+        if let Err(error) = self.maps.convictions.convict(key, &conviction) {
+            // The workers go on dropping it.
+            log::warn!("{key} is not dropped by the kernel: {error}");
+        }
+    }
+
+    /// Lets a flow in that was shut out.
+    pub(super) fn acquit(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.convictions.pardon(key) {
+            log::warn!("{key} is still dropped by the kernel: {error}");
+        }
+    }
+
+    /// Has a flow that the backup took over go to its own worker again.
+    pub(super) fn give_back(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.placements.remove_from(key, BACKUP) {
+            log::warn!("{key} stays with the backup: {error}");
         }
     }
 
@@ -280,14 +422,10 @@ impl Steering {
             log::info!("the backup adopted {} flows", self.adoptions_unsaid);
             self.adoptions_unsaid = 0;
         }
-        let idle = Duration::from_secs(config.steering.adoption_idle_seconds);
-        let now_ns = monotonic_ns();
-        if let Err(error) = self
-            .maps
-            .adoptions
-            .purge_idle(now_ns.saturating_sub(nanoseconds(idle)))
-        {
-            log::warn!("adoptions not swept: {error}");
+        let idle = Duration::from_secs(config.steering.placement_idle_seconds);
+        let oldest_ns = monotonic_ns().saturating_sub(nanoseconds(idle));
+        if let Err(error) = self.maps.placements.sweep(oldest_ns) {
+            log::warn!("placements not swept: {error}");
         }
     }
 
@@ -313,9 +451,9 @@ impl Steering {
             .map_or(0, |list| list.len())
     }
 
-    /// Flows adopted by the backup now.
-    pub(super) fn adopted(&self) -> usize {
-        self.maps.adoptions.list().map_or(0, |list| list.len())
+    /// Flows placed elsewhere than the table says now.
+    pub(super) fn placed(&self) -> PlacementCount {
+        self.maps.placements.count().unwrap_or_default()
     }
 
     pub(super) fn netfilter(&self) -> String {
@@ -335,9 +473,19 @@ impl Steering {
         written.context("having the eBPF programs stop marking")
     }
 
-    /// Removes the rules; nothing may be queued any more.
+    /// Removes the rules, but for the gate; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
+        let plan = plan(config, Seat::all(config.worker_count()))?;
+        if let Some(closed) = netfilter::close_gate(&plan).context("leaving the gate closed")? {
+            log::warn!(
+                "fail is closed: what comes in by {} is dropped until Sluice runs again or \
+                 `sluice gate open` ({})",
+                config.interfaces.join(", "),
+                closed.place
+            );
+            return Ok(());
+        }
         netfilter::remove(&config.name).context("removing the netfilter rules")
     }
 
@@ -368,16 +516,27 @@ fn report_adopted(adopted: &Adopted) {
     }
 }
 
-fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
-    let workers = config.worker_count();
+/// The marks for these seats.
+fn layout(config: &Config, seats: impl Iterator<Item = Seat>) -> Result<MarkLayout, MarkError> {
+    let workers = seats.filter(|seat| *seat != Seat::Backup);
+    let needed = workers.map(|seat| seat.slot() + 1).max().unwrap_or(0);
+    MarkLayout::new(config.steering.mark_mask, needed)
+}
+
+/// What netfilter is to do for these seats.
+pub(super) fn plan(
+    config: &Config,
+    seats: impl Iterator<Item = Seat> + Clone,
+) -> anyhow::Result<netfilter::Plan> {
     Ok(netfilter::Plan {
         instance: config.name.clone(),
         hook: config.netfilter.hook,
         priority: config.netfilter.priority,
-        mark: MarkLayout::new(config.steering.mark_mask, workers)?,
-        queues: Seat::all(workers)
+        mark: layout(config, seats.clone())?,
+        queues: seats
             .map(|seat| (seat.steer(), config.queue_number(seat)))
             .collect(),
+        interfaces: config.interfaces.clone(),
         fail: config.fail,
         backend: match config.netfilter.backend {
             Backend::Auto => None,
@@ -387,6 +546,6 @@ fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
     })
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }

@@ -2,13 +2,14 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::bpf::{InfoByFd, OBJ_GET_INFO_BY_FD, call, raw};
+
 /// Commands of bpf(2), `enum bpf_cmd` in `linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The arguments of `BPF_OBJ_GET`.
@@ -17,14 +18,6 @@ struct ObjectGet {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
-}
-
-/// The arguments of `BPF_OBJ_GET_INFO_BY_FD`.
-#[repr(C)]
-struct InfoByFd {
-    bpf_fd: u32,
-    info_len: u32,
-    info: u64,
 }
 
 /// The beginning of `struct bpf_link_info`, as XDP and tcx links fill it. Everything is valid as
@@ -57,7 +50,8 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
         bpf_fd: 0,
         file_flags: 0,
     };
-    let fd = bpf(BPF_OBJ_GET, &mut arguments)?;
+    // SAFETY: the arguments hold a path that ends in zero and outlives the call.
+    let fd = unsafe { call(BPF_OBJ_GET, &mut arguments) }?;
     // SAFETY: the call has just returned this new descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -74,7 +68,8 @@ pub fn interface_index(link: BorrowedFd<'_>) -> io::Result<u32> {
         info_len: size_of::<LinkInfo>() as u32,
         info: &raw mut info as u64,
     };
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut arguments)?;
+    // SAFETY: the kernel writes at most the announced bytes into `info`, which outlives the call.
+    unsafe { call(OBJ_GET_INFO_BY_FD, &mut arguments) }?;
     Ok(info.interface_index)
 }
 
@@ -83,28 +78,6 @@ pub fn interface_index(link: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 /// When the kernel refuses.
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    bpf(BPF_LINK_DETACH, &mut LinkDetach { link_fd: raw(link) }).map(drop)
-}
-
-fn raw(fd: BorrowedFd<'_>) -> u32 {
-    // A borrowed descriptor is never negative.
-    fd.as_raw_fd().cast_unsigned()
-}
-
-fn bpf<T>(command: libc::c_long, arguments: &mut T) -> io::Result<RawFd> {
-    // SAFETY: the arguments are those of the command, by the three callers; what they point to
-    // outlives the call, and the kernel writes no more than `info_len` bytes of it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            &raw mut *arguments,
-            size_of::<T>() as libc::c_long,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // Descriptors fit, and the other commands return zero.
-    Ok(result as RawFd)
+    // SAFETY: these arguments hold no pointer.
+    unsafe { call(BPF_LINK_DETACH, &mut LinkDetach { link_fd: raw(link) }) }.map(drop)
 }

@@ -1,12 +1,18 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
+mod bpf;
+pub mod bpf_batch;
 pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
-pub mod raw_socket;
 pub mod readable;
+pub mod sandbox;
 pub mod shared_words;
+pub mod softirq;
 pub mod vitals;

@@ -53,7 +53,7 @@ impl Rig {
             return Err("needs root (loads eBPF programs)".to_owned());
         }
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("ADOPTED", 1024)
+            .map_max_entries("PLACED", 1024)
             .map_max_entries("CONVICTED", 1024)
             .map_max_entries("FRAGMENTS", 1024)
             .load(sluice::loader::OBJECT)
@@ -67,7 +67,7 @@ impl Rig {
                 seed: SEED,
                 stale_ns: 60 * SECOND,
                 fragment_ns: 30 * SECOND,
-                adoption_idle_ns: 60 * SECOND,
+                placement_idle_ns: 60 * SECOND,
                 mark_mask: MASK,
                 mark_shift: SHIFT,
                 workers: 4,

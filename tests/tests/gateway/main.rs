@@ -6,9 +6,14 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod poison;
+mod privileges;
 mod rig;
+mod scaling;
 mod steering;
+mod succession;

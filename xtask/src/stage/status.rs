@@ -52,6 +52,9 @@ pub(crate) struct Seat {
     pub(crate) restarts: u64,
     /// How many times its heartbeat was found stale.
     pub(crate) trips: u64,
+    /// How many of its processes were killed because they hung.
+    #[serde(default)]
+    pub(crate) hangs: u64,
     /// Packets received, over all its processes.
     pub(crate) received: u64,
     /// Packets accepted.
@@ -124,6 +127,11 @@ impl Status {
     /// How many times any heartbeat was found stale.
     pub(crate) fn trips(&self) -> u64 {
         self.seats().map(|seat| seat.trips).sum()
+    }
+
+    /// How many processes were killed because they hung.
+    pub(crate) fn hangs(&self) -> u64 {
+        self.seats().map(|seat| seat.hangs).sum()
     }
 
     /// The seat that a queue belongs to.
