@@ -302,7 +302,7 @@ impl<'a> Campaign<'a> {
                 self.absence = Some(Absence::Starting(Instant::now()));
             }
             Some(Absence::Starting(since)) => {
-                let up = self.stage.glance().is_ok_and(|status| status.all_up());
+                let up = self.stage.glance().is_ok_and(|status| status.all_serve());
                 if up {
                     self.absence = None;
                     self.answered = Instant::now();
@@ -343,8 +343,12 @@ impl<'a> Campaign<'a> {
                         continue;
                     }
                     self.drained = false;
-                    let workers = self.watch.last().map_or(0, |status| status.workers.len());
-                    if worker < workers {
+                    // It may have been dissolved, or its supervisor with what it knew.
+                    let drained = self.watch.last().is_some_and(|status| {
+                        let seat = status.workers.get(worker);
+                        seat.is_some_and(|seat| seat.state.starts_with("drain"))
+                    });
+                    if drained {
                         let arguments = [worker.to_string()];
                         let order =
                             Order::give(self.stage, Kind::Drain, "resume", &arguments, false)?;

@@ -126,7 +126,7 @@ impl Watch {
                 let total = self.totals.entry((seat.queue, name)).or_default();
                 total.see(value);
             }
-            let works = seat.state == "up" && seat.pid != 0;
+            let works = seat.serves();
             if works {
                 self.vacant.remove(&seat.queue);
             } else {

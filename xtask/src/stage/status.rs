@@ -44,7 +44,8 @@ pub(crate) struct Seat {
     pub(crate) name: String,
     /// Process.
     pub(crate) pid: u32,
-    /// `up`, `starting`, `stale`, `down`.
+    /// `up`, `starting`, `stale`, `down`; of a worker that serves and gets no new flows also
+    /// `joining`, `draining`, `drained`, `retiring`, `leaving`.
     pub(crate) state: String,
     /// Number of its queue.
     pub(crate) queue: u16,
@@ -89,6 +90,11 @@ impl Seat {
         self.name == "backup"
     }
 
+    /// Whether its process does its work, also when it gets no new flows.
+    pub(crate) fn serves(&self) -> bool {
+        self.pid != 0 && !["starting", "stale", "down"].contains(&self.state.as_str())
+    }
+
     /// Packets received that nothing became of yet.
     pub(crate) fn in_hand(&self) -> i64 {
         let done = self.accepted + self.dropped + self.replaced + self.settled + self.shed;
@@ -122,6 +128,11 @@ impl Status {
     /// Whether every seat is occupied by a process that works.
     pub(crate) fn all_up(&self) -> bool {
         self.seats().all(|seat| seat.state == "up" && seat.pid != 0)
+    }
+
+    /// Whether every seat is occupied by a process that does its work, drained or not.
+    pub(crate) fn all_serve(&self) -> bool {
+        self.seats().all(Seat::serves)
     }
 
     /// How many times any heartbeat was found stale.
