@@ -7,19 +7,23 @@ use ips_common::FlowKey;
 
 use crate::decode::{Decoded, Invalid, InvalidCounters};
 use crate::detect::{Detection, Engine, Scratch};
+use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
-    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, PacketDirection, TcpState,
+    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, PacketDirection, TableFull,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
 pub use crate::verdict::RejectSender;
-use crate::verdict::{Decision, DropScope, Outcome, Toward, decide, reject};
+use crate::verdict::{Decision, DropScope, Outcome, Toward, decide, except, reject};
 
+mod exceptions;
 pub mod trace;
 
+pub use exceptions::ExceptionCounters;
+use exceptions::Exceptions;
 pub use trace::{PacketTrace, Traced, Why};
 
 /// What a worker tells those who steer.
@@ -31,7 +35,8 @@ pub trait Feedback {
 /// Which dropped packets get a `drop` record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRecords {
-    /// Those that a rule or a decoding policy dropped, not the rest of a dropped flow.
+    /// Those that a rule dropped or that cannot be decoded or belong to a quarantined flow, not
+    /// the rest of a dropped flow.
     #[default]
     Decisions,
     /// Every one.
@@ -43,8 +48,8 @@ pub enum DropRecords {
 /// How packets are inspected.
 #[derive(Clone, Debug)]
 pub struct InspectionOptions {
-    /// What happens to packets that cannot be decoded.
-    pub invalid: Disposition,
+    /// What happens to packets that cannot be inspected as they should be.
+    pub exceptions: Treatments,
     /// How far a drop reaches.
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
@@ -64,7 +69,7 @@ pub struct InspectionOptions {
 impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
-            invalid: Disposition::Accept,
+            exceptions: Treatments::default(),
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             seed: [0; 2],
@@ -91,9 +96,9 @@ pub struct InspectionCounters {
     pub rule_dropped: u64,
     /// Of those dropped: rest of a dropped flow.
     pub flow_dropped: u64,
-    /// Of those dropped: not decodable.
-    pub invalid_dropped: u64,
-    /// Packets dropped by a rule that rejects.
+    /// Packets that went by an exception policy.
+    pub exceptions: ExceptionCounters,
+    /// Packets rejected by a rule or an exception policy.
     pub rejected: u64,
     /// Resets and ICMP errors handed to the sender.
     pub rejections: u64,
@@ -125,6 +130,7 @@ pub struct Inspection<S, R, F> {
     scratch: Scratch,
     flows: FlowTable,
     options: InspectionOptions,
+    exceptions: Exceptions,
     events: S,
     rejects: R,
     feedback: F,
@@ -155,6 +161,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             scratch: engine.scratch(),
             engine,
             flows: FlowTable::new(options.flows, options.seed),
+            exceptions: Exceptions::new(options.exceptions),
             options,
             events,
             rejects,
@@ -170,7 +177,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
         let (disposition, why) = match Decoded::parse(packet.payload) {
-            Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
+            Err(reason) => (self.unreadable(reason, now), Why::Invalid(reason)),
             Ok(decoded) => {
                 let (disposition, why) = self.decoded(&packet, &decoded, now);
                 if let Some(trace) = &mut self.trace {
@@ -194,6 +201,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     pub fn counters(&self) -> InspectionCounters {
         InspectionCounters {
             flows: self.flows.counters(),
+            exceptions: self.exceptions.counters,
             ..self.counters
         }
     }
@@ -231,12 +239,21 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
-    fn invalid(&mut self, reason: Invalid) -> Disposition {
+    /// A packet without as much as addresses. There is nothing to inspect if it is ignored.
+    fn unreadable(&mut self, reason: Invalid, now: Timestamp) -> Disposition {
+        const CAUSE: Cause = Cause::Undecodable;
         self.counters.invalid.count(reason);
-        if self.options.invalid == Disposition::Drop {
-            self.counters.invalid_dropped += 1;
+        let treatment = self.exceptions.treatments.of(CAUSE);
+        let Some(disposition) = treatment.disposition() else {
+            return Disposition::Accept;
+        };
+        let dropped = disposition == Disposition::Drop;
+        if let Some(packets) = self.exceptions.count(CAUSE, dropped, now) {
+            let offset = self.options.utc_offset_s;
+            let line = eve::exception_without_addresses(now, offset, CAUSE, treatment, packets);
+            self.events.emit(&line);
         }
-        self.options.invalid
+        disposition
     }
 
     fn decoded(
@@ -245,8 +262,6 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         decoded: &Decoded<'_>,
         now: Timestamp,
     ) -> (Disposition, Why) {
-        let mut flow = self.flows.packet(decoded, now);
-        let action = flow.as_ref().map(|(flow, _)| flow.action);
         let mut report = Reporter {
             context: PacketContext {
                 time: now,
@@ -261,7 +276,15 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             buffer: &mut self.buffer,
             records: self.options.drop_records,
         };
-        match action {
+        let found = self.flows.packet(decoded, now);
+        if let Err(TableFull) = found {
+            let cause = Cause::FlowMemory;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        let mut flow = found.unwrap_or_default();
+        match flow.as_ref().map(|(flow, _)| flow.action) {
             Some(FlowAction::Drop { signature_id }) => {
                 self.counters.flow_dropped += 1;
                 report.rest_of_flow(flow.as_ref());
@@ -275,6 +298,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 }
                 return (Disposition::Drop, Why::FlowDropped { signature_id });
             }
+            Some(FlowAction::Refuse { cause }) => {
+                self.counters.flow_dropped += 1;
+                report.rest_of_flow(flow.as_ref());
+                return (Disposition::Drop, Why::FlowRefused(cause));
+            }
             Some(FlowAction::Pass) => {
                 self.counters.passed += 1;
                 return (Disposition::Accept, Why::FlowPassed);
@@ -283,12 +311,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
         if let Some(reason) = decoded.invalid() {
             self.counters.invalid.count(reason);
-            if self.options.invalid == Disposition::Drop {
-                self.counters.invalid_dropped += 1;
-                report.undecodable(flow.as_ref());
-                return (Disposition::Drop, Why::Invalid(reason));
+            let cause = Cause::Undecodable;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
+                let (disposition, _) = self.excepted(cause, outcome, decoded);
+                return (disposition, Why::Invalid(reason));
             }
-            // It passes, but not the rules about its addresses.
+            // The rules about its addresses can be asked all the same.
         }
 
         let detection = self.engine.inspect(decoded, &mut self.scratch);
@@ -339,6 +367,24 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
+    /// What an exception policy has decided.
+    fn excepted(
+        &mut self,
+        cause: Cause,
+        outcome: Outcome,
+        packet: &Decoded<'_>,
+    ) -> (Disposition, Why) {
+        if let Outcome::Reject(target) = outcome {
+            self.counters.rejected += 1;
+            self.reject(packet, target);
+        }
+        let disposition = match outcome.accepts() {
+            true => Disposition::Accept,
+            false => Disposition::Drop,
+        };
+        (disposition, Why::Exception(cause))
+    }
+
     fn reject(&mut self, packet: &Decoded<'_>, target: RejectTarget) {
         let ends: &[Toward] = match target {
             RejectTarget::Source => &[Toward::Source],
@@ -365,11 +411,8 @@ fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
         Outcome::Drop => flow.action = FlowAction::Drop { signature_id },
         Outcome::Reject(_) => {
             flow.action = FlowAction::Drop { signature_id };
-            // Its ends have been told: the next SYN on these ports is a new connection. This
-            // is also why a rejected flow is not convicted.
-            if flow.key.protocol == crate::decode::protocol::TCP {
-                flow.tcp = TcpState::Closed;
-            }
+            // This is also why a rejected flow is not convicted.
+            flow.ends_told();
         }
     }
 }
@@ -406,17 +449,32 @@ impl<S: EventSink> Reporter<'_, S> {
         }
     }
 
-    fn undecodable(&mut self, flow: InFlow<'_, '_>) {
-        if self.records != DropRecords::None {
+    /// Does what the policy for `cause` says, counts and reports it. `None` when the inspection
+    /// goes on.
+    fn except(
+        &mut self,
+        exceptions: &mut Exceptions,
+        cause: Cause,
+        flow: &mut Option<(&mut Flow, PacketDirection)>,
+    ) -> Option<Outcome> {
+        let treatment = exceptions.treatments.of(cause);
+        let of_flow = flow.as_mut().map(|(flow, _)| &mut **flow);
+        let outcome = except(cause, treatment, self.context.packet, of_flow)?;
+        let dropped = !outcome.accepts();
+        let outcome_shown = if dropped { outcome } else { Outcome::Pass };
+        if let Some(packets) = exceptions.count(cause, dropped, self.context.time) {
             let mut line = std::mem::take(self.buffer);
-            eve::drop(
-                &self.context(flow, Outcome::Drop),
-                DropReason::Decode,
-                None,
-                &mut line,
-            );
+            let context = self.context(flow.as_ref(), outcome_shown);
+            eve::exception(&context, cause, treatment, packets, &mut line);
             self.emit(line);
         }
+        if dropped && self.records != DropRecords::None && !cause.comes_with_load() {
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(flow.as_ref(), outcome);
+            eve::drop(&context, DropReason::Exception(cause), None, &mut line);
+            self.emit(line);
+        }
+        Some(outcome)
     }
 
     /// Records of all matches and, if it is dropped, of the packet; returns how many alerts.

@@ -11,6 +11,7 @@ pub mod control;
 pub mod decode;
 pub mod detect;
 pub mod doctor;
+pub mod exception;
 pub mod flow;
 pub mod health;
 pub mod inspection;

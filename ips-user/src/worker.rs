@@ -13,6 +13,7 @@ use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::detect::Engine;
+use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
@@ -214,6 +215,8 @@ impl<'a> Turn<'a> {
     /// Adds this process's totals to what its predecessors left on the board.
     fn publish(&self, counters: QueueCounters) {
         let inspected = self.inspection.counters();
+        let exceptions = inspected.exceptions;
+        let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
         for (cell, count) in [
             (Cell::Accepted, counters.accepted),
             (Cell::Dropped, counters.dropped),
@@ -229,7 +232,12 @@ impl<'a> Turn<'a> {
             (Cell::SearchesGivenUp, inspected.searches_given_up),
             (Cell::RuleDropped, inspected.rule_dropped),
             (Cell::FlowDropped, inspected.flow_dropped),
-            (Cell::InvalidDropped, inspected.invalid_dropped),
+            (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),
+            (Cell::InvalidDropped, excepted(Cause::Undecodable)),
+            (Cell::ExceptionQuarantine, applied(Cause::Quarantine)),
+            (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
+            (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
+            (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost()),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -310,7 +318,7 @@ fn inspection(
         log::warn!("{seat}: rejections will not be sent: raw socket: {error}");
     }
     let options = InspectionOptions {
-        invalid: config.invalid(),
+        exceptions: config.treatments(),
         flows: config.flow_limits(),
         seed: random_words().context("/dev/urandom")?,
         convict: config.conviction.enabled,

@@ -12,6 +12,7 @@ use ips_common::{MAX_WORKERS, MarkLayout};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::exception::{Cause, ExceptionPolicy, Treatment, Treatments};
 use crate::flow::{FlowLimits, Timeouts};
 use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
@@ -52,18 +53,6 @@ pub enum Backend {
     Iptables,
 }
 
-/// What becomes of packets that cannot be inspected for one particular cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exception {
-    /// They pass.
-    Accept,
-    /// They are dropped.
-    Drop,
-    /// As `fail` says.
-    Fail,
-}
-
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         $(#[$doc])*
@@ -100,10 +89,8 @@ section! {
         rules: Rules = Rules::default(),
         /// `[conviction]`
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
-        /// `[failover]`
-        failover: Failover = Failover::default(),
-        /// `[decode]`
-        decode: Decode = Decode::default(),
+        /// `[exceptions]`
+        exceptions: Exceptions = Exceptions::default(),
         /// `[flow]`
         flow: Flow = Flow::default(),
         /// `[log]`
@@ -216,18 +203,31 @@ section! {
 }
 
 section! {
-    /// `[failover]`
-    Failover {
+    /// `[exceptions]`
+    Exceptions {
         /// Policy.
-        settle: Exception = Exception::Fail,
+        worker_death: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        undecodable: ExceptionPolicy = ExceptionPolicy::DropPacket,
+        /// Policy.
+        quarantine: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        overload: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        flow_memory: ExceptionPolicy = ExceptionPolicy::Ignore,
     }
 }
 
-section! {
-    /// `[decode]`
-    Decode {
-        /// Policy.
-        invalid: Exception = Exception::Drop,
+impl Exceptions {
+    /// The policy for a cause.
+    pub fn of(&self, cause: Cause) -> ExceptionPolicy {
+        match cause {
+            Cause::WorkerDeath => self.worker_death,
+            Cause::Undecodable => self.undecodable,
+            Cause::Quarantine => self.quarantine,
+            Cause::Overload => self.overload,
+            Cause::FlowMemory => self.flow_memory,
+        }
     }
 }
 
@@ -236,6 +236,8 @@ section! {
     Flow {
         /// Flows per worker.
         max: u32 = 262_144,
+        /// Seconds.
+        emergency_seconds: u64 = 10,
         /// Seconds.
         tcp_new_seconds: u64 = 60,
         /// Seconds.
@@ -445,6 +447,7 @@ impl Config {
                 YEAR,
             ),
             ("conviction.seconds", self.conviction.seconds, 1, YEAR),
+            ("flow.emergency_seconds", flow.emergency_seconds, 1, YEAR),
             ("flow.tcp_new_seconds", flow.tcp_new_seconds, 1, YEAR),
             (
                 "flow.tcp_established_seconds",
@@ -507,6 +510,11 @@ impl Config {
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
         }
+        for &cause in Cause::ALL {
+            if let Err(message) = self.exceptions.of(cause).check(cause) {
+                return invalid(cause.key(), message);
+            }
+        }
         if self.log.eve.is_empty() || self.log.eve.contains('/') {
             return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
         }
@@ -544,6 +552,10 @@ impl Config {
         let flow = &self.flow;
         FlowLimits {
             max_flows: flow.max,
+            spared: match self.treatments().of(Cause::FlowMemory) {
+                Treatment::Ignore => Duration::ZERO,
+                _ => Duration::from_secs(flow.emergency_seconds),
+            },
             timeouts: Timeouts {
                 tcp_new: Duration::from_secs(flow.tcp_new_seconds),
                 tcp_established: Duration::from_secs(flow.tcp_established_seconds),
@@ -556,19 +568,14 @@ impl Config {
 
     /// What becomes of packets that a dead worker had in hand.
     pub fn settle(&self) -> Disposition {
-        self.exception(self.failover.settle)
+        let treatment = self.treatments().of(Cause::WorkerDeath);
+        // Nothing can be ignored here (`validate`), and what cannot be done must not let pass.
+        treatment.disposition().unwrap_or(Disposition::Drop)
     }
 
-    /// What becomes of packets that cannot be decoded.
-    pub fn invalid(&self) -> Disposition {
-        self.exception(self.decode.invalid)
-    }
-
-    fn exception(&self, exception: Exception) -> Disposition {
-        match (exception, self.fail) {
-            (Exception::Accept, _) | (Exception::Fail, Fail::Open) => Disposition::Accept,
-            (Exception::Drop, _) | (Exception::Fail, Fail::Closed) => Disposition::Drop,
-        }
+    /// What is done with packets that cannot be inspected as they should be.
+    pub fn treatments(&self) -> Treatments {
+        Treatments::new(|cause| self.exceptions.of(cause).resolve(cause, self.fail))
     }
 
     /// Age at which a heartbeat is stale.
@@ -672,5 +679,21 @@ mod tests {
         check("log.buffer = 5", "log.buffer");
         check("workers.backup_cpu = -7", "workers.backup_cpu");
         check("log.directory = ''", "log.directory");
+        check(
+            "exceptions.worker_death = 'drop'",
+            "t.toml:1:27: unknown variant `drop`, expected one of `auto`, `drop-packet`",
+        );
+        check(
+            "exceptions.worker_death = 'reject'",
+            "exceptions.worker_death: reject is not possible: only the number of such a packet \
+             is known; use auto, drop-packet, pass-packet",
+        );
+        check(
+            "exceptions.undecodable = 'drop-flow'",
+            "exceptions.undecodable: drop-flow is not possible",
+        );
+        check("exceptions.quarantine = 'ignore'", "exceptions.quarantine");
+        check("exceptions.overload = 'reject'", "exceptions.overload");
+        check("exceptions.flow_memory = 'bypass'", "no room to remember");
     }
 }

@@ -5,6 +5,7 @@ use ips_common::{Direction, FlowKey};
 use super::Timestamp;
 use super::idle::Class;
 use crate::decode::{Decoded, protocol};
+use crate::exception::Cause;
 
 /// Which way a packet goes, relative to who opened the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +49,17 @@ pub enum FlowAction {
     /// Every packet is inspected.
     #[default]
     Inspect,
-    /// Packets are accepted without inspection (a `pass` rule).
+    /// Packets are accepted without inspection (a `pass` rule, or an exception policy).
     Pass,
     /// Packets are dropped without inspection.
     Drop {
         /// The rule that decided it.
         signature_id: u32,
+    },
+    /// Packets are dropped without inspection (an exception policy).
+    Refuse {
+        /// Why.
+        cause: Cause,
     },
 }
 
@@ -178,6 +184,14 @@ impl Flow {
             && packet
                 .tcp()
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
+    }
+
+    /// Its ends have been told that it was rejected: the next SYN on these ports opens a new
+    /// connection.
+    pub(crate) fn ends_told(&mut self) {
+        if self.key.protocol == protocol::TCP {
+            self.tcp = TcpState::Closed;
+        }
     }
 
     /// Whether all packets so far came from one end.

@@ -9,5 +9,5 @@ pub mod table;
 mod timestamp;
 
 pub use entry::{Flow, FlowAction, PacketDirection, Tally, TcpState};
-pub use table::{FlowCounters, FlowLimits, FlowTable, Timeouts};
+pub use table::{FlowCounters, FlowLimits, FlowTable, TableFull, Timeouts};
 pub use timestamp::Timestamp;

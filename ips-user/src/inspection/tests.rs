@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::detect::Daachorse;
+use crate::exception::Treatment;
 use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 
@@ -229,25 +230,37 @@ fn a_passed_flow_is_not_inspected_any_more() {
 
 #[test]
 fn what_cannot_be_decoded_goes_by_policy_and_is_counted() {
-    for policy in [ACCEPT, DROP] {
+    for (treatment, verdict, applied, dropped) in [
+        (Treatment::Ignore, ACCEPT, 0, 0),
+        (Treatment::PassPacket, ACCEPT, 4, 0),
+        (Treatment::DropPacket, DROP, 4, 4),
+    ] {
+        let cause = Cause::Undecodable;
         let options = InspectionOptions {
-            invalid: policy,
+            exceptions: Treatments::default().with(cause, treatment),
             ..InspectionOptions::default()
         };
         let mut inspection = with_options("", options);
         let mut cut = tcp(true, "A", b"");
         cut[3] = 30;
         for bytes in [&[][..], &[0x45; 10], &[0x99; 40], &cut] {
-            assert_eq!(feed(&mut inspection, bytes), policy);
+            assert_eq!(feed(&mut inspection, bytes), verdict, "{treatment}");
         }
         let counters = inspection.counters();
         assert_eq!(counters.invalid.total(), 4);
         assert_eq!(counters.invalid.get(Invalid::TcpHeader), 1);
-        let dropped = if policy == DROP { 4 } else { 0 };
+        let exceptions = counters.exceptions;
         assert_eq!(
-            (counters.dropped, counters.invalid_dropped),
-            (dropped, dropped)
+            (exceptions.applied(cause), exceptions.dropped(cause)),
+            (applied, dropped)
         );
+        assert_eq!(counters.dropped, dropped);
+        // One record for all of them, and one of the drop that shows its addresses.
+        let kinds = kinds(&inspection);
+        let told = kinds.iter().filter(|kind| **kind == "exception").count();
+        assert_eq!(told, usize::from(applied > 0), "{kinds:?}");
+        let drops = kinds.iter().filter(|kind| **kind == "drop").count();
+        assert_eq!(drops, usize::from(dropped > 0), "{kinds:?}");
     }
 }
 
@@ -273,6 +286,38 @@ fn a_damaged_transport_header_hides_no_address() {
                 .iter()
                 .all(|flow| flow.action == FlowAction::Inspect)
         );
+    }
+}
+
+#[test]
+fn a_new_flow_without_room_in_the_table_goes_by_policy() {
+    let cause = Cause::FlowMemory;
+    for (treatment, verdict, rejected) in [
+        (Treatment::DropPacket, DROP, 0),
+        (Treatment::PassPacket, ACCEPT, 0),
+        (Treatment::Reject, DROP, 1),
+    ] {
+        let options = InspectionOptions {
+            exceptions: Treatments::default().with(cause, treatment),
+            flows: FlowLimits {
+                max_flows: 1,
+                spared: std::time::Duration::from_secs(10),
+                ..FlowLimits::default()
+            },
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("alert udp any any -> any any (sid:1;)", options);
+        assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        assert_eq!(feed(&mut inspection, &tcp(true, "A", b"")), ACCEPT);
+        let counters = inspection.counters();
+        assert_eq!(counters.exceptions.applied(cause), 1);
+        assert_eq!((counters.alerts, counters.rejections), (0, rejected));
+        assert_eq!(kinds(&inspection), ["exception"]);
+        let record = &inspection.events().0[0];
+        assert_eq!(record["exception"]["cause"], "flow_memory");
+        assert_eq!(record["exception"]["policy"], treatment.name());
+        assert_eq!(record["src_ip"], "192.0.2.1");
     }
 }
 
@@ -356,7 +401,7 @@ proptest! {
         prop_assert_eq!(counters.packets, counters.accepted + counters.dropped);
         prop_assert_eq!(
             counters.dropped,
-            counters.rule_dropped + counters.flow_dropped + counters.invalid_dropped
+            counters.rule_dropped + counters.flow_dropped + counters.exceptions.all_dropped()
         );
     }
 }

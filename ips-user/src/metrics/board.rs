@@ -28,7 +28,7 @@ macro_rules! cells {
 cells! {
     /// Packets taken from the queue. Written before the packets are inspected.
     Received = "received",
-    /// Verdict accept, replacements included.
+    /// Verdict accept, without replacements.
     Accepted = "accepted",
     /// Verdict drop.
     Dropped = "dropped",
@@ -48,8 +48,18 @@ cells! {
     Refused = "refused",
     /// Packets that are no valid IP.
     Invalid = "invalid",
-    /// Of those dropped: packets that are no valid IP.
+    /// Packets that went by `exceptions.undecodable`.
+    ExceptionUndecodable = "exception_undecodable",
+    /// Of these: dropped.
     InvalidDropped = "invalid_dropped",
+    /// Packets that went by `exceptions.quarantine`.
+    ExceptionQuarantine = "exception_quarantine",
+    /// Of these: dropped.
+    QuarantineDropped = "quarantine_dropped",
+    /// Packets that went by `exceptions.flow_memory`.
+    ExceptionFlowMemory = "exception_flow_memory",
+    /// Of these: dropped.
+    FlowMemoryDropped = "flow_memory_dropped",
     /// Packets accepted by a pass rule, the rest of passed flows included.
     Passed = "passed",
     /// Alerts raised.
@@ -84,6 +94,12 @@ cells! {
     Convictions = "convictions",
     /// Convictions that could not be asked for.
     ConvictionsLost = "convictions_lost",
+}
+
+impl Cell {
+    /// What becomes of a packet, each exactly one of these: their sum is [`Cell::Received`] when
+    /// nothing is in hand.
+    pub const ENDS: [Self; 4] = [Self::Accepted, Self::Dropped, Self::Replaced, Self::Settled];
 }
 
 /// One row of cells for each worker and one for the backup.
@@ -156,8 +172,8 @@ impl Row<'_> {
 
     /// Received, and neither given a verdict nor settled: what is, or died, in hand.
     pub fn unsettled(&self) -> u64 {
-        let settled = self.get(Cell::Accepted) + self.get(Cell::Dropped) + self.get(Cell::Settled);
-        self.get(Cell::Received).saturating_sub(settled)
+        let done = Cell::ENDS.iter().map(|&cell| self.get(cell)).sum();
+        self.get(Cell::Received).saturating_sub(done)
     }
 }
 
@@ -171,7 +187,8 @@ mod tests {
         let other = Board::map(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(other.rows(), 3);
         board.row(1).add(Cell::Received, 5);
-        board.row(1).add(Cell::Accepted, 2);
+        board.row(1).add(Cell::Accepted, 1);
+        board.row(1).add(Cell::Replaced, 1);
         other.row(2).set(Cell::Received, 7);
         assert_eq!(other.row(1).unsettled(), 3);
         assert_eq!(board.row(2).get(Cell::Received), 7);

@@ -78,7 +78,7 @@ impl Supervisor {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let line = eve::stats(now, self.utc_offset_s, &stats(&self.snapshot()));
+        let line = eve::own(now, self.utc_offset_s, "stats", &stats(&self.snapshot()));
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }
@@ -102,6 +102,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),
+                "replaced": seat.cell(Cell::Replaced),
                 "settled": seat.cell(Cell::Settled),
                 "kernel": seat.kernel,
             })
@@ -127,11 +128,19 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "rules": total(Cell::RuleDropped),
                 "flow_drop": total(Cell::FlowDropped),
                 "decode_error": total(Cell::InvalidDropped),
+                "quarantine": total(Cell::QuarantineDropped),
+                "flow_memcap": total(Cell::FlowMemoryDropped),
             },
         },
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
+        },
+        "exception_policy": {
+            "worker_death": total(Cell::Settled),
+            "undecodable": total(Cell::ExceptionUndecodable),
+            "quarantine": total(Cell::ExceptionQuarantine),
+            "flow_memory": total(Cell::ExceptionFlowMemory),
         },
         "detect": {
             "engines": [{

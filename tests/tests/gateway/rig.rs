@@ -237,8 +237,7 @@ impl Gateway {
     pub(crate) fn await_settled(&self) -> Snapshot {
         self.await_status("every packet with its verdict", |status| {
             status.seats().all(|seat| {
-                let done =
-                    seat.cell(Cell::Accepted) + seat.cell(Cell::Dropped) + seat.cell(Cell::Settled);
+                let done: u64 = Cell::ENDS.iter().map(|cell| seat.cell(*cell)).sum();
                 seat.kernel.waiting == 0 && seat.cell(Cell::Received) == done
             })
         })

@@ -37,6 +37,7 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     let received = total(|seat| seat.received);
     let accepted = total(|seat| seat.accepted);
     let dropped = total(|seat| seat.dropped);
+    let replaced = total(|seat| seat.replaced);
     let settled = total(|seat| seat.settled);
     let lost = total(|seat| seat.kernel.queue_dropped + seat.kernel.user_dropped);
     for seat in status.seats() {
@@ -55,10 +56,11 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
         "Every packet received has one verdict",
         balanced(&status) && received > 0,
         format!(
-            "{received} received = {accepted} accepted + {dropped} dropped + {settled} settled for killed workers"
+            "{received} received = {accepted} accepted + {dropped} dropped + {replaced} replaced + {settled} settled for killed workers"
         ),
         json!({
-            "received": received, "accepted": accepted, "dropped": dropped, "settled": settled,
+            "received": received, "accepted": accepted, "dropped": dropped,
+            "replaced": replaced, "settled": settled,
         }),
     );
     report.add(
@@ -127,7 +129,5 @@ fn waiting(status: &Status) -> u64 {
 
 /// Packets that a killed worker had received and not decided are settled by its successor.
 fn balanced(status: &Status) -> bool {
-    status
-        .seats()
-        .all(|seat| seat.received == seat.accepted + seat.dropped + seat.settled)
+    status.seats().all(|seat| seat.received == seat.done())
 }

@@ -51,6 +51,9 @@ pub(super) struct Seat {
     pub(super) accepted: u64,
     /// Packets dropped.
     pub(super) dropped: u64,
+    /// Packets accepted with a new payload.
+    #[serde(default)]
+    pub(super) replaced: u64,
     /// Packets of a dead process that its successor gave their verdict.
     #[serde(default)]
     pub(super) settled: u64,
@@ -59,6 +62,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Packets that have had their verdict, of whatever kind.
+    pub(super) fn done(&self) -> u64 {
+        self.accepted + self.dropped + self.replaced + self.settled
+    }
+
     /// Its name in texts.
     pub(super) fn name(&self, workers: usize) -> String {
         if self.index as usize == workers {

@@ -243,10 +243,8 @@ impl NfQueue {
 
     fn count(&mut self, verdict: &Verdict) {
         match verdict.disposition {
-            Disposition::Accept => {
-                self.counters.accepted += 1;
-                self.counters.replaced += u64::from(verdict.replacement.is_some());
-            }
+            Disposition::Accept if verdict.replacement.is_some() => self.counters.replaced += 1,
+            Disposition::Accept => self.counters.accepted += 1,
             Disposition::Drop => self.counters.dropped += 1,
         }
     }
