@@ -146,14 +146,25 @@ impl ExceptionPolicy {
 
 macro_rules! causes {
     ($($(#[$doc:meta])* $cause:ident = $name:literal, $record:literal,)*) => {
-        /// Why a packet is not inspected as it should be.
+        /// Why a packet is not inspected as it should be. Their order is part of the format in
+        /// which flows are handed over: new ones come last.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
+        #[repr(u32)]
         pub enum Cause { $($(#[$doc])* $cause,)* }
 
         impl Cause {
             /// Every cause.
             pub const ALL: &[Self] = &[$(Self::$cause,)*];
+
+            /// Its number.
+            pub const fn code(self) -> u32 {
+                self as u32
+            }
+
+            /// The cause with this number.
+            pub fn of_code(code: u32) -> Option<Self> {
+                Self::ALL.get(code as usize).copied()
+            }
 
             /// Its key in `[exceptions]`.
             pub const fn name(self) -> &'static str {
@@ -317,10 +328,12 @@ mod tests {
     fn causes_are_kept_apart() {
         for (position, &cause) in Cause::ALL.iter().enumerate() {
             assert_eq!(position, cause as usize);
+            assert_eq!(Cause::of_code(cause.code()), Some(cause));
             assert!(cause.key().ends_with(cause.name()));
             let treatments = Treatments::default().with(cause, Treatment::Bypass);
             let changed = |it: &&Cause| treatments.of(**it) == Treatment::Bypass;
             assert_eq!(Cause::ALL.iter().filter(changed).count(), 1);
         }
+        assert_eq!(Cause::of_code(Cause::ALL.len() as u32), None);
     }
 }

@@ -322,6 +322,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.searches_given_up += u64::from(detection.given_up);
+        if let Some((flow, _)) = &mut flow {
+            flow.inspected(decoded.len(), !detection.matches.is_empty());
+        }
         let decision = decide(&self.engine, &detection, decoded, self.options.drop_scope);
         let signature_id = decision
             .rule

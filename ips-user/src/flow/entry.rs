@@ -64,7 +64,7 @@ pub enum FlowAction {
 }
 
 /// A flow: both directions of a conversation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Number of the flow in records; below 2^53, so that JSON readers keep it exact.
     pub id: u64,
@@ -84,10 +84,12 @@ pub struct Flow {
     pub tcp: TcpState,
     /// What was decided for the rest of it.
     pub action: FlowAction,
+    /// Bytes inspected while no rule has matched; `None` once one has.
+    pub clean_bytes: Option<u64>,
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
     /// Who has sent a FIN.
-    fin: Option<PacketDirection>,
+    pub(super) fin: Option<PacketDirection>,
 }
 
 impl Flow {
@@ -111,6 +113,7 @@ impl Flow {
             to_client: Tally::default(),
             tcp: TcpState::None,
             action: FlowAction::Inspect,
+            clean_bytes: Some(0),
             convicted: None,
             fin: None,
         }
@@ -184,6 +187,16 @@ impl Flow {
             && packet
                 .tcp()
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
+    }
+
+    /// Adds what an inspection has found.
+    pub(crate) fn inspected(&mut self, bytes: usize, matched: bool) {
+        self.clean_bytes = match matched {
+            true => None,
+            false => self
+                .clean_bytes
+                .map(|clean| clean.saturating_add(bytes as u64)),
+        };
     }
 
     /// Its ends have been told that it was rejected: the next SYN on these ports opens a new

@@ -4,6 +4,7 @@ pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+pub mod pages;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;
