@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ips_common::FlowKey;
 
 use crate::decode::{Decoded, Invalid, InvalidCounters};
+use crate::desk::Overload;
 use crate::detect::{Detection, Engine, Scratch};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
@@ -50,6 +51,9 @@ pub enum DropRecords {
 pub struct InspectionOptions {
     /// What happens to packets that cannot be inspected as they should be.
     pub exceptions: Treatments,
+    /// Under a first level of overload, flows are shed of which so many bytes were inspected and
+    /// no rule has matched.
+    pub shed_first_bytes: u64,
     /// How far a drop reaches.
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
@@ -70,6 +74,7 @@ impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
             exceptions: Treatments::default(),
+            shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             seed: [0; 2],
@@ -131,6 +136,7 @@ pub struct Inspection<S, R, F> {
     flows: FlowTable,
     options: InspectionOptions,
     exceptions: Exceptions,
+    overload: Overload,
     events: S,
     rejects: R,
     feedback: F,
@@ -162,6 +168,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             engine,
             flows: FlowTable::new(options.flows, options.seed),
             exceptions: Exceptions::new(options.exceptions),
+            overload: Overload::None,
             options,
             events,
             rejects,
@@ -190,6 +197,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             trace.packet(&Traced::new(&packet, None, disposition, why));
         }
         self.verdict(disposition)
+    }
+
+    /// How much is left undone from now on.
+    pub fn set_overload(&mut self, level: Overload) {
+        self.overload = level;
     }
 
     /// Forgets idle flows. To be called regularly, also when no packets arrive.
@@ -318,6 +330,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
             // The rules about its addresses can be asked all the same.
         }
+        if sheds(self.overload, self.options.shed_first_bytes, flow.as_ref()) {
+            let cause = Cause::Overload;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
 
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
@@ -421,6 +439,17 @@ fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
 }
 
 type InFlow<'a, 'f> = Option<&'a (&'f mut Flow, PacketDirection)>;
+
+/// Whether a packet of this flow is not inspected under the present load.
+fn sheds(level: Overload, first_bytes: u64, flow: InFlow<'_, '_>) -> bool {
+    match level {
+        Overload::None => false,
+        Overload::Some => flow
+            .and_then(|(flow, _)| flow.clean_bytes)
+            .is_some_and(|clean| clean >= first_bytes),
+        Overload::All => true,
+    }
+}
 
 /// Makes the records about one packet.
 struct Reporter<'a, S> {

@@ -42,6 +42,9 @@ use settling::{Gap, settle_leftovers};
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
 
+/// Heartbeats within a batch: a batch of long packets may take longer than a heartbeat may.
+const BEAT_EVERY: u32 = 16;
+
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
 pub struct Shared {
@@ -174,6 +177,8 @@ struct Turn<'a> {
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
     gap: Gap,
+    /// Packets of this batch until the next heartbeat.
+    until_beat: u32,
 }
 
 impl<'a> Turn<'a> {
@@ -206,6 +211,7 @@ impl<'a> Turn<'a> {
             now: now(),
             asked_ns: 0,
             gap,
+            until_beat: BEAT_EVERY,
         })
     }
 
@@ -232,9 +238,17 @@ impl<'a> Turn<'a> {
         let inspected = self.inspection.counters();
         let exceptions = inspected.exceptions;
         let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
+        let shed_dropped = excepted(Cause::Overload);
+        let shed_accepted = applied(Cause::Overload) - shed_dropped;
         for (cell, count) in [
-            (Cell::Accepted, counters.accepted),
-            (Cell::Dropped, counters.dropped),
+            (
+                Cell::Accepted,
+                counters.accepted.saturating_sub(shed_accepted),
+            ),
+            (Cell::Dropped, counters.dropped.saturating_sub(shed_dropped)),
+            (Cell::Shed, shed_accepted + shed_dropped),
+            (Cell::ShedAccepted, shed_accepted),
+            (Cell::ShedDropped, shed_dropped),
             (Cell::Replaced, counters.replaced),
             (Cell::Batches, counters.batches),
             (Cell::Undecodable, counters.undecodable),
@@ -307,6 +321,7 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.until_beat = BEAT_EVERY;
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
@@ -317,7 +332,15 @@ impl Inspector for Turn<'_> {
         let length = place.map_or(0, |_| packet.payload.len());
         self.desk
             .take_in_hand(packet.id, place.unwrap_or(0), length);
-        self.inspection.inspect(packet, self.now)
+        // Looked at for each packet: what is left undone may have to change within a batch.
+        self.inspection.set_overload(self.desk.overload());
+        let verdict = self.inspection.inspect(packet, self.now);
+        self.until_beat -= 1;
+        if self.until_beat == 0 {
+            self.until_beat = BEAT_EVERY;
+            self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+        }
+        verdict
     }
 }
 
@@ -342,6 +365,7 @@ fn inspection(
     }
     let options = InspectionOptions {
         exceptions: config.treatments(),
+        shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
         seed: random_words().context("/dev/urandom")?,
         convict: config.conviction.enabled,

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::exception::{Cause, ExceptionPolicy, Treatment, Treatments};
 use crate::flow::{FlowLimits, Timeouts};
 use crate::health::HEARTBEAT;
+use crate::health::overload::Bounds;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
@@ -92,6 +93,8 @@ section! {
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
         /// `[exceptions]`
         exceptions: Exceptions = Exceptions::default(),
+        /// `[overload]`
+        overload: Overload = Overload::default(),
         /// `[flow]`
         flow: Flow = Flow::default(),
         /// `[log]`
@@ -233,6 +236,22 @@ impl Exceptions {
             Cause::Overload => self.overload,
             Cause::FlowMemory => self.flow_memory,
         }
+    }
+}
+
+section! {
+    /// `[overload]`
+    Overload {
+        /// Longest time from queueing to verdict.
+        latency_ms: u64 = 250,
+        /// Fullest queue.
+        queue_percent: u32 = 80,
+        /// Where the level ends.
+        recover_percent: u32 = 50,
+        /// Where the overload ends.
+        recover_ms: u64 = 1000,
+        /// Bytes, 0 = no first level.
+        shed_first_bytes: u64 = 1 << 20,
     }
 }
 
@@ -475,6 +494,25 @@ impl Config {
                 1,
                 YEAR,
             ),
+            ("overload.latency_ms", self.overload.latency_ms, 20, HOUR_MS),
+            (
+                "overload.recover_ms",
+                self.overload.recover_ms,
+                100,
+                HOUR_MS,
+            ),
+            (
+                "overload.queue_percent",
+                self.overload.queue_percent.into(),
+                1,
+                100,
+            ),
+            (
+                "overload.recover_percent",
+                self.overload.recover_percent.into(),
+                1,
+                99,
+            ),
             ("log.stats_seconds", self.log.stats_seconds, 0, YEAR),
         ];
         for (key, value, least, most) in times {
@@ -588,6 +626,18 @@ impl Config {
     /// What is done with packets that cannot be inspected as they should be.
     pub fn treatments(&self) -> Treatments {
         Treatments::new(|cause| self.exceptions.of(cause).resolve(cause, self.fail))
+    }
+
+    /// When a worker is overloaded.
+    pub fn overload_bounds(&self) -> Bounds {
+        let overload = &self.overload;
+        Bounds {
+            latency: Duration::from_millis(overload.latency_ms),
+            fill: overload.queue_percent,
+            relief: overload.recover_percent,
+            recover: Duration::from_millis(overload.recover_ms),
+            first_level: overload.shed_first_bytes > 0,
+        }
     }
 
     /// Age at which a heartbeat is stale.
@@ -711,6 +761,9 @@ mod tests {
         );
         check("exceptions.quarantine = 'ignore'", "exceptions.quarantine");
         check("exceptions.overload = 'reject'", "exceptions.overload");
+        check("overload.latency_ms = 5", "overload.latency_ms: 20 to");
+        check("overload.queue_percent = 101", "overload.queue_percent");
+        check("overload.recover_percent = 100", "overload.recover_percent");
         check("exceptions.flow_memory = 'bypass'", "no room to remember");
     }
 }

@@ -321,6 +321,94 @@ fn a_new_flow_without_room_in_the_table_goes_by_policy() {
     }
 }
 
+fn overloaded(rules: &str, treatment: Treatment, first_bytes: u64) -> Tested {
+    let options = InspectionOptions {
+        exceptions: Treatments::default().with(Cause::Overload, treatment),
+        shed_first_bytes: first_bytes,
+        ..InspectionOptions::default()
+    };
+    with_options(rules, options)
+}
+
+#[test]
+fn under_overload_packets_go_by_policy_without_inspection_and_are_counted_apart() {
+    let rules = "alert udp any any -> any any (sid:1;)";
+    for (treatment, verdict, shed, alerts) in [
+        (Treatment::PassPacket, ACCEPT, (2, 0), 2),
+        (Treatment::DropPacket, DROP, (2, 2), 2),
+        (Treatment::Ignore, ACCEPT, (0, 0), 4),
+    ] {
+        let mut inspection = overloaded(rules, treatment, 0);
+        for (level, verdict) in [
+            (Overload::None, ACCEPT),
+            (Overload::All, verdict),
+            (Overload::All, verdict),
+            (Overload::None, ACCEPT),
+        ] {
+            inspection.set_overload(level);
+            assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        }
+        let counters = inspection.counters();
+        let exceptions = counters.exceptions;
+        let cause = Cause::Overload;
+        assert_eq!((exceptions.applied(cause), exceptions.dropped(cause)), shed);
+        assert_eq!(counters.alerts, alerts, "{treatment}");
+        // No record of each packet that is dropped, just when there is too much to do.
+        assert!(!kinds(&inspection).contains(&"drop"), "{treatment}");
+    }
+}
+
+#[test]
+fn a_flow_that_overload_released_or_dropped_stays_so() {
+    let rules = "alert udp any any -> any any (sid:1;)";
+    for (treatment, verdict) in [
+        (Treatment::PassFlow, ACCEPT),
+        (Treatment::Bypass, ACCEPT),
+        (Treatment::DropFlow, DROP),
+    ] {
+        let mut inspection = overloaded(rules, treatment, 0);
+        inspection.set_overload(Overload::All);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        inspection.set_overload(Overload::None);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        let counters = inspection.counters();
+        assert_eq!(counters.exceptions.applied(Cause::Overload), 1);
+        assert_eq!(counters.alerts, 0, "{treatment}");
+    }
+}
+
+#[test]
+fn what_was_decided_before_the_overload_holds_under_it() {
+    let rules = "drop tcp any any -> any 80 (content:\"bad\"; sid:7;)";
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 0);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+    inspection.set_overload(Overload::All);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"more")), DROP);
+    assert_eq!(inspection.counters().flow_dropped, 1);
+}
+
+#[test]
+fn first_shed_are_flows_that_were_inspected_for_long_without_a_match() {
+    let rules = "alert udp any any -> any any (content:\"evil\"; sid:1;)";
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 100);
+    let shed = |inspection: &Tested| inspection.counters().exceptions.applied(Cause::Overload);
+    inspection.set_overload(Overload::Some);
+    // 28 bytes of headers each.
+    for expected in [0, 0, 1, 2] {
+        feed(&mut inspection, &udp(&[0; 22]));
+        assert_eq!(shed(&inspection), expected);
+    }
+    // What was not inspected does not make it less risky; a new flow is inspected.
+    feed(&mut inspection, &tcp(true, "A", &[0; 200]));
+    assert_eq!(shed(&inspection), 2);
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 100);
+    inspection.set_overload(Overload::Some);
+    for payload in [&b"evil"[..], &[0; 1000], &[0; 1000]] {
+        feed(&mut inspection, &udp(payload));
+    }
+    assert_eq!(shed(&inspection), 0);
+}
+
 #[test]
 fn an_icmp_error_frees_no_connection_from_inspection() {
     let attack = tcp(true, "PA", b"attack");

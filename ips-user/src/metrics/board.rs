@@ -34,14 +34,20 @@ macro_rules! cells {
 cells! {
     /// Packets taken from the queue. Written before the packets are inspected.
     Received = "received",
-    /// Verdict accept, without replacements.
+    /// Verdict accept, without replacements and what was shed.
     Accepted = "accepted",
-    /// Verdict drop.
+    /// Verdict drop, without what was shed.
     Dropped = "dropped",
     /// Accepted with a new payload.
     Replaced = "replaced",
     /// Settled by policy after a worker died with them in hand.
     Settled = "settled",
+    /// Went by `exceptions.overload`, without inspection.
+    Shed = "shed",
+    /// Of these: accepted. Not in [`Cell::Accepted`].
+    ShedAccepted = "shed_accepted",
+    /// Of these: dropped. Not in [`Cell::Dropped`].
+    ShedDropped = "shed_dropped",
     /// Receive calls that brought packets.
     Batches = "batches",
     /// Bytes inspected.
@@ -107,7 +113,13 @@ cells! {
 impl Cell {
     /// What becomes of a packet, each exactly one of these: their sum is [`Cell::Received`] when
     /// nothing is in hand.
-    pub const ENDS: [Self; 4] = [Self::Accepted, Self::Dropped, Self::Replaced, Self::Settled];
+    pub const ENDS: [Self; 5] = [
+        Self::Accepted,
+        Self::Dropped,
+        Self::Replaced,
+        Self::Settled,
+        Self::Shed,
+    ];
 }
 
 /// One row of cells for each slot of the `WORKERS` map: rows that nobody has written cost no

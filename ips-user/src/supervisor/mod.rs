@@ -11,6 +11,7 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod overload;
 pub mod seat;
 mod seats;
 mod status;
@@ -318,6 +319,7 @@ impl Supervisor {
                 () = self.steering.event() => self.steering.drain_events(),
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
+                    self.judge_overload();
                     self.seats.end_late_starters(&self.config);
                     for seat in self.seats.due() {
                         self.spawn(seat)?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::instance::Started;
 use super::launching::Launching;
 use super::message::Channel;
+use super::overload::Strain;
 use super::seat::Seat;
 use super::steering::Steering;
 use super::watch::{self, Watch};
@@ -75,6 +76,7 @@ pub(super) struct Occupancy {
     since: Instant,
     pause: Duration,
     pub(super) pulse: Pulse,
+    pub(super) strain: Strain,
     pub(super) restarts: u64,
     pub(super) trips: u64,
     pub(super) hangs: u64,
@@ -126,6 +128,10 @@ impl Seats {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
         self.seats.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn all(&self) -> Vec<Seat> {
@@ -416,11 +422,22 @@ impl Occupancy {
             since: Instant::now(),
             pause: Duration::ZERO,
             pulse: Pulse::default(),
+            strain: Strain::default(),
             restarts: 0,
             trips: 0,
             hangs: 0,
             exits: VecDeque::with_capacity(EXITS),
         })
+    }
+
+    /// The socket of its queue; none with the `nfq` transport.
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether a process serves the queue that neither hangs nor has done so just now.
+    pub(super) fn serves_steadily(&self) -> bool {
+        self.phase == Phase::Up && !self.pulse.is_tripped()
     }
 
     /// Its process.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Supervisor;
 use super::seats::{Occupancy, Phase};
+use crate::desk::Overload;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
@@ -72,6 +73,15 @@ impl Supervisor {
                 })
                 .collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
+            delay_ms: occupancy.strain.now.as_millis() as u64,
+            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            overload: match occupancy.strain.level() {
+                Overload::None => "none",
+                Overload::Some => "some",
+                Overload::All => "all",
+            }
+            .into(),
+            overloads: occupancy.strain.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
@@ -109,11 +119,15 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "delay_ms": seat.delay_ms,
+                "delay_max_ms": seat.delay_max_ms,
+                "overloads": seat.overloads,
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),
                 "replaced": seat.cell(Cell::Replaced),
                 "settled": seat.cell(Cell::Settled),
+                "shed": seat.cell(Cell::Shed),
                 "kernel": seat.kernel,
             })
         })
@@ -151,6 +165,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "worker_death": total(Cell::Settled),
             "undecodable": total(Cell::ExceptionUndecodable),
             "quarantine": total(Cell::ExceptionQuarantine),
+            "overload": total(Cell::Shed),
             "flow_memory": total(Cell::ExceptionFlowMemory),
         },
         "detect": {
@@ -167,6 +182,9 @@ fn stats(snapshot: &Snapshot) -> Value {
             "queue_dropped": queue_dropped,
             "user_dropped": user_dropped,
             "settled": total(Cell::Settled),
+            "shed": total(Cell::Shed),
+            "shed_accepted": total(Cell::ShedAccepted),
+            "shed_dropped": total(Cell::ShedDropped),
             "overruns": total(Cell::Overruns),
             "refused": total(Cell::Refused),
             "rejects_lost": total(Cell::RejectsLost),

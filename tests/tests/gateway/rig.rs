@@ -135,6 +135,7 @@ impl Gateway {
         config.steering.xdp = sluice::loader::XdpPolicy::Off;
         // A busy machine shall not look like a hanging worker to those that are not about that.
         config.steering.stale_ms = 3000;
+        config.overload.latency_ms = 5000;
         adjust(&mut setup);
         fs::write(&rules, &setup.rules).expect("write the rules");
         let gateway = Self {

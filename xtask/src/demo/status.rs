@@ -55,6 +55,9 @@ pub(super) struct Seat {
     /// Packets accepted with a new payload.
     #[serde(default)]
     pub(super) replaced: u64,
+    /// Packets that went by policy under overload.
+    #[serde(default)]
+    pub(super) shed: u64,
     /// Packets of a dead process that its successor gave their verdict.
     #[serde(default)]
     pub(super) settled: u64,
@@ -65,7 +68,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Packets that have had their verdict, of whatever kind.
     pub(super) fn done(&self) -> u64 {
-        self.accepted + self.dropped + self.replaced + self.settled
+        self.accepted + self.dropped + self.replaced + self.settled + self.shed
     }
 
     /// Whether it is the backup's.
