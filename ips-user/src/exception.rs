@@ -204,10 +204,10 @@ impl Cause {
         matches!(self, Self::Quarantine)
     }
 
-    /// Whether its packets are many just when there is too much to do: then there is no record
-    /// of each that is dropped.
-    pub const fn comes_with_load(self) -> bool {
-        matches!(self, Self::Overload | Self::FlowMemory)
+    /// Whether each packet that is dropped gets a record. The others come in floods, or just
+    /// when there is too much to do.
+    pub const fn records_drops(self) -> bool {
+        matches!(self, Self::Undecodable)
     }
 
     /// What can be done, and why nothing else can.

@@ -11,7 +11,8 @@ use crate::detect::{Detection, Engine, Scratch};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
-    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, PacketDirection, TableFull,
+    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, ImportError, Imported, PacketDirection,
+    TableFull,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
@@ -33,11 +34,28 @@ pub trait Feedback {
     fn convict(&mut self, key: &FlowKey, signature_id: u32);
 }
 
+/// Who notes which flow is in hand, and knows the flows that are not to be inspected because
+/// workers died of them.
+pub trait Guard {
+    /// Called when the flow of a packet is known and nothing else has been done with it.
+    /// Whether it may be inspected.
+    fn admit(&mut self, key: &FlowKey) -> bool;
+}
+
+/// For inspections whose death nobody would survive anyway: everything is inspected.
+#[derive(Clone, Copy, Debug)]
+pub struct Unguarded;
+
+impl Guard for Unguarded {
+    fn admit(&mut self, _key: &FlowKey) -> bool {
+        true
+    }
+}
+
 /// Which dropped packets get a `drop` record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRecords {
-    /// Those that a rule dropped or that cannot be decoded or belong to a quarantined flow, not
-    /// the rest of a dropped flow.
+    /// Those that a rule dropped or that cannot be decoded, not the rest of a dropped flow.
     #[default]
     Decisions,
     /// Every one.
@@ -180,13 +198,19 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     }
 
     /// Decides about a packet. Called once for each; never panics, whatever its bytes.
-    pub fn inspect(&mut self, packet: Packet<'_>, now: Timestamp) -> Verdict {
+    pub fn inspect(
+        &mut self,
+        packet: Packet<'_>,
+        now: Timestamp,
+        guard: &mut impl Guard,
+    ) -> Verdict {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
         let (disposition, why) = match Decoded::parse(packet.payload) {
             Err(reason) => (self.unreadable(reason, now), Why::Invalid(reason)),
             Ok(decoded) => {
-                let (disposition, why) = self.decoded(&packet, &decoded, now);
+                let admitted = guard.admit(&decoded.key);
+                let (disposition, why) = self.decoded(&packet, &decoded, admitted, now);
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
                 }
@@ -221,6 +245,19 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// The flows.
     pub fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    /// Takes over the flows of another worker: see [`FlowTable::import`].
+    ///
+    /// # Errors
+    /// When the bytes are no flows, or this inspection has some already.
+    pub fn import_flows(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        progress: impl FnMut(),
+    ) -> Result<Imported, ImportError> {
+        self.flows.import(bytes, now, progress)
     }
 
     /// Where events go.
@@ -272,6 +309,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         &mut self,
         packet: &Packet<'_>,
         decoded: &Decoded<'_>,
+        admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
         let mut report = Reporter {
@@ -288,6 +326,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             buffer: &mut self.buffer,
             records: self.options.drop_records,
         };
+        if !admitted {
+            let cause = Cause::Quarantine;
+            // Before anything looks further, and packet by packet: who is admitted changes.
+            let outcome = report.except(&mut self.exceptions, cause, &mut None);
+            return self.excepted(cause, outcome.unwrap_or(Outcome::Drop), decoded);
+        }
         let found = self.flows.packet(decoded, now);
         if let Err(TableFull) = found {
             let cause = Cause::FlowMemory;
@@ -337,6 +381,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
         }
 
+        #[cfg(feature = "fault-injection")]
+        crate::fault::inject(decoded.payload);
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.searches_given_up += u64::from(detection.given_up);
@@ -500,7 +546,7 @@ impl<S: EventSink> Reporter<'_, S> {
             eve::exception(&context, cause, treatment, packets, &mut line);
             self.emit(line);
         }
-        if dropped && self.records != DropRecords::None && !cause.comes_with_load() {
+        if dropped && self.records != DropRecords::None && cause.records_drops() {
             let mut line = std::mem::take(self.buffer);
             let context = self.context(flow.as_ref(), outcome);
             eve::drop(&context, DropReason::Exception(cause), None, &mut line);

@@ -13,6 +13,8 @@ pub mod desk;
 pub mod detect;
 pub mod doctor;
 pub mod exception;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod flow;
 pub mod health;
 pub mod inspection;

@@ -1,7 +1,7 @@
 //! The loop of a worker process: receive a batch, inspect, send verdicts, beat.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
-use crate::desk::Desk;
+use crate::desk::{Command, Desk};
 use crate::detect::Engine;
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
@@ -29,18 +29,31 @@ use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
+    wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
+mod guard;
+pub mod handing_over;
 pub mod held;
 mod outlets;
 mod settling;
 
+pub use guard::Dangers;
+use guard::FlowGuard;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
+/// What the kernel's OOM killer is told of workers: other programs go before them, and they
+/// before the supervisor, which replaces them.
+const OOM_SCORE_ADJUSTMENT: i32 = -500;
+
+/// Keys written between two heartbeats while flows are listed.
+const LISTED_BETWEEN_BEATS: u64 = 4096;
 
 /// Heartbeats within a batch: a batch of long packets may take longer than a heartbeat may.
 const BEAT_EVERY: u32 = 16;
@@ -56,6 +69,8 @@ pub struct Shared {
     pub pages: WorkerPages,
     /// Counters.
     pub board: Board,
+    /// Flows that workers died of.
+    pub dangers: Dangers,
     /// To the event writer.
     pub events: EventPipe,
     /// To the supervisor.
@@ -68,6 +83,8 @@ pub struct Shared {
 
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
+/// One that `succeeds` takes over from a worker that serves the queue still.
+///
 /// The queue's socket is bound and configured by the supervisor; there is none with the `nfq`
 /// transport, which opens its own.
 ///
@@ -77,6 +94,7 @@ pub fn run(
     shared: &Shared,
     seat: Seat,
     equipment: Equipment,
+    succeeds: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let config = &shared.config;
@@ -93,11 +111,19 @@ pub fn run(
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
+    if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+        // The supervisor has warned: what it may not, its workers may not either.
+        log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
+    }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
             "{seat}: scheduling priority {}: {error}",
             config.workers.nice
         );
+    }
+    if config.workers.memory_max > 0 {
+        limit_memory(config.workers.memory_max)
+            .with_context(|| format!("bounding the memory of {seat}"))?;
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => {
@@ -108,10 +134,14 @@ pub fn run(
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
+    let mut inspection = inspection(shared, seat)?;
+    if succeeds {
+        take_over(shared, seat, &desk, &mut inspection)?;
+    }
     let row = shared.board.row(seat);
     settle_leftovers(shared, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row, &desk)?;
+    let mut turn = Turn::new(shared, seat, options.number, row, &desk, inspection);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -123,7 +153,34 @@ pub fn run(
         turn.finish(queue.as_ref(), served.as_ref().copied().unwrap_or(0));
         let served = served?;
         turn.settle_gap(queue.as_mut(), served)?;
+        if turn.carry_out_command() == After::Leave {
+            break;
+        }
         idle_turns = if served == 0 { idle_turns + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// Waits for the predecessor's end, and takes over its flows.
+fn take_over(
+    shared: &Shared,
+    seat: Seat,
+    desk: &Desk,
+    inspection: &mut WorkersInspection<'_>,
+) -> anyhow::Result<()> {
+    let done_before = desk.commands_done();
+    let pid = std::process::id();
+    let waiting = shared.feedback.send(Message::Waiting { seat, pid });
+    waiting.context("the supervisor does not listen")?;
+    let patience = Duration::from_millis(shared.config.workers.start_ms);
+    let bytes = handing_over::await_flows(desk, done_before, patience)?;
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let beat = || shared.pages.stamp(seat.slot(), monotonic_ns());
+    match inspection.import_flows(&bytes, now(), beat) {
+        Ok(imported) => log::debug!("{seat}: {imported:?}"),
+        Err(error) => log::warn!("{seat}: its predecessor's flows are learned anew: {error}"),
     }
     Ok(())
 }
@@ -162,6 +219,9 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
     }
 }
 
+/// The inspection as a worker has it.
+type WorkersInspection<'a> = Inspection<Events<'a>, Rejects, Convictions<'a>>;
+
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
@@ -170,9 +230,10 @@ struct Turn<'a> {
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
     desk: &'a Desk,
+    guard: FlowGuard<'a>,
     /// Address of the queue's buffers, when they are the desk's.
     buffers_at: Option<usize>,
-    inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
+    inspection: WorkersInspection<'a>,
     now: Timestamp,
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
@@ -188,7 +249,8 @@ impl<'a> Turn<'a> {
         queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
-    ) -> anyhow::Result<Self> {
+        inspection: WorkersInspection<'a>,
+    ) -> Self {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
@@ -200,24 +262,31 @@ impl<'a> Turn<'a> {
             }
             Transport::Nfq => Gap::Closed,
         };
-        Ok(Self {
+        Self {
             shared,
             seat,
             row,
             base,
             desk,
+            guard: FlowGuard::new(
+                seat,
+                desk,
+                &shared.dangers,
+                &shared.pages,
+                shared.config.stale().as_nanos() as u64,
+            ),
             buffers_at: None,
-            inspection: inspection(shared, seat)?,
+            inspection,
             now: now(),
             asked_ns: 0,
             gap,
             until_beat: BEAT_EVERY,
-        })
+        }
     }
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue, served: usize) {
-        self.desk.put_down();
+        self.guard.put_down();
         self.now.monotonic_ns = monotonic_ns();
         self.shared
             .pages
@@ -263,7 +332,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowDropped, inspected.flow_dropped),
             (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),
             (Cell::InvalidDropped, excepted(Cause::Undecodable)),
-            (Cell::ExceptionQuarantine, applied(Cause::Quarantine)),
+            (Cell::Quarantined, applied(Cause::Quarantine)),
             (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
             (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
             (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
@@ -283,6 +352,56 @@ impl<'a> Turn<'a> {
         }
         // Flows are not inherited.
         self.row.set(Cell::Flows, inspected.flows.current);
+    }
+
+    /// Does what the supervisor wants, between two batches.
+    fn carry_out_command(&mut self) -> After {
+        let Some((number, command)) = self.desk.command() else {
+            return After::GoOn;
+        };
+        match command {
+            Command::HandOver => {
+                let written = self.write_flows();
+                if let Err(error) = &written {
+                    log::warn!("{}: flows not handed over: {error}", self.seat);
+                }
+                // From now on the queue is the successor's.
+                self.desk
+                    .carried_out(number, written.unwrap_or(handing_over::NOTHING));
+                After::Leave
+            }
+            Command::ListFlows => {
+                let written = self.write_keys();
+                if let Err(error) = &written {
+                    log::warn!("{}: flows not listed: {error}", self.seat);
+                }
+                self.desk
+                    .carried_out(number, written.unwrap_or(handing_over::NOTHING));
+                After::GoOn
+            }
+        }
+    }
+
+    /// One [`FlowKey`] after the other.
+    fn write_keys(&mut self) -> io::Result<u64> {
+        let file = handing_over::empty_file(self.desk.flows())?;
+        let mut file = BufWriter::with_capacity(1 << 18, file);
+        let mut count = 0;
+        for key in self.inspection.flows().keys() {
+            file.write_all(bytemuck::bytes_of(key))?;
+            count += 1;
+            if count % LISTED_BETWEEN_BEATS == 0 {
+                self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+            }
+        }
+        file.flush()?;
+        Ok(count)
+    }
+
+    fn write_flows(&mut self) -> io::Result<u64> {
+        let mut file = handing_over::empty_file(self.desk.flows())?;
+        let beat = || self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+        self.inspection.flows().export(&mut file, beat)
     }
 
     /// Settles what a predecessor took from the socket without noting it, when nothing is left
@@ -322,19 +441,18 @@ impl Inspector for Turn<'_> {
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
         self.until_beat = BEAT_EVERY;
+        self.guard.batch(self.now.monotonic_ns);
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
         let place = self
             .buffers_at
             .map(|start| packet.payload.as_ptr().addr() - start);
-        // Bytes that are not in the desk's buffers cannot be found again: none, then.
-        let length = place.map_or(0, |_| packet.payload.len());
-        self.desk
-            .take_in_hand(packet.id, place.unwrap_or(0), length);
+        self.guard
+            .take_in_hand(packet.id, place, packet.payload.len());
         // Looked at for each packet: what is left undone may have to change within a batch.
         self.inspection.set_overload(self.desk.overload());
-        let verdict = self.inspection.inspect(packet, self.now);
+        let verdict = self.inspection.inspect(packet, self.now, &mut self.guard);
         self.until_beat -= 1;
         if self.until_beat == 0 {
             self.until_beat = BEAT_EVERY;
@@ -342,6 +460,13 @@ impl Inspector for Turn<'_> {
         }
         verdict
     }
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    GoOn,
+    Leave,
 }
 
 /// Both clocks, read once a batch.
@@ -353,10 +478,7 @@ fn now() -> Timestamp {
 }
 
 /// A fresh inspection as configured.
-fn inspection(
-    shared: &Shared,
-    seat: Seat,
-) -> anyhow::Result<Inspection<Events<'_>, Rejects, Convictions<'_>>> {
+fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'_>> {
     let config = &shared.config;
     let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
     let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));

@@ -24,6 +24,9 @@ use crate::supervisor::seat::Seat;
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 
+/// With less a worker could not even begin.
+const MEMORY_LEAST: u64 = 32 << 20;
+
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -91,6 +94,8 @@ section! {
         rules: Rules = Rules::default(),
         /// `[conviction]`
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
+        /// `[failover]`
+        failover: Failover = Failover::default(),
         /// `[exceptions]`
         exceptions: Exceptions = Exceptions::default(),
         /// `[overload]`
@@ -117,6 +122,8 @@ section! {
         pin: bool = true,
         /// Scheduling priority.
         nice: i32 = -10,
+        /// Bytes beyond those at the start, 0 = no bound.
+        memory_max: u64 = 4 << 30,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -207,6 +214,24 @@ section! {
         enabled: bool = true,
         /// Length of the sentence.
         seconds: u64 = 60,
+    }
+}
+
+section! {
+    /// `[failover]`
+    Failover {
+        /// Memory of one death.
+        suspect_seconds: u64 = 600,
+        /// Memory of several.
+        quarantine_seconds: u64 = 3600,
+        /// Packets in hand at a death.
+        save_packets: bool = false,
+        /// Where to, empty = where the event log is.
+        packet_directory: PathBuf = PathBuf::new(),
+        /// Bytes of each.
+        packet_limit_bytes: u32 = 65_535,
+        /// Files kept.
+        packet_files: usize = 32,
     }
 }
 
@@ -417,6 +442,18 @@ impl Config {
                 format!("-20 to 19, not {}", self.workers.nice),
             );
         }
+        if self.workers.memory_max != 0
+            && !(MEMORY_LEAST..=1 << 44).contains(&self.workers.memory_max)
+        {
+            return invalid(
+                "workers.memory_max",
+                format!(
+                    "0 for no bound, or {MEMORY_LEAST} to {}, not {}",
+                    1_u64 << 44,
+                    self.workers.memory_max
+                ),
+            );
+        }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
                 "queue.batch",
@@ -448,6 +485,7 @@ impl Config {
         const HOUR_MS: u64 = 3_600_000;
         const YEAR: u64 = 31_536_000;
         let (workers, steering, flow) = (&self.workers, &self.steering, &self.flow);
+        let failover = &self.failover;
         let times = [
             ("workers.start_ms", workers.start_ms, 1, HOUR_MS),
             (
@@ -474,6 +512,18 @@ impl Config {
             (
                 "steering.adoption_idle_seconds",
                 steering.adoption_idle_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "failover.suspect_seconds",
+                failover.suspect_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "failover.quarantine_seconds",
+                failover.quarantine_seconds,
                 1,
                 YEAR,
             ),
@@ -557,6 +607,18 @@ impl Config {
                 return invalid(key, format!("1 to {}, not {entries}", 1 << 24));
             }
         }
+        if !(64..=1 << 17).contains(&failover.packet_limit_bytes) {
+            return invalid(
+                "failover.packet_limit_bytes",
+                format!("64 to {}, not {}", 1 << 17, failover.packet_limit_bytes),
+            );
+        }
+        if !(1..=65_536).contains(&failover.packet_files) {
+            return invalid(
+                "failover.packet_files",
+                format!("1 to 65536, not {}", failover.packet_files),
+            );
+        }
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
         }
@@ -628,6 +690,12 @@ impl Config {
         Treatments::new(|cause| self.exceptions.of(cause).resolve(cause, self.fail))
     }
 
+    /// What becomes of packets that are not inspected because workers died of their flows.
+    pub fn quarantine(&self) -> Disposition {
+        let treatment = self.treatments().of(Cause::Quarantine);
+        treatment.disposition().unwrap_or(Disposition::Drop)
+    }
+
     /// When a worker is overloaded.
     pub fn overload_bounds(&self) -> Bounds {
         let overload = &self.overload;
@@ -643,6 +711,16 @@ impl Config {
     /// Age at which a heartbeat is stale.
     pub fn stale(&self) -> Duration {
         Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Where packets are saved that workers had in hand when they died.
+    pub fn packet_directory(&self) -> &Path {
+        let directory = &self.failover.packet_directory;
+        if directory.as_os_str().is_empty() {
+            &self.log.directory
+        } else {
+            directory
+        }
     }
 
     /// Path of the event log.

@@ -6,6 +6,8 @@ mod server;
 pub use client::ask;
 pub use server::{Ask, serve};
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// What can be asked.
@@ -15,6 +17,11 @@ pub enum Request {
     /// The instance's [`crate::metrics::snapshot::Snapshot`].
     // With braces, because serde lets a unit variant have any further field.
     Status {},
+    /// Another program goes on in the supervisor's place; answered before that happens.
+    Upgrade {
+        /// The program.
+        program: PathBuf,
+    },
 }
 
 /// The answer to a request.

@@ -7,6 +7,9 @@
 //!
 //! Each word has one writer, and says at [`Word`] who that is.
 
+pub mod hands;
+pub mod watchlist;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,7 +101,8 @@ pub struct InHand {
     /// Its flow, unless the worker had not got that far.
     pub key: Option<FlowKey>,
     offset: u32,
-    length: u32,
+    /// Its bytes in the buffers; zero when it was not there.
+    pub length: u32,
 }
 
 /// See the module.
@@ -245,7 +249,18 @@ impl Desk {
         Some((CommandNumber(number), Command::of(command as u8)?))
     }
 
-    /// Worker: has carried out a command.
+    /// How many commands have been carried out, or taken back: who waits for that of another
+    /// process sees it change.
+    pub fn commands_done(&self) -> u64 {
+        self.get(Word::Answer)
+    }
+
+    /// What came of the last one of [`Self::commands_done`].
+    pub fn last_result(&self) -> u64 {
+        self.get(Word::Result)
+    }
+
+    /// Worker (or the supervisor, for one that has ended): has carried out a command.
     pub fn carried_out(&self, number: CommandNumber, result: u64) {
         self.set(Word::Result, result);
         self.set(Word::Answer, number.0);

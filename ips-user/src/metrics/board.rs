@@ -64,10 +64,6 @@ cells! {
     ExceptionUndecodable = "exception_undecodable",
     /// Of these: dropped.
     InvalidDropped = "invalid_dropped",
-    /// Packets that went by `exceptions.quarantine`.
-    ExceptionQuarantine = "exception_quarantine",
-    /// Of these: dropped.
-    QuarantineDropped = "quarantine_dropped",
     /// Packets that went by `exceptions.flow_memory`.
     ExceptionFlowMemory = "exception_flow_memory",
     /// Of these: dropped.
@@ -104,6 +100,11 @@ cells! {
     Events = "events",
     /// Events lost because the writer's queue was full.
     EventsLost = "events_lost",
+    /// Packets not inspected because workers died of their flows: they went by
+    /// `exceptions.quarantine`. Also accepted or dropped.
+    Quarantined = "quarantined",
+    /// Of these: dropped.
+    QuarantineDropped = "quarantine_dropped",
     /// Convictions asked for.
     Convictions = "convictions",
     /// Convictions that could not be asked for.

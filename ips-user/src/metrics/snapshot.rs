@@ -18,12 +18,18 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// How many times another program has taken its place.
+    pub upgrades: u64,
+    /// How many times the launcher was replaced.
+    pub launcher_restarts: u64,
     /// Fail policy.
     pub fail: String,
     /// Transport.
     pub transport: String,
     /// How marks become queues: `nft` or `iptables-nft`, and why.
     pub netfilter: String,
+    /// How often the netfilter rules were put back after somebody had changed them.
+    pub rules_restored: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
     /// Rules in use.
@@ -42,10 +48,61 @@ pub struct Snapshot {
     pub convicted: usize,
     /// Flows adopted by the backup now.
     pub adopted: usize,
+    /// What ended workers, and what was done about it.
+    #[serde(default)]
+    pub deaths: Deaths,
+    /// Flows that workers died of, the last one first; at most [`WATCHED_SHOWN`].
+    #[serde(default)]
+    pub watched: Vec<WatchedFlow>,
+    /// Flows that only their own workers inspect, because one died of them.
+    #[serde(default)]
+    pub suspects: usize,
+    /// Flows that nobody inspects, because several died of them.
+    #[serde(default)]
+    pub quarantined: usize,
     /// Events written, and events the disk refused.
     pub events_written: u64,
     /// Events that the disk refused.
     pub events_failed: u64,
+}
+
+/// Most flows that a snapshot lists.
+pub const WATCHED_SHOWN: usize = 64;
+
+/// How workers ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// With a packet of a known flow in hand, which is held against the flow.
+    pub in_flow: u64,
+    /// With a packet in hand that was not decoded yet.
+    pub undecoded: u64,
+    /// With no packet in hand.
+    pub idle: u64,
+    /// By a signal that somebody sent, or as they were told to.
+    pub killed: u64,
+    /// Flows that became suspects.
+    pub suspected: u64,
+    /// Flows quarantined.
+    pub quarantined: u64,
+    /// Flows forgotten early because the list was full.
+    pub evicted: u64,
+    /// Packets in hand saved.
+    pub packets_saved: u64,
+    /// Packets in hand that could not be saved.
+    pub packets_unsaved: u64,
+}
+
+/// A flow that workers died of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedFlow {
+    /// Its key.
+    pub flow: String,
+    /// `suspect` or `quarantined`.
+    pub standing: String,
+    /// Workers that died or hung with it in hand.
+    pub deaths: u32,
+    /// Seconds since the last one.
+    pub age_seconds: u64,
 }
 
 /// Programs on an interface.
@@ -173,7 +230,11 @@ impl fmt::Display for Snapshot {
             self.fail,
             self.transport
         )?;
-        writeln!(f, "netfilter: {}", self.netfilter)?;
+        write!(f, "netfilter: {}", self.netfilter)?;
+        if self.rules_restored > 0 {
+            write!(f, ", put back {} times", self.rules_restored)?;
+        }
+        writeln!(f)?;
         for (name, attachment) in &self.interfaces {
             writeln!(
                 f,
@@ -253,6 +314,20 @@ impl fmt::Display for Snapshot {
             self.events_written,
             self.total(Cell::EventsLost) + self.events_failed
         )?;
+        if self.suspects + self.quarantined > 0 {
+            writeln!(
+                f,
+                "flows that workers died of: {} suspects, {} quarantined",
+                self.suspects, self.quarantined
+            )?;
+        }
+        for watched in &self.watched {
+            writeln!(
+                f,
+                "  {} {}: {} deaths, the last {} s ago",
+                watched.standing, watched.flow, watched.deaths, watched.age_seconds
+            )?;
+        }
         writeln!(f, "kernel programs:")?;
         for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {
             writeln!(f, "  {name:<22} {value}")?;

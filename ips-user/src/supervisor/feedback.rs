@@ -25,6 +25,7 @@ struct Wire {
 
 const STARTED: u32 = 1;
 const CONVICT: u32 = 2;
+const WAITING: u32 = 3;
 
 /// Bytes that may wait for the supervisor.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -34,6 +35,13 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub enum Message {
     /// It has settled what its predecessor left and serves its queue.
     Started {
+        /// Who.
+        seat: Seat,
+        /// Its process.
+        pid: u32,
+    },
+    /// It could serve its queue as soon as who does so still hands it over.
+    Waiting {
         /// Who.
         seat: Seat,
         /// Its process.
@@ -86,6 +94,11 @@ impl FeedbackSocket {
                 wire.slot = seat.slot();
                 wire.number = pid;
             }
+            Message::Waiting { seat, pid } => {
+                wire.kind = WAITING;
+                wire.slot = seat.slot();
+                wire.number = pid;
+            }
             Message::Convict {
                 seat,
                 key,
@@ -121,6 +134,10 @@ impl FeedbackSocket {
         let seat = Seat::of_slot(wire.slot);
         match wire.kind {
             STARTED => Ok(Message::Started {
+                seat,
+                pid: wire.number,
+            }),
+            WAITING => Ok(Message::Waiting {
                 seat,
                 pid: wire.number,
             }),
@@ -161,6 +178,10 @@ mod tests {
             Message::Started {
                 seat: Seat::Backup,
                 pid: 42,
+            },
+            Message::Waiting {
+                seat: Seat::Worker(7),
+                pid: 43,
             },
             Message::Convict {
                 seat: Seat::Worker(2),

@@ -21,13 +21,15 @@ use super::feedback::FeedbackSocket;
 use super::message::{Channel, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::hands::Hands;
+use crate::desk::watchlist::Watchlist;
 use crate::detect::{Daachorse, Engine};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rules;
 use crate::sys::process::{self, set_name};
-use crate::worker::{self, Shared};
+use crate::worker::{self, Dangers, Shared};
 
 /// Findings about rules that go to the log at a start.
 const DIAGNOSTICS_SHOWN: usize = 20;
@@ -74,7 +76,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         let Some((message, fds)) = channel.receive()? else {
             return Ok(());
         };
-        let ToLauncher::Spawn { seat } = message else {
+        let ToLauncher::Spawn { seat, succeeds } = message else {
             bail!("unexpected {message:?}")
         };
         let spawned = Equipment::of(fds).and_then(|equipment| {
@@ -83,7 +85,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
                 if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
                     log::warn!("{seat}: closing the launcher's socket: {error}");
                 }
-                let status = enter_worker(&shared, seat, equipment, &blocked);
+                let status = enter_worker(&shared, seat, equipment, succeeds, &blocked);
                 i32::from(status.is_err())
             })
         });
@@ -113,7 +115,7 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
     let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback]: [OwnedFd; 4] = fds
+    let [pages, board, events, feedback, watchlist, hands]: [OwnedFd; 6] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
@@ -141,6 +143,10 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         engine: Arc::new(engine),
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
         board: Board::map(board).context("mapping the workers' counters")?,
+        dangers: Dangers {
+            watchlist: Watchlist::map(watchlist).context("mapping the list of flows")?,
+            hands: Hands::map(hands).context("mapping the workers' hands")?,
+        },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
         trace,
@@ -205,11 +211,12 @@ fn enter_worker(
     shared: &Shared,
     seat: Seat,
     equipment: Equipment,
+    succeeds: bool,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
-    let result =
-        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, equipment, &stop));
+    let result = heed_signals(&stop, blocked)
+        .and_then(|()| worker::run(shared, seat, equipment, succeeds, &stop));
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

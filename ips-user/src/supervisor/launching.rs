@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
@@ -28,6 +29,8 @@ pub(super) struct Launching {
     process: Child,
     /// `None` once it is to end.
     channel: Option<(Channel, Readable)>,
+    /// It has compiled the rules.
+    ready: bool,
 }
 
 impl Launching {
@@ -47,6 +50,7 @@ impl Launching {
         Ok(Self {
             process,
             channel: Some((ours, spoken)),
+            ready: false,
         })
     }
 
@@ -59,13 +63,21 @@ impl Launching {
         board: &Board,
         events: &EventPipe,
         feedback: &FeedbackSocket,
+        deaths: &Deaths,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Prepare {
             config: Box::new(config.clone()),
             trace,
         };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let fds = [
+            pages,
+            board.as_fd(),
+            events.as_fd(),
+            feedback.as_fd(),
+            deaths.watchlist(),
+            deaths.hands(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 
@@ -73,13 +85,14 @@ impl Launching {
     pub(super) fn spawn(
         &self,
         seat: Seat,
+        succeeds: bool,
         desk: &Desk,
         channel: &Channel,
         socket: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         let own = desk.files().into_iter().chain([channel.as_fd()]);
         let fds: Vec<_> = own.chain(socket).collect();
-        self.send(&ToLauncher::Spawn { seat }, &fds)
+        self.send(&ToLauncher::Spawn { seat, succeeds }, &fds)
             .with_context(|| format!("asking the launcher for {seat}"))
     }
 
@@ -100,6 +113,16 @@ impl Launching {
                 Err(error) => return Err(error).context("listening to the launcher"),
             }
         }
+    }
+
+    /// It can start workers.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether it can start workers.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready && self.channel.is_some()
     }
 
     /// Its process.

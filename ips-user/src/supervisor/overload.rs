@@ -1,14 +1,14 @@
 //! What the supervisor does about workers that have more to do than they can: it measures how
 //! long their packets wait, tells them how much to leave undone, and reports it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Supervisor;
+use super::occupancy::Occupancy;
 use super::seat::Seat;
-use super::seats::Occupancy;
 use crate::config::Config;
 use crate::desk::Overload as Level;
 use crate::exception::Cause;
@@ -79,7 +79,7 @@ fn judge(
     board: &Board,
 ) -> Option<Value> {
     let serves = occupancy.serves_steadily();
-    let fill = fill(truth, occupancy.socket(), config);
+    let fill = fill(truth, occupancy.socket().map(AsFd::as_fd), config);
     let seat = occupancy.seat;
     let strain = &mut occupancy.strain;
     let now_ns = monotonic_ns();
@@ -91,10 +91,10 @@ fn judge(
         true => (strain.now, fill),
         false => (Duration::ZERO, 0),
     };
-    let before = strain.load.level();
     let shift = strain.load.judge(now_ns, delay, fill, bounds);
     let level = strain.load.level();
-    if level != before {
+    // Another supervisor may have left something there.
+    if level != occupancy.desk.overload() {
         occupancy.desk.set_overload(level);
         log::debug!("{seat}: overload level {level:?}, delay {delay:?}, {fill} % full");
     }

@@ -1,18 +1,21 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ips_common::Counter;
 use serde_json::{Value, json};
 
 use super::Supervisor;
-use super::seats::{Occupancy, Phase};
+use super::deaths::standing_name;
+use super::occupancy::{Occupancy, Phase};
 use crate::desk::Overload;
+use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Exit, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
@@ -28,9 +31,12 @@ impl Supervisor {
             instance: self.config.name.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            upgrades: self.upgrades,
+            launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
+            rules_restored: self.steering.rules_restored(),
             interfaces: self.steering.attachments().clone(),
             rules: self.rules,
             rules_skipped: self.rules_skipped,
@@ -40,9 +46,31 @@ impl Supervisor {
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: self.steering.adopted(),
+            deaths: self.deaths.counters(),
+            watched: self.watched(),
+            suspects: self.standing(Standing::Suspect),
+            quarantined: self.standing(Standing::Quarantined),
             events_written,
             events_failed,
         }
+    }
+
+    fn standing(&self, standing: Standing) -> usize {
+        let flows = self.deaths.flows().iter();
+        flows.filter(|flow| flow.standing == standing).count()
+    }
+
+    fn watched(&self) -> Vec<WatchedFlow> {
+        let mut flows = self.deaths.flows().to_vec();
+        flows.sort_unstable_by_key(|flow| Reverse(flow.since_ns));
+        let now_ns = monotonic_ns();
+        let shown = flows.iter().take(WATCHED_SHOWN).map(|flow| WatchedFlow {
+            flow: flow.key.to_string(),
+            standing: standing_name(flow.standing).into(),
+            deaths: flow.deaths,
+            age_seconds: Duration::from_nanos(now_ns.saturating_sub(flow.since_ns)).as_secs(),
+        });
+        shown.collect()
     }
 
     fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
@@ -164,7 +192,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         "exception_policy": {
             "worker_death": total(Cell::Settled),
             "undecodable": total(Cell::ExceptionUndecodable),
-            "quarantine": total(Cell::ExceptionQuarantine),
+            "quarantine": total(Cell::Quarantined),
             "overload": total(Cell::Shed),
             "flow_memory": total(Cell::ExceptionFlowMemory),
         },
@@ -190,8 +218,13 @@ fn stats(snapshot: &Snapshot) -> Value {
             "rejects_lost": total(Cell::RejectsLost),
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
+            "quarantined": total(Cell::Quarantined),
+            "deaths": snapshot.deaths,
+            "suspected_flows": snapshot.suspects,
+            "quarantined_flows": snapshot.quarantined,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
+            "rules_restored": snapshot.rules_restored,
             "steering": counters(snapshot),
             "workers": workers,
         },

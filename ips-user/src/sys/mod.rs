@@ -4,7 +4,10 @@ pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;

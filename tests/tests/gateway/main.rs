@@ -6,10 +6,13 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
 mod load;
 mod overload;
+mod poison;
 mod rig;
 mod steering;
+mod succession;

@@ -100,6 +100,27 @@ impl ExceptionFields {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct IncidentLine<'a> {
+    pub(super) timestamp: Time,
+    pub(super) event_type: &'static str,
+    #[serde(flatten)]
+    pub(super) ends: Option<EndsFields>,
+    pub(super) sluice: &'a serde_json::Value,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EndsFields {
+    pub(super) src_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_port: Option<u16>,
+    pub(super) dest_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dest_port: Option<u16>,
+    pub(super) proto: Cow<'static, str>,
+    pub(super) ip_v: u8,
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct Line<'a> {
     pub(super) timestamp: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
