@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
@@ -20,6 +19,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth;
+use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
 use crate::source::{
@@ -33,8 +33,9 @@ use crate::sys::process::{
     bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
     wall_us,
 };
-use crate::sys::raw_socket::RawSocket;
+use crate::sys::sandbox::{Account, Support};
 
+pub(crate) mod confinement;
 mod guard;
 pub mod handing_over;
 pub mod held;
@@ -75,6 +76,12 @@ pub struct Shared {
     pub events: EventPipe,
     /// To the supervisor.
     pub feedback: FeedbackSocket,
+    /// To the rejecter.
+    pub rejects: RejectSocket,
+    /// Whom workers become.
+    pub account: Account,
+    /// What the kernel has of their sandbox.
+    pub support: Support,
     /// Whether packets and verdicts are printed.
     pub trace: bool,
     /// Offset of local time from UTC in seconds.
@@ -145,6 +152,11 @@ pub fn run(
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
+    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
+    let sandbox = &config.sandbox;
+    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
+        .enter(shared.support)
+        .context("entering the sandbox")?;
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -220,7 +232,7 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
 }
 
 /// The inspection as a worker has it.
-type WorkersInspection<'a> = Inspection<Events<'a>, Rejects, Convictions<'a>>;
+type WorkersInspection<'a> = Inspection<Events<'a>, Rejects<'a>, Convictions<'a>>;
 
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
@@ -337,7 +349,7 @@ impl<'a> Turn<'a> {
             (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
             (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
             (Cell::Rejected, inspected.rejected),
-            (Cell::RejectsLost, self.inspection.rejects().lost()),
+            (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
@@ -480,16 +492,11 @@ fn now() -> Timestamp {
 /// A fresh inspection as configured.
 fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'_>> {
     let config = &shared.config;
-    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-    let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
-    if let Err(error) = &socket {
-        log::warn!("{seat}: rejections will not be sent: raw socket: {error}");
-    }
     let options = InspectionOptions {
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
-        seed: random_words().context("/dev/urandom")?,
+        seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
@@ -502,7 +509,7 @@ fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'
         Arc::clone(&shared.engine),
         options,
         Events::new(&shared.events),
-        Rejects::new(socket.ok()),
+        Rejects::new(&shared.rejects),
         Convictions::new(&shared.feedback, seat),
         trace,
     ))

@@ -20,6 +20,7 @@ use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
+use crate::sys::sandbox::Account;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -84,6 +85,8 @@ section! {
         fail: Fail = Fail::Open,
         /// `[workers]`
         workers: Workers = Workers::default(),
+        /// `[sandbox]`
+        sandbox: Confinement = Confinement::default(),
         /// `[queue]`
         queue: Queue = Queue::default(),
         /// `[steering]`
@@ -132,6 +135,18 @@ section! {
         hang_ms: u64 = 300,
         /// Longest wait of a packet for its worker.
         hang_max_ms: u64 = 5000,
+    }
+}
+
+section! {
+    /// `[sandbox]`
+    Confinement {
+        /// Whom workers and rejecter become.
+        user: String = "nobody".into(),
+        /// Filter of system calls.
+        seccomp: bool = true,
+        /// No file system, no TCP.
+        landlock: bool = true,
     }
 }
 
@@ -453,6 +468,9 @@ impl Config {
                     self.workers.memory_max
                 ),
             );
+        }
+        if let Err(error) = Account::named(&self.sandbox.user) {
+            return invalid("sandbox.user", error.to_string());
         }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
@@ -803,6 +821,11 @@ mod tests {
         );
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
+        check(
+            "sandbox.user = 'sluice-has-no-such-user'",
+            "sandbox.user: there is no user \"sluice-has-no-such-user\"",
+        );
+        check("sandbox.user = 'root'", "sandbox.user: \"root\" is root");
         check("steering.stale_ms = 5", "steering.stale_ms");
         check("workers.hang_ms = 5", "workers.hang_ms: 20 to");
         check(

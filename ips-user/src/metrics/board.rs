@@ -82,7 +82,7 @@ cells! {
     FlowDropped = "flow_dropped",
     /// Packets answered with a reset or an unreachable.
     Rejected = "rejected",
-    /// Resets and unreachables that could not be sent.
+    /// Resets and unreachables that the rejecter could not take.
     RejectsLost = "rejects_lost",
     /// Flows remembered now.
     Flows = "flows",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cell, Row};
 use super::queue_truth::QueueTruth;
+use crate::rejecter::RejecterCounters;
 use crate::supervisor::seat::Seat;
 
 /// One instance.
@@ -42,6 +43,12 @@ pub struct Snapshot {
     pub workers: Vec<Worker>,
     /// The backup.
     pub backup: Worker,
+    /// Process of the launcher.
+    pub launcher: u32,
+    /// The rejecter.
+    pub rejecter: Rejecter,
+    /// What workers and rejecter give up.
+    pub sandbox: Sandbox,
     /// Counters of the eBPF programs.
     pub counters: BTreeMap<String, u64>,
     /// Flows convicted now.
@@ -114,6 +121,29 @@ pub struct Attachment {
     pub xdp: String,
     /// Why that XDP mode.
     pub xdp_reason: String,
+}
+
+/// The process that sends resets and unreachables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejecter {
+    /// Process, zero when none.
+    pub pid: u32,
+    /// How many times it was started again.
+    pub restarts: u64,
+    /// What it has sent, and not.
+    #[serde(flatten)]
+    pub counters: RejecterCounters,
+}
+
+/// The sandbox of workers and rejecter, as far as the kernel does not show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Whom they become.
+    pub user: String,
+    /// Whether their system calls are filtered.
+    pub seccomp: bool,
+    /// Version of Landlock that confines them; `None`: not confined by it.
+    pub landlock: Option<u32>,
 }
 
 /// One seat.
@@ -328,6 +358,18 @@ impl fmt::Display for Snapshot {
                 watched.standing, watched.flow, watched.deaths, watched.age_seconds
             )?;
         }
+        let RejecterCounters {
+            sent,
+            refused,
+            failed,
+        } = self.rejecter.counters;
+        writeln!(
+            f,
+            "rejecter: pid {}, {} restarts; {sent} sent, {refused} refused, {failed} failed, {} not taken",
+            self.rejecter.pid,
+            self.rejecter.restarts,
+            self.total(Cell::RejectsLost)
+        )?;
         writeln!(f, "kernel programs:")?;
         for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {
             writeln!(f, "  {name:<22} {value}")?;

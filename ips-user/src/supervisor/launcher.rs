@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ips_common::{MarkLayout, Steer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -27,8 +29,10 @@ use crate::detect::{Daachorse, Engine};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::rejecter::{Keeper, Place, Tally};
 use crate::rules;
 use crate::sys::process::{self, set_name};
+use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Shared};
 
 /// Findings about rules that go to the log at a start.
@@ -54,26 +58,38 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
 
-    let Some(shared) = prepare(&channel)? else {
+    let Some((shared, mut rejecter)) = prepare(&channel)? else {
         return Ok(());
     };
     let mut seats: HashMap<Pid, Seat> = HashMap::new();
     loop {
+        if rejecter.due_in().is_some()
+            && let Some(pid) = rejecter.start()
+        {
+            let pid = Some(pid.as_raw() as u32);
+            channel.send(&FromLauncher::Rejecter { pid }, &[])?;
+        }
+        let patience = rejecter.due_in().map_or(PollTimeout::NONE, milliseconds);
         let mut ready = [
             PollFd::new(channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, PollTimeout::NONE) {
+        match poll(&mut ready, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
         let spoken = ready[0].any().unwrap_or(false);
         while children_ended.read_signal().context("signalfd")?.is_some() {}
-        report_ended(&channel, &mut seats)?;
+        report_ended(&channel, &mut seats, &mut rejecter)?;
         if !spoken {
             continue;
         }
         let Some((message, fds)) = channel.receive()? else {
+            if seats.is_empty() {
+                // Nobody is left who asks for rejections, once this process does not either.
+                drop(shared);
+                rejecter.end();
+            }
             return Ok(());
         };
         let ToLauncher::Spawn { seat, succeeds } = message else {
@@ -81,9 +97,11 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         };
         let spawned = Equipment::of(fds).and_then(|equipment| {
             process::fork(|| {
-                // The child must not keep the launcher's end open, nor its blocked signals.
-                if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
-                    log::warn!("{seat}: closing the launcher's socket: {error}");
+                // The child must not keep the launcher's ends open, nor its blocked signals.
+                for end in [channel.as_raw_fd(), rejecter.requests().as_raw_fd()] {
+                    if let Err(error) = nix::unistd::close(end) {
+                        log::warn!("{seat}: closing the launcher's socket: {error}");
+                    }
                 }
                 let status = enter_worker(&shared, seat, equipment, succeeds, &blocked);
                 i32::from(status.is_err())
@@ -108,14 +126,14 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
 
 /// Receives the first message, compiles the rules, answers. `None`: the rules cannot be used,
 /// and the supervisor has been told.
-fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
+fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let Some((message, fds)) = channel.receive()? else {
         return Ok(None);
     };
     let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback, watchlist, hands]: [OwnedFd; 6] = fds
+    let [pages, board, events, feedback, tally, watchlist, hands]: [OwnedFd; 7] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let engine = match compile(&config) {
@@ -138,7 +156,19 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
             return Ok(None);
         }
     };
-    Ok(Some(Shared {
+    let account = Account::named(&config.sandbox.user)?;
+    let support = support(&config);
+    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+    let place = Place {
+        mark: layout.bits(Steer::Bypass),
+        account,
+        landlock: config.sandbox.landlock,
+        seccomp: config.sandbox.seccomp,
+        support,
+    };
+    let tally = Tally::map(tally).context("mapping the rejecter's counters")?;
+    let (rejecter, rejects) = Keeper::new(place, tally).context("the rejecter's socket")?;
+    let shared = Shared {
         config: *config,
         engine: Arc::new(engine),
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
@@ -149,9 +179,31 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
         },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
+        rejects,
+        account,
+        support,
         trace,
         utc_offset_s: process::utc_offset_s(),
-    }))
+    };
+    Ok(Some((shared, rejecter)))
+}
+
+/// What the kernel has of the sandbox; says what is missing, once for all processes.
+fn support(config: &Config) -> Support {
+    let support = Support::of_kernel();
+    let sandbox = &config.sandbox;
+    if sandbox.landlock && support.landlock.is_none() {
+        log::warn!("the kernel has no Landlock, or it is not enabled: workers do without");
+    }
+    if sandbox.seccomp && !support.seccomp {
+        log::warn!("the kernel cannot filter system calls: workers do without");
+    }
+    support
+}
+
+fn milliseconds(duration: Duration) -> PollTimeout {
+    // Rounded up: not before it is due.
+    PollTimeout::try_from(duration.as_millis() + 1).unwrap_or(PollTimeout::MAX)
 }
 
 /// The engine, how many rules were skipped, and how many of these are wrong.
@@ -174,7 +226,11 @@ fn compile(config: &Config) -> anyhow::Result<(Engine, usize, usize)> {
     Ok((engine, skipped, loaded.wrong))
 }
 
-fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Result<()> {
+fn report_ended(
+    channel: &Channel,
+    seats: &mut HashMap<Pid, Seat>,
+    rejecter: &mut Keeper,
+) -> anyhow::Result<()> {
     loop {
         let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) => (pid, format!("exit status {status}")),
@@ -183,7 +239,9 @@ fn report_ended(channel: &Channel, seats: &mut HashMap<Pid, Seat>) -> anyhow::Re
             Ok(_) | Err(nix::Error::EINTR) => continue,
             Err(error) => return Err(error).context("waitpid"),
         };
-        if let Some(seat) = seats.remove(&pid) {
+        if rejecter.ended(pid, &how) {
+            channel.send(&FromLauncher::Rejecter { pid: None }, &[])?;
+        } else if let Some(seat) = seats.remove(&pid) {
             channel.send(
                 &FromLauncher::Exited {
                     seat,

@@ -19,7 +19,8 @@ use crate::sys::descriptors;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
     /// First message. Carries the `WORKERS` map, the board, the events socket, the feedback
-    /// socket, the list of flows that workers died of and the workers' hands, in this order.
+    /// socket, the rejecter's counters, the list of flows that workers died of and the workers'
+    /// hands, in this order.
     Prepare {
         /// The validated configuration.
         config: Box<Config>,
@@ -66,6 +67,11 @@ pub enum FromLauncher {
         seat: Seat,
         /// Why.
         message: String,
+    },
+    /// The rejecter was started, or has ended.
+    Rejecter {
+        /// Its process, when it was started.
+        pid: Option<u32>,
     },
     /// A worker has ended.
     Exited {

@@ -17,6 +17,7 @@ mod launching;
 pub mod message;
 mod occupancy;
 mod overload;
+mod rejecter;
 mod saved_packets;
 pub mod seat;
 mod seats;
@@ -44,8 +45,9 @@ use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
-use self::launching::Launching;
+use self::launching::{Common, Launching};
 use self::message::FromLauncher;
+use self::rejecter::Rejecter;
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::{Steering, nanoseconds};
@@ -169,6 +171,7 @@ struct Supervisor {
     writer: EventWriter,
     events: EventPipe,
     board: Board,
+    rejecter: Rejecter,
     feedback: FeedbackSocket,
     /// When workers have said something through it.
     spoken: Readable,
@@ -247,6 +250,7 @@ impl Supervisor {
             writer,
             events,
             board,
+            rejecter: Rejecter::create().context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -329,15 +333,15 @@ impl Supervisor {
     }
 
     fn tell_launcher(&self) -> anyhow::Result<()> {
-        self.launching.prepare(
-            &self.config,
-            self.trace,
-            self.steering.pages(),
-            &self.board,
-            &self.events,
-            &self.workers_feedback,
-            &self.deaths,
-        )
+        let common = Common {
+            pages: self.steering.pages(),
+            board: &self.board,
+            events: &self.events,
+            feedback: &self.workers_feedback,
+            tally: &self.rejecter.tally,
+            deaths: &self.deaths,
+        };
+        self.launching.prepare(&self.config, self.trace, &common)
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
@@ -489,6 +493,10 @@ impl Supervisor {
                 log::error!("the new launcher cannot use the rules: {message}");
             }
             None => self.launcher_lost(),
+            Some(FromLauncher::Rejecter { pid }) => {
+                self.rejecter.became(pid);
+                self.record()?;
+            }
         }
         Ok(())
     }
@@ -656,6 +664,7 @@ impl Supervisor {
     fn for_successor(&self) -> anyhow::Result<Record> {
         Ok(Record {
             launcher: self.launching.pid().and_then(Started::of),
+            rejecter: self.rejecter.process(),
             workers_map: self.steering.workers_map()?,
             seats: self.seats.sitting(),
             upgrades: self.upgrades,

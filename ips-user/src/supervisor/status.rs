@@ -15,8 +15,11 @@ use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Exit, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells};
+use crate::metrics::snapshot::{
+    Exit, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
+};
 use crate::sys::process::{monotonic_ns, wall_us};
+use crate::sys::sandbox::Support;
 
 impl Supervisor {
     /// This moment.
@@ -43,6 +46,9 @@ impl Supervisor {
             rules_wrong: self.rules_wrong,
             workers,
             backup,
+            launcher: self.launching.pid().unwrap_or(0),
+            rejecter: self.rejecter.snapshot(),
+            sandbox: self.sandbox(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: self.steering.adopted(),
@@ -71,6 +77,16 @@ impl Supervisor {
             age_seconds: Duration::from_nanos(now_ns.saturating_sub(flow.since_ns)).as_secs(),
         });
         shown.collect()
+    }
+
+    /// What workers and rejecter give up.
+    fn sandbox(&self) -> Sandbox {
+        let (sandbox, support) = (&self.config.sandbox, Support::of_kernel());
+        Sandbox {
+            user: sandbox.user.clone(),
+            seccomp: sandbox.seccomp && support.seccomp,
+            landlock: support.landlock.filter(|_| sandbox.landlock),
+        }
     }
 
     fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
@@ -222,6 +238,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "deaths": snapshot.deaths,
             "suspected_flows": snapshot.suspects,
             "quarantined_flows": snapshot.quarantined,
+            "rejecter": snapshot.rejecter.counters,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
             "rules_restored": snapshot.rules_restored,

@@ -82,7 +82,7 @@ impl Steering {
         let seed = match former.seed {
             seed if seed != HashSeed::default() => seed,
             _ => HashSeed {
-                key: random_words().context("/dev/urandom")?,
+                key: random_words().context("getrandom")?,
             },
         };
         let steer = SteerConfig {

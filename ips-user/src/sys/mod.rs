@@ -9,7 +9,7 @@ pub mod fault;
 pub mod pages;
 pub mod pidfd;
 pub mod process;
-pub mod raw_socket;
 pub mod readable;
+pub mod sandbox;
 pub mod shared_words;
 pub mod vitals;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -29,14 +30,20 @@ pub fn utc_offset_s() -> i32 {
     time::UtcOffset::current_local_offset().map_or(0, time::UtcOffset::whole_seconds)
 }
 
-/// 128 random bits.
+/// 128 random bits. Opens no file: workers cannot.
 ///
 /// # Errors
-/// When /dev/urandom cannot be read.
+/// When getrandom(2) fails.
 pub fn random_words() -> io::Result<[u64; 2]> {
-    let mut bytes = [0; 16];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytemuck::cast(bytes))
+    let mut words = [0_u64; 2];
+    let bytes = size_of_val(&words);
+    // SAFETY: the pointer and length describe `words`, which outlives the call.
+    let filled = unsafe { libc::getrandom(words.as_mut_ptr().cast(), bytes, 0) };
+    // Up to 256 bytes come whole (getrandom(2)).
+    match usize::try_from(filled) {
+        Ok(filled) if filled == bytes => Ok(words),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Forks. In the child runs `child`, whose return value is the exit status.
@@ -61,6 +68,37 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
             unsafe { libc::_exit(status.unwrap_or(PANICKED)) }
         }
     }
+}
+
+/// The same; the child has only standard input, output and error, and copies of `keep` under the
+/// same numbers. It must use no other descriptor of the parent's.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_with_only(keep: &[BorrowedFd<'_>], child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    fork(|| match close_all_but(keep) {
+        Ok(()) => child(),
+        Err(error) => {
+            log::error!("closing the launcher's descriptors: {error}");
+            1
+        }
+    })
+}
+
+/// For a child that has just been forked.
+fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let kept =
+        |fd: &RawFd| *fd <= libc::STDERR_FILENO || keep.iter().any(|it| it.as_raw_fd() == *fd);
+    for fd in open.into_iter().filter(|fd| !kept(fd)) {
+        // The list holds the descriptor that it was read by, which is closed already.
+        // SAFETY: a copy that came with the fork; the caller's child uses only what is kept, and
+        // runs no destructors of the parent's.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
 }
 
 /// Exit status of a forked child that panicked, as of a Rust program.

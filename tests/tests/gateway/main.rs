@@ -13,6 +13,7 @@ mod lifecycle;
 mod load;
 mod overload;
 mod poison;
+mod privileges;
 mod rig;
 mod steering;
 mod succession;
