@@ -12,6 +12,7 @@ use nix::net::if_::{Interface, if_nameindex};
 use crate::config::{Config, Transport};
 use crate::desk::{Command, Desk};
 use crate::detect::Engine;
+use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
@@ -54,6 +55,9 @@ const OOM_SCORE_ADJUSTMENT: i32 = -500;
 
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
+
+/// Heartbeats within a batch: a batch of long packets may take longer than a heartbeat may.
+const BEAT_EVERY: u32 = 16;
 
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
@@ -246,6 +250,8 @@ struct Turn<'a> {
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
     gap: Gap,
+    /// Packets of this batch until the next heartbeat.
+    until_beat: u32,
 }
 
 impl<'a> Turn<'a> {
@@ -286,6 +292,7 @@ impl<'a> Turn<'a> {
             now: now(),
             asked_ns: 0,
             gap,
+            until_beat: BEAT_EVERY,
         }
     }
 
@@ -310,9 +317,19 @@ impl<'a> Turn<'a> {
     /// Adds this process's totals to what its predecessors left on the board.
     fn publish(&self, counters: QueueCounters) {
         let inspected = self.inspection.counters();
+        let exceptions = inspected.exceptions;
+        let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
+        let shed_dropped = excepted(Cause::Overload);
+        let shed_accepted = applied(Cause::Overload) - shed_dropped;
         for (cell, count) in [
-            (Cell::Accepted, counters.accepted),
-            (Cell::Dropped, counters.dropped),
+            (
+                Cell::Accepted,
+                counters.accepted.saturating_sub(shed_accepted),
+            ),
+            (Cell::Dropped, counters.dropped.saturating_sub(shed_dropped)),
+            (Cell::Shed, shed_accepted + shed_dropped),
+            (Cell::ShedAccepted, shed_accepted),
+            (Cell::ShedDropped, shed_dropped),
             (Cell::Replaced, counters.replaced),
             (Cell::Batches, counters.batches),
             (Cell::Undecodable, counters.undecodable),
@@ -325,7 +342,12 @@ impl<'a> Turn<'a> {
             (Cell::SearchesGivenUp, inspected.searches_given_up),
             (Cell::RuleDropped, inspected.rule_dropped),
             (Cell::FlowDropped, inspected.flow_dropped),
-            (Cell::InvalidDropped, inspected.invalid_dropped),
+            (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),
+            (Cell::InvalidDropped, excepted(Cause::Undecodable)),
+            (Cell::Quarantined, applied(Cause::Quarantine)),
+            (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
+            (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
+            (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -335,7 +357,6 @@ impl<'a> Turn<'a> {
             (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
-            (Cell::Quarantined, inspected.quarantined),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
@@ -431,6 +452,7 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.until_beat = BEAT_EVERY;
         self.guard.batch(self.now.monotonic_ns);
     }
 
@@ -440,7 +462,15 @@ impl Inspector for Turn<'_> {
             .map(|start| packet.payload.as_ptr().addr() - start);
         self.guard
             .take_in_hand(packet.id, place, packet.payload.len());
-        self.inspection.inspect(packet, self.now, &mut self.guard)
+        // Looked at for each packet: what is left undone may have to change within a batch.
+        self.inspection.set_overload(self.desk.overload());
+        let verdict = self.inspection.inspect(packet, self.now, &mut self.guard);
+        self.until_beat -= 1;
+        if self.until_beat == 0 {
+            self.until_beat = BEAT_EVERY;
+            self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+        }
+        verdict
     }
 }
 
@@ -463,8 +493,8 @@ fn now() -> Timestamp {
 fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'_>> {
     let config = &shared.config;
     let options = InspectionOptions {
-        invalid: config.invalid(),
-        quarantine: config.quarantine(),
+        exceptions: config.treatments(),
+        shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
         seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,

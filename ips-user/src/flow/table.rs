@@ -56,6 +56,9 @@ impl Timeouts {
 pub struct FlowLimits {
     /// Most flows at a time; a new one then evicts the longest idle one. At least 1.
     pub max_flows: u32,
+    /// A flow that has been idle for less makes no room for a new one; when all are such, the
+    /// table is full. Zero: the longest idle one always makes room.
+    pub spared: Duration,
     /// When idle flows are forgotten.
     pub timeouts: Timeouts,
 }
@@ -64,10 +67,15 @@ impl Default for FlowLimits {
     fn default() -> Self {
         Self {
             max_flows: 262_144,
+            spared: Duration::ZERO,
             timeouts: Timeouts::default(),
         }
     }
 }
+
+/// There is no room for a new flow: all that are remembered have had packets just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
 
 /// Totals of a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,11 +188,14 @@ impl FlowTable {
     /// The flow of a packet, which is counted in it; created when there is none.
     ///
     /// `None` for an ICMP error about a flow that is not in the table: it opens none.
+    ///
+    /// # Errors
+    /// When it needs a new flow and [`FlowLimits::spared`] leaves no room for it.
     pub fn packet(
         &mut self,
         packet: &Decoded<'_>,
         now: Timestamp,
-    ) -> Option<(&mut Flow, PacketDirection)> {
+    ) -> Result<Option<(&mut Flow, PacketDirection)>, TableFull> {
         let hashed = self.hashed(&packet.key);
         let slot = match self.slots.get(&hashed).copied() {
             Some(slot) if self.flows[slot as usize].is_reopened_by(packet) => {
@@ -195,15 +206,15 @@ impl FlowTable {
                 slot
             }
             Some(slot) => slot,
-            None if packet.is_icmp_error() => return None,
-            None => self.create(hashed, packet, now),
+            None if packet.is_icmp_error() => return Ok(None),
+            None => self.create(hashed, packet, now)?,
         };
         let flow = &mut self.flows[slot as usize];
         let one_sided = flow.one_sided();
         let direction = flow.update(packet, now);
         self.counters.both_ways += u64::from(one_sided && !flow.one_sided());
         self.idle.refresh(slot, flow.class());
-        Some((flow, direction))
+        Ok(Some((flow, direction)))
     }
 
     /// The flow with this key.
@@ -330,9 +341,14 @@ impl FlowTable {
         }
     }
 
-    fn create(&mut self, hashed: HashedKey, packet: &Decoded<'_>, now: Timestamp) -> u32 {
+    fn create(
+        &mut self,
+        hashed: HashedKey,
+        packet: &Decoded<'_>,
+        now: Timestamp,
+    ) -> Result<u32, TableFull> {
         if self.slots.len() >= self.limits.max_flows as usize {
-            self.evict();
+            self.evict(now)?;
         }
         let id = self.take_id();
         self.counters.created += 1;
@@ -340,7 +356,7 @@ impl FlowTable {
         let slot = self.free.pop().unwrap_or(self.flows.len() as u32);
         self.slots.insert(hashed, slot);
         self.occupy(slot, Flow::open(id, packet, now));
-        slot
+        Ok(slot)
     }
 
     /// Puts a flow into a slot that is free, or the next one.
@@ -352,15 +368,21 @@ impl FlowTable {
         }
     }
 
-    fn evict(&mut self) {
+    fn evict(&mut self, now: Timestamp) -> Result<(), TableFull> {
         let longest_idle = Class::ALL
             .into_iter()
             .filter_map(|class| self.idle.oldest(class))
             .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns);
-        if let Some(slot) = longest_idle {
-            self.discard(slot);
-            self.counters.evicted += 1;
+        let Some(slot) = longest_idle else {
+            return Ok(());
+        };
+        let idle_ns = now.since_ns(self.flows[slot as usize].last);
+        if u128::from(idle_ns) < self.limits.spared.as_nanos() {
+            return Err(TableFull);
         }
+        self.discard(slot);
+        self.counters.evicted += 1;
+        Ok(())
     }
 
     fn discard(&mut self, slot: u32) {

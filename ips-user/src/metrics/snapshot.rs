@@ -176,6 +176,14 @@ pub struct Worker {
     pub exits: Vec<Exit>,
     /// Milliseconds since its last heartbeat.
     pub heartbeat_age_ms: u64,
+    /// Milliseconds that the longest waiting packet has been waiting for its verdict.
+    pub delay_ms: u64,
+    /// The longest that was since the start.
+    pub delay_max_ms: u64,
+    /// What it leaves undone: `none`, `some` or `all`.
+    pub overload: String,
+    /// How many times it was overloaded.
+    pub overloads: u64,
     /// Its own counters, see [`Cell`].
     #[serde(flatten)]
     pub cells: BTreeMap<String, u64>,
@@ -341,6 +349,19 @@ impl fmt::Display for Snapshot {
             if worker.trips > 0 {
                 let (trips, hangs) = (worker.trips, worker.hangs);
                 writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            if worker.overloads > 0 {
+                writeln!(
+                    f,
+                    "         {} overloads, sheds {} now; shed {} accepted, {} dropped; packets \
+                     wait {} ms, at most {} ms",
+                    worker.overloads,
+                    worker.overload,
+                    worker.cell(Cell::ShedAccepted),
+                    worker.cell(Cell::ShedDropped),
+                    worker.delay_ms,
+                    worker.delay_max_ms
+                )?;
             }
             for exit in &worker.exits {
                 let (after, reason) = (exit.uptime_seconds, &exit.reason);

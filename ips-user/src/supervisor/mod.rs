@@ -18,6 +18,7 @@ mod launching;
 pub mod message;
 mod moving;
 mod occupancy;
+mod overload;
 mod rejecter;
 mod saved_packets;
 mod scaling;
@@ -432,6 +433,7 @@ impl Supervisor {
                 () = self.steering.event() => self.steering.drain_events(),
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
+                    self.judge_overload();
                     self.seats.end_late_starters(&self.config);
                     if let Err(error) = self.look() {
                         break Err(error);

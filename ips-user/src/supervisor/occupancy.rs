@@ -13,6 +13,7 @@ use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
 use super::message::Channel;
+use super::overload::Strain;
 use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
@@ -82,6 +83,7 @@ pub(super) struct Occupancy {
     since: Instant,
     pause: Duration,
     pub(super) pulse: Pulse,
+    pub(super) strain: Strain,
     pub(super) restarts: u64,
     pub(super) trips: u64,
     pub(super) hangs: u64,
@@ -124,6 +126,7 @@ impl Occupancy {
             since: Instant::now(),
             pause: Duration::ZERO,
             pulse: Pulse::default(),
+            strain: Strain::default(),
             restarts: 0,
             trips: 0,
             hangs: 0,
@@ -134,6 +137,11 @@ impl Occupancy {
     /// The queue's socket, if the supervisor holds it.
     pub(super) const fn socket(&self) -> Option<&OwnedFd> {
         self.socket.as_ref()
+    }
+
+    /// Whether a process serves the queue that neither hangs nor has done so just now.
+    pub(super) fn serves_steadily(&self) -> bool {
+        self.phase == Phase::Up && !self.pulse.is_tripped()
     }
 
     /// Binds and configures its queue, unless that has been done.

@@ -121,10 +121,6 @@ impl Seats {
         self.seats.iter_mut().find(|it| it.seat == seat)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
-        self.seats.iter_mut()
-    }
-
     /// The seat, if its process is this one.
     fn held_by(&mut self, seat: Seat, pid: u32) -> Option<&mut Occupancy> {
         self.of(seat).filter(|it| it.pid() == Some(pid))
@@ -136,6 +132,10 @@ impl Seats {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
         self.seats.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn all(&self) -> Vec<Seat> {

@@ -11,6 +11,7 @@ use super::deaths::standing_name;
 use super::duty::Duty;
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
+use crate::desk::Overload;
 use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
@@ -129,6 +130,15 @@ impl Supervisor {
                 })
                 .collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
+            delay_ms: occupancy.strain.now.as_millis() as u64,
+            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            overload: match occupancy.strain.level() {
+                Overload::None => "none",
+                Overload::Some => "some",
+                Overload::All => "all",
+            }
+            .into(),
+            overloads: occupancy.strain.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
@@ -165,7 +175,7 @@ impl Supervisor {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let line = eve::stats(now, self.utc_offset_s, &stats(&self.snapshot()));
+        let line = eve::own(now, self.utc_offset_s, "stats", &stats(&self.snapshot()));
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }
@@ -186,10 +196,15 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "delay_ms": seat.delay_ms,
+                "delay_max_ms": seat.delay_max_ms,
+                "overloads": seat.overloads,
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),
+                "replaced": seat.cell(Cell::Replaced),
                 "settled": seat.cell(Cell::Settled),
+                "shed": seat.cell(Cell::Shed),
                 "kernel": seat.kernel,
             })
         })
@@ -214,12 +229,21 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "rules": total(Cell::RuleDropped),
                 "flow_drop": total(Cell::FlowDropped),
                 "decode_error": total(Cell::InvalidDropped),
+                "quarantine": total(Cell::QuarantineDropped),
+                "flow_memcap": total(Cell::FlowMemoryDropped),
             },
         },
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
             "midstream": total(Cell::FlowsMidstream),
+        },
+        "exception_policy": {
+            "worker_death": total(Cell::Settled),
+            "undecodable": total(Cell::ExceptionUndecodable),
+            "quarantine": total(Cell::Quarantined),
+            "overload": total(Cell::Shed),
+            "flow_memory": total(Cell::ExceptionFlowMemory),
         },
         "detect": {
             "engines": [{
@@ -235,6 +259,9 @@ fn stats(snapshot: &Snapshot) -> Value {
             "queue_dropped": queue_dropped,
             "user_dropped": user_dropped,
             "settled": total(Cell::Settled),
+            "shed": total(Cell::Shed),
+            "shed_accepted": total(Cell::ShedAccepted),
+            "shed_dropped": total(Cell::ShedDropped),
             "overruns": total(Cell::Overruns),
             "refused": total(Cell::Refused),
             "rejects_lost": total(Cell::RejectsLost),

@@ -11,6 +11,7 @@ mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod overload;
 mod poison;
 mod privileges;
 mod rig;

@@ -189,6 +189,17 @@ pub fn settle_through(
     })
 }
 
+/// How full the receive buffer of a queue's socket is, in percent. Whoever holds the socket may
+/// ask.
+///
+/// # Errors
+/// When it is no socket.
+pub fn buffer_fill(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let (used, limit) = socket::buffered(socket)?;
+    let percent = u64::from(used) * 100 / u64::from(limit.max(1));
+    Ok(u32::try_from(percent).unwrap_or(u32::MAX))
+}
+
 /// A queue that is served through its socket, in whatever process holds it.
 pub struct NfQueue {
     number: u16,
@@ -297,10 +308,8 @@ impl NfQueue {
 
     fn count(&mut self, verdict: &Verdict) {
         match verdict.disposition {
-            Disposition::Accept => {
-                self.counters.accepted += 1;
-                self.counters.replaced += u64::from(verdict.replacement.is_some());
-            }
+            Disposition::Accept if verdict.replacement.is_some() => self.counters.replaced += 1,
+            Disposition::Accept => self.counters.accepted += 1,
             Disposition::Drop => self.counters.dropped += 1,
         }
     }
