@@ -1,9 +1,11 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
+pub mod arena;
 pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+pub mod frozen;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;
