@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod decode;
+pub mod desk;
 pub mod detect;
 pub mod doctor;
 pub mod flow;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
+use crate::desk::Desk;
 use crate::detect::Engine;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -25,10 +25,13 @@ use crate::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict,
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
+use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
+use crate::sys::pages::Pages;
 use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
 use crate::sys::raw_socket::RawSocket;
 
+pub mod held;
 mod outlets;
 mod settling;
 
@@ -61,7 +64,7 @@ pub struct Shared {
 
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
-/// `socket` is the queue's, bound and configured by the supervisor; `None` with the `nfq`
+/// The queue's socket is bound and configured by the supervisor; there is none with the `nfq`
 /// transport, which opens its own.
 ///
 /// # Errors
@@ -69,20 +72,20 @@ pub struct Shared {
 pub fn run(
     shared: &Shared,
     seat: Seat,
-    socket: Option<OwnedFd>,
+    equipment: Equipment,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     let config = &shared.config;
-    let position = seat.position(config.worker_count());
-    let options = config.queue_options(config.queue_number(position));
-    set_name(&format!(
-        "sluice-{}",
-        if seat == Seat::Backup {
-            "b".into()
-        } else {
-            position.to_string()
-        }
-    ));
+    let Equipment {
+        desk,
+        channel: _channel,
+        socket,
+    } = held::place(equipment, &shared.board).context("placing the descriptors")?;
+    let options = config.queue_options(config.queue_number(seat));
+    set_name(&match seat {
+        Seat::Worker(index) => format!("sluice-{index}"),
+        Seat::Backup => "sluice-b".into(),
+    });
     if let Some(cpu) = cpu_of(config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
@@ -93,14 +96,19 @@ pub fn run(
         );
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
-        (Transport::Batched, Some(socket)) => Box::new(NfQueue::new(socket, &options)?),
+        (Transport::Batched, Some(socket)) => {
+            let buffers = Pages::shared(desk.buffers(), NfQueue::buffer_bytes(&options));
+            let buffers = buffers.context("mapping the receive buffers")?;
+            Box::new(NfQueue::with_buffers(socket, &options, buffers)?)
+        }
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
-    let row = shared.board.row(position as usize);
+    let row = shared.board.row(seat);
     settle_leftovers(shared, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row)?;
+    let mut turn = Turn::new(shared, seat, options.number, row, &desk)?;
+    turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
     announce(shared, seat)?;
@@ -157,6 +165,9 @@ struct Turn<'a> {
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
+    desk: &'a Desk,
+    /// Address of the queue's buffers, when they are the desk's.
+    buffers_at: Option<usize>,
     inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
     now: Timestamp,
     /// When the kernel was last asked for what it counts of the queue's socket.
@@ -170,6 +181,7 @@ impl<'a> Turn<'a> {
         seat: Seat,
         queue_number: u16,
         row: Row<'a>,
+        desk: &'a Desk,
     ) -> anyhow::Result<Self> {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
@@ -187,6 +199,8 @@ impl<'a> Turn<'a> {
             seat,
             row,
             base,
+            desk,
+            buffers_at: None,
             inspection: inspection(shared, seat)?,
             now: now(),
             asked_ns: 0,
@@ -196,6 +210,7 @@ impl<'a> Turn<'a> {
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue, served: usize) {
+        self.desk.put_down();
         self.now.monotonic_ns = monotonic_ns();
         self.shared
             .pages
@@ -236,6 +251,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
             (Cell::FlowsBothWays, inspected.flows.both_ways),
+            (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
             (Cell::Convictions, inspected.convictions),
@@ -286,6 +302,13 @@ impl Inspector for Turn<'_> {
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
+        let place = self
+            .buffers_at
+            .map(|start| packet.payload.as_ptr().addr() - start);
+        // Bytes that are not in the desk's buffers cannot be found again: none, then.
+        let length = place.map_or(0, |_| packet.payload.len());
+        self.desk
+            .take_in_hand(packet.id, place.unwrap_or(0), length);
         self.inspection.inspect(packet, self.now)
     }
 }

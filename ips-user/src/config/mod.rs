@@ -17,6 +17,7 @@ use crate::health::HEARTBEAT;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
+use crate::supervisor::seat::Seat;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -521,9 +522,9 @@ impl Config {
         std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
     }
 
-    /// Queue number of worker `index`; the backup's index is [`Self::worker_count`].
-    pub fn queue_number(&self, index: u32) -> u16 {
-        self.queue.first.saturating_add(index as u16)
+    /// Queue number of a seat: the backup has `queue.first`, the workers those behind it.
+    pub fn queue_number(&self, seat: Seat) -> u16 {
+        self.queue.first.saturating_add(seat.queue_offset() as u16)
     }
 
     /// Options of one queue.

@@ -58,7 +58,7 @@ pub enum FlowAction {
 }
 
 /// A flow: both directions of a conversation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Number of the flow in records; below 2^53, so that JSON readers keep it exact.
     pub id: u64,
@@ -81,7 +81,7 @@ pub struct Flow {
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
     /// Who has sent a FIN.
-    fin: Option<PacketDirection>,
+    pub(super) fin: Option<PacketDirection>,
 }
 
 impl Flow {

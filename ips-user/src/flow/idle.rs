@@ -120,4 +120,10 @@ impl IdleLists {
         let oldest = self.ends[class as usize].oldest;
         (oldest != END).then_some(oldest)
     }
+
+    /// The next one in the list of a slot that is in one.
+    pub(super) fn younger(&self, slot: u32) -> Option<u32> {
+        let younger = self.links[slot as usize].younger;
+        (younger != END).then_some(younger)
+    }
 }

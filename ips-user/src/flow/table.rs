@@ -83,6 +83,9 @@ pub struct FlowCounters {
     pub evicted: u64,
     /// Closed connections whose ports were used again.
     pub reused: u64,
+    /// TCP flows that began, as far as this table knows, with a packet that is no SYN: learnt
+    /// from the middle of a connection.
+    pub midstream: u64,
 }
 
 /// Hashes flow keys with the keyed hash that also steers them.
@@ -253,6 +256,70 @@ impl FlowTable {
             .filter_map(|&slot| self.flows.get(slot as usize))
     }
 
+    /// The keys of the flows in the table, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &FlowKey> {
+        self.slots.keys().map(|hashed| &hashed.key)
+    }
+
+    /// The flows, the longest idle one first.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Flow> {
+        // Each list is in this order already.
+        let mut heads = Class::ALL.map(|class| self.idle.oldest(class));
+        std::iter::from_fn(move || {
+            let heads = heads
+                .iter_mut()
+                .filter_map(|head| head.map(|slot| (head, slot)));
+            let (head, slot) =
+                heads.min_by_key(|&(_, slot)| self.flows[slot as usize].last.monotonic_ns)?;
+            *head = self.idle.younger(slot);
+            self.flows.get(slot as usize)
+        })
+    }
+
+    /// How many flows are in the table.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn max_flows(&self) -> u32 {
+        self.limits.max_flows
+    }
+
+    /// A table like this one, counters included, without a flow.
+    pub(super) fn emptied(&self) -> Self {
+        Self {
+            next_id: self.next_id,
+            counters: self.counters,
+            ..Self::new(self.limits, self.seed.0.key)
+        }
+    }
+
+    /// Makes room for so many flows.
+    pub(super) fn reserve(&mut self, flows: usize) {
+        self.slots.reserve(flows);
+        self.flows.reserve(flows);
+    }
+
+    /// Takes over a flow that has been active no earlier than all that are there; false when
+    /// its key is there already. The caller keeps to the limit.
+    pub(super) fn adopt(&mut self, flow: Flow) -> bool {
+        let hashed = self.hashed(&flow.key);
+        if self.slots.contains_key(&hashed) {
+            return false;
+        }
+        self.insert(hashed, flow);
+        true
+    }
+
+    pub(super) fn count_evicted(&mut self, flows: u64) {
+        self.counters.evicted += flows;
+    }
+
     fn hashed(&self, key: &FlowKey) -> HashedKey {
         HashedKey {
             key: *key,
@@ -265,7 +332,12 @@ impl FlowTable {
             self.evict();
         }
         let id = self.take_id();
-        let flow = Flow::open(id, packet, now);
+        self.counters.created += 1;
+        self.counters.midstream += u64::from(packet.tcp().is_some_and(|tcp| !tcp.syn()));
+        self.insert(hashed, Flow::open(id, packet, now))
+    }
+
+    fn insert(&mut self, hashed: HashedKey, flow: Flow) -> u32 {
         let class = flow.class();
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -279,7 +351,6 @@ impl FlowTable {
         };
         self.slots.insert(hashed, slot);
         self.idle.insert(slot, class);
-        self.counters.created += 1;
         slot
     }
 

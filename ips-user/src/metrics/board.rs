@@ -4,7 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ips_common::WORKER_SLOTS;
+
+use crate::supervisor::seat::Seat;
 use crate::sys::shared_words::SharedWords;
+
+/// One for each slot of the `WORKERS` map.
+const ROWS: usize = WORKER_SLOTS as usize;
 
 macro_rules! cells {
     ($($(#[$doc:meta])* $cell:ident = $name:literal,)*) => {
@@ -76,6 +82,8 @@ cells! {
     FlowsEvicted = "flows_evicted",
     /// Flows that have had packets in both directions.
     FlowsBothWays = "flows_both_ways",
+    /// TCP flows learnt from the middle of a connection.
+    FlowsMidstream = "flows_midstream",
     /// Events handed to the writer.
     Events = "events",
     /// Events lost because the writer's queue was full.
@@ -86,7 +94,8 @@ cells! {
     ConvictionsLost = "convictions_lost",
 }
 
-/// One row of cells for each worker and one for the backup.
+/// One row of cells for each slot of the `WORKERS` map: rows that nobody has written cost no
+/// memory, and seats can come and go.
 #[derive(Debug)]
 pub struct Board {
     memory: SharedWords,
@@ -97,32 +106,29 @@ impl Board {
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub fn create(rows: usize) -> io::Result<Self> {
-        let memory = SharedWords::create(c"sluice-board", rows * Cell::ALL.len())?;
+    pub fn create() -> io::Result<Self> {
+        let memory = SharedWords::create(c"sluice-board", ROWS * Cell::ALL.len())?;
         Ok(Self { memory })
     }
 
     /// Maps a board created by another process.
     ///
     /// # Errors
-    /// When the descriptor is no board.
+    /// When the descriptor is no board, or one of another version.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            memory: SharedWords::map(file)?,
-        })
+        let memory = SharedWords::map(file)?;
+        if memory.words().len() != ROWS * Cell::ALL.len() {
+            return Err(io::Error::other("a board of another version"));
+        }
+        Ok(Self { memory })
     }
 
-    /// A row; panics when `index` is not one of the rows it was created with.
-    pub fn row(&self, index: usize) -> Row<'_> {
-        let width = Cell::ALL.len();
+    /// The row of a seat.
+    pub fn row(&self, seat: Seat) -> Row<'_> {
+        let (index, width) = (seat.slot() as usize, Cell::ALL.len());
         Row {
             cells: &self.memory.words()[index * width..(index + 1) * width],
         }
-    }
-
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.memory.words().len() / Cell::ALL.len()
     }
 }
 
@@ -167,15 +173,17 @@ mod tests {
 
     #[test]
     fn rows_are_shared_between_mappings_and_do_not_overlap() {
-        let board = Board::create(3).unwrap();
+        let board = Board::create().unwrap();
         let other = Board::map(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        assert_eq!(other.rows(), 3);
-        board.row(1).add(Cell::Received, 5);
-        board.row(1).add(Cell::Accepted, 2);
-        other.row(2).set(Cell::Received, 7);
-        assert_eq!(other.row(1).unsettled(), 3);
-        assert_eq!(board.row(2).get(Cell::Received), 7);
-        assert_eq!(board.row(0).get(Cell::Received), 0);
-        assert_eq!(board.row(1).get(Cell::ConvictionsLost), 0);
+        let (first, second, last) = (Seat::Worker(0), Seat::Worker(1), Seat::Backup);
+        board.row(second).add(Cell::Received, 5);
+        board.row(second).add(Cell::Accepted, 2);
+        other.row(last).set(Cell::Received, 7);
+        assert_eq!(other.row(second).unsettled(), 3);
+        assert_eq!(board.row(last).get(Cell::Received), 7);
+        assert_eq!(board.row(first).get(Cell::Received), 0);
+        assert_eq!(board.row(second).get(Cell::ConvictionsLost), 0);
+        let other = SharedWords::create(c"other", 3).unwrap();
+        Board::map(other.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cell, Row};
 use super::queue_truth::QueueTruth;
+use crate::supervisor::seat::Seat;
 
 /// One instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,10 +60,10 @@ pub struct Attachment {
 }
 
 /// One seat.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Worker {
-    /// Index; the backup's is the number of workers.
-    pub index: u32,
+    /// Which.
+    pub seat: Seat,
     /// Process, zero when none.
     pub pid: u32,
     /// `up`, `starting`, `stale`, `down`.
@@ -175,11 +176,7 @@ impl fmt::Display for Snapshot {
             "restarts"
         )?;
         for worker in self.seats() {
-            let name = if worker.index as usize == self.workers.len() {
-                "backup".to_owned()
-            } else {
-                format!("worker {}", worker.index)
-            };
+            let name = worker.seat.to_string();
             writeln!(
                 f,
                 "{name:<8} {:>6} {:<8} {:>7} {:>3}ms {:>11} {:>11} {:>9} {:>8} {:>8} {:>9} {:>9} {:>8}",
@@ -206,13 +203,14 @@ impl fmt::Display for Snapshot {
         }
         writeln!(
             f,
-            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {}; convicted {}, \
-             adopted {}; events {} written, {} lost",
+            "\nalerts {}, dropped by rule {}, by flow {}, rejected {}; flows {} \
+             ({} learnt from the middle); convicted {}, adopted {}; events {} written, {} lost",
             self.total(Cell::Alerts),
             self.total(Cell::RuleDropped),
             self.total(Cell::FlowDropped),
             self.total(Cell::Rejected),
             self.total(Cell::Flows),
+            self.total(Cell::FlowsMidstream),
             self.convicted,
             self.adopted,
             self.events_written,

@@ -184,6 +184,11 @@ pub trait PacketQueue {
         disposition: Disposition,
     ) -> Result<(), QueueError>;
 
+    /// Address of the buffers that all packets are shown from, if there are such.
+    fn buffers_at(&self) -> Option<usize> {
+        None
+    }
+
     /// Totals so far.
     fn counters(&self) -> QueueCounters;
 

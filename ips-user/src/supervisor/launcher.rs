@@ -18,7 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::feedback::FeedbackSocket;
-use super::message::{Channel, FromLauncher, ToLauncher};
+use super::message::{Channel, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
 use crate::detect::{Daachorse, Engine};
@@ -77,14 +77,15 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         let ToLauncher::Spawn { seat } = message else {
             bail!("unexpected {message:?}")
         };
-        let socket = fds.into_iter().next();
-        let spawned = process::fork(|| {
-            // The child must not keep the launcher's end open, nor its blocked signals.
-            if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
-                log::warn!("{seat}: closing the launcher's socket: {error}");
-            }
-            let status = enter_worker(&shared, seat, socket, &blocked);
-            i32::from(status.is_err())
+        let spawned = Equipment::of(fds).and_then(|equipment| {
+            process::fork(|| {
+                // The child must not keep the launcher's end open, nor its blocked signals.
+                if let Err(error) = nix::unistd::close(channel.as_raw_fd()) {
+                    log::warn!("{seat}: closing the launcher's socket: {error}");
+                }
+                let status = enter_worker(&shared, seat, equipment, &blocked);
+                i32::from(status.is_err())
+            })
         });
         let answer = match spawned {
             Ok(pid) => {
@@ -203,12 +204,12 @@ fn heed_signals(stop: &Arc<AtomicBool>, blocked: &SigSet) -> anyhow::Result<()> 
 fn enter_worker(
     shared: &Shared,
     seat: Seat,
-    socket: Option<OwnedFd>,
+    equipment: Equipment,
     blocked: &SigSet,
 ) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let result =
-        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, socket, &stop));
+        heed_signals(&stop, blocked).and_then(|()| worker::run(shared, seat, equipment, &stop));
     if let Err(error) = &result {
         log::error!("{seat} ends: {error:#}");
     }

@@ -13,6 +13,7 @@ use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -69,8 +70,15 @@ impl Launching {
     }
 
     /// Asks for a worker; [`FromLauncher::Spawned`] or [`FromLauncher::NotSpawned`] answers.
-    pub(super) fn spawn(&self, seat: Seat, socket: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
-        let fds: Vec<_> = socket.into_iter().collect();
+    pub(super) fn spawn(
+        &self,
+        seat: Seat,
+        desk: &Desk,
+        channel: &Channel,
+        socket: Option<BorrowedFd<'_>>,
+    ) -> anyhow::Result<()> {
+        let own = desk.files().into_iter().chain([channel.as_fd()]);
+        let fds: Vec<_> = own.chain(socket).collect();
         self.send(&ToLauncher::Spawn { seat }, &fds)
             .with_context(|| format!("asking the launcher for {seat}"))
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::sys::descriptors;
 
 /// To the launcher.
@@ -25,7 +26,8 @@ pub enum ToLauncher {
         /// Workers print packets and verdicts.
         trace: bool,
     },
-    /// Starts a worker. Carries its queue socket, except with the `nfq` transport.
+    /// Starts a worker. Carries the files of its desk, its end of the seat's channel, and its
+    /// queue socket, except with the `nfq` transport.
     Spawn {
         /// Where.
         seat: Seat,
@@ -72,6 +74,35 @@ pub enum FromLauncher {
         /// How: `exit status 1`, `signal SIGSEGV`.
         how: String,
     },
+}
+
+/// What a worker is given of its own.
+#[derive(Debug)]
+pub struct Equipment {
+    /// What it shares with the supervisor, and with who had the seat before.
+    pub desk: Desk,
+    /// What the supervisor tells it.
+    pub channel: Channel,
+    /// Its queue's; `None` with the `nfq` transport.
+    pub socket: Option<OwnedFd>,
+}
+
+impl Equipment {
+    /// From the descriptors of [`ToLauncher::Spawn`].
+    ///
+    /// # Errors
+    /// When these are not what it carries.
+    pub fn of(fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or(io::ErrorKind::UnexpectedEof);
+        let files = [next()?, next()?, next()?];
+        let channel = Channel::from_fd(next()?);
+        Ok(Self {
+            desk: Desk::of_files(files)?,
+            channel,
+            socket: fds.next(),
+        })
+    }
 }
 
 /// Largest message; the configuration is the only long one.
@@ -183,7 +214,7 @@ mod tests {
     #[test]
     fn messages_keep_their_bounds_and_carry_descriptors() {
         let (one, other) = Channel::pair().unwrap();
-        let board = crate::metrics::board::Board::create(1).unwrap();
+        let board = crate::metrics::board::Board::create().unwrap();
         one.send(&ToLauncher::Spawn { seat: Seat::Backup }, &[board.as_fd()])
             .unwrap();
         one.send(

@@ -159,8 +159,7 @@ impl Supervisor {
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
-        let workers = config.worker_count();
-        let board = Board::create(workers as usize + 1)?;
+        let board = Board::create()?;
         let (feedback, workers_feedback) = FeedbackSocket::pair()?;
         let spoken = Readable::of(&feedback)?;
         let launching = Launching::start()?;
@@ -179,7 +178,7 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
-            seats: Seats::new(&config),
+            seats: Seats::new(&config).context("memory shared with the workers")?,
             rules: 0,
             rules_skipped: 0,
             rules_wrong: 0,
@@ -218,7 +217,8 @@ impl Supervisor {
             self.config.name,
             self.config.worker_count(),
             self.config.queue.first,
-            self.config.queue_number(self.config.worker_count()),
+            self.config
+                .queue_number(Seat::Worker(self.config.worker_count() - 1)),
             self.rules,
             self.rules_skipped
         );
@@ -259,9 +259,7 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
-        self.launching.spawn(seat, self.seats.socket(seat))?;
-        self.seats.asked(seat);
-        Ok(())
+        self.seats.spawn(seat, &self.launching)
     }
 
     /// Until each has beaten once: before that nothing is steered.

@@ -1,20 +1,24 @@
 //! The seats and who sits there: sockets held for them, processes that come and go.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use super::instance::Started;
+use super::launching::Launching;
+use super::message::Channel;
 use super::seat::Seat;
 use super::steering::Steering;
 use crate::config::{Config, Transport};
+use crate::desk::Desk;
 use crate::health::{Change, Limits, Pulse};
 use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth;
-use crate::source::nfqueue::{NfQueue, QueueSocket};
-use crate::source::{PacketId, PacketQueue};
+use crate::source::PacketId;
+use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
 use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
@@ -42,6 +46,9 @@ pub(super) struct Occupancy {
     pub(super) seat: Seat,
     pub(super) queue: u16,
     socket: Option<OwnedFd>,
+    pub(super) desk: Desk,
+    /// To the present process.
+    channel: Option<Channel>,
     process: Option<Started>,
     /// The launcher was asked for a process and has not answered yet.
     asked: bool,
@@ -64,26 +71,14 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each worker and the backup, vacant.
-    pub(super) fn new(config: &Config) -> Self {
-        let workers = config.worker_count();
-        let seats = Seat::all(workers).map(|seat| Occupancy {
-            seat,
-            queue: config.queue_number(seat.position(workers)),
-            socket: None,
-            process: None,
-            asked: false,
-            announced: None,
-            phase: Phase::Starting,
-            since: Instant::now(),
-            pause: Duration::ZERO,
-            pulse: Pulse::default(),
-            restarts: 0,
-            trips: 0,
-            last_exit: None,
-        });
-        Self {
-            seats: seats.collect(),
-        }
+    ///
+    /// # Errors
+    /// When memory or descriptors run out.
+    pub(super) fn new(config: &Config) -> io::Result<Self> {
+        let seats = Seat::all(config.worker_count()).map(|seat| Occupancy::new(seat, config));
+        Ok(Self {
+            seats: seats.collect::<io::Result<_>>()?,
+        })
     }
 
     /// Binds and configures every queue. With the `nfq` transport the workers do it.
@@ -118,10 +113,22 @@ impl Seats {
         self.seats.iter().map(|occupancy| occupancy.seat).collect()
     }
 
-    /// The queue socket held for a seat.
-    pub(super) fn socket(&self, seat: Seat) -> Option<BorrowedFd<'_>> {
-        let occupancy = self.seats.iter().find(|occupancy| occupancy.seat == seat)?;
-        occupancy.socket.as_ref().map(AsFd::as_fd)
+    /// Has the launcher start a process for a seat.
+    ///
+    /// # Errors
+    /// When the launcher is gone, or descriptors run out.
+    pub(super) fn spawn(&mut self, seat: Seat, launching: &Launching) -> anyhow::Result<()> {
+        let Some(occupancy) = self.of(seat) else {
+            bail!("there is no {seat}");
+        };
+        // A channel of its own for each process: what the former has not read is not for it.
+        let (ours, theirs) = Channel::pair().context("a channel to a worker")?;
+        occupancy.channel = Some(ours);
+        occupancy.desk.clear_command();
+        let socket = occupancy.socket.as_ref().map(AsFd::as_fd);
+        launching.spawn(seat, &occupancy.desk, &theirs, socket)?;
+        occupancy.asked = true;
+        Ok(())
     }
 
     pub(super) fn all_up(&self) -> bool {
@@ -138,13 +145,6 @@ impl Seats {
             occupancy.seat,
             occupancy.last_exit.as_deref().unwrap_or("unknown"),
         ))
-    }
-
-    /// The launcher was asked for a process.
-    pub(super) fn asked(&mut self, seat: Seat) {
-        if let Some(occupancy) = self.of(seat) {
-            occupancy.asked = true;
-        }
     }
 
     /// The launcher has started a process, which may have ended since: then its end is
@@ -308,19 +308,17 @@ impl Seats {
     /// After the workers have left: what still waits, because one had to be killed, gets the
     /// verdict of the policy. Closing the sockets would drop it.
     pub(super) fn settle_pending(&mut self, config: &Config, board: &Board) {
-        for (index, occupancy) in self.seats.iter_mut().enumerate() {
+        for occupancy in &mut self.seats {
             let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) else {
                 continue;
             };
-            let Some(socket) = occupancy.socket.take() else {
+            let Some(socket) = &occupancy.socket else {
                 continue;
             };
-            let disposition = config.settle();
-            let settled = NfQueue::new(socket, &config.queue_options(occupancy.queue))
-                .and_then(|mut queue| queue.settle_through(PacketId(truth.last_id), disposition));
-            match settled {
+            let (last, disposition) = (PacketId(truth.last_id), config.settle());
+            match settle_through(socket.as_fd(), occupancy.queue, last, disposition) {
                 Ok(()) => {
-                    let row = board.row(index);
+                    let row = board.row(occupancy.seat);
                     row.add(Cell::Settled, row.unsettled());
                     log::warn!(
                         "{}: {} packets were still queued: {disposition:?}",
@@ -339,6 +337,28 @@ impl Seats {
 }
 
 impl Occupancy {
+    fn new(seat: Seat, config: &Config) -> io::Result<Self> {
+        let queue = config.queue_number(seat);
+        let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
+        Ok(Self {
+            seat,
+            queue,
+            socket: None,
+            desk: Desk::create(buffers)?,
+            channel: None,
+            process: None,
+            asked: false,
+            announced: None,
+            phase: Phase::Starting,
+            since: Instant::now(),
+            pause: Duration::ZERO,
+            pulse: Pulse::default(),
+            restarts: 0,
+            trips: 0,
+            last_exit: None,
+        })
+    }
+
     /// Its process.
     pub(super) fn pid(&self) -> Option<u32> {
         self.process.map(|process| process.pid)
@@ -378,7 +398,7 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config), config)
+        (Seats::new(&config).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

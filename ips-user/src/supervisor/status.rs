@@ -21,7 +21,7 @@ impl Supervisor {
         let queues = queue_truth::read().unwrap_or_default();
         let worker = |seat| self.worker(seat, &queues);
         let mut workers: Vec<_> = self.seats.iter().map(worker).collect();
-        let backup = workers.pop().unwrap_or_default();
+        let backup = workers.pop().expect("the last seat is the backup's");
         let (events_written, events_failed) = self.writer.totals();
         Snapshot {
             instance: self.config.name.clone(),
@@ -45,7 +45,6 @@ impl Supervisor {
     }
 
     fn worker(&self, occupancy: &Occupancy, queues: &[QueueTruth]) -> Worker {
-        let position = occupancy.seat.position(self.config.worker_count());
         let slot = occupancy.seat.slot();
         let age_ns = monotonic_ns().saturating_sub(self.steering.pages().heartbeat(slot));
         let state = match occupancy.phase {
@@ -55,7 +54,7 @@ impl Supervisor {
             Phase::Vacant { .. } => "down",
         };
         Worker {
-            index: position,
+            seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             state: state.into(),
             queue: occupancy.queue,
@@ -63,7 +62,7 @@ impl Supervisor {
             trips: occupancy.trips,
             last_exit: occupancy.last_exit.clone(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
-            cells: cells(self.board.row(position as usize)),
+            cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
                 .find(|truth| truth.queue == occupancy.queue)
@@ -95,7 +94,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         .seats()
         .map(|seat| {
             json!({
-                "index": seat.index,
+                "seat": seat.seat,
                 "state": seat.state,
                 "restarts": seat.restarts,
                 "trips": seat.trips,
@@ -132,6 +131,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         "flow": {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
+            "midstream": total(Cell::FlowsMidstream),
         },
         "detect": {
             "engines": [{

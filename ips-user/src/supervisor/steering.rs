@@ -376,7 +376,7 @@ fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
         priority: config.netfilter.priority,
         mark: MarkLayout::new(config.steering.mark_mask, workers)?,
         queues: Seat::all(workers)
-            .map(|seat| (seat.steer(), config.queue_number(seat.position(workers))))
+            .map(|seat| (seat.steer(), config.queue_number(seat)))
             .collect(),
         fail: config.fail,
         backend: match config.netfilter.backend {

@@ -6,6 +6,7 @@ pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
 pub mod frozen;
+pub mod pages;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
+use sluice::supervisor::seat::Seat;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 use sluice_tests::{Lab, Process, require_queues};
@@ -166,7 +167,7 @@ fn a_start_with_a_queue_that_another_program_has_fails_and_leaves_nothing() {
     require_queues!();
     let lab = lab();
     let mut gateway = Gateway::prepare(&lab, |_| {});
-    let queue = gateway.config.queue_number(1).to_string();
+    let queue = gateway.config.queue_number(Seat::Worker(1)).to_string();
     let mut other = lab.gateway().command(program());
     other.args(["accept-all", "--queue", &queue]);
     let mut other = Process::spawn(&mut other).expect("start the other program");

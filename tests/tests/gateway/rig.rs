@@ -416,7 +416,7 @@ pub(crate) fn all_up(status: &Snapshot) -> bool {
 /// The seat at the same place in another snapshot.
 pub(crate) fn seat<'a>(status: &'a Snapshot, like: &Worker) -> &'a Worker {
     let mut seats = status.seats();
-    let found = seats.find(|seat| seat.index == like.index);
+    let found = seats.find(|seat| seat.seat == like.seat);
     found.expect("seats do not go away")
 }
 

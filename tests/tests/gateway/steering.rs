@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use sluice::supervisor::seat::Seat;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::icmp::ping;
 use sluice_tests::stream::{Echo, exchange};
@@ -39,7 +40,7 @@ fn spread(gateway: &Gateway, queues: &[u16]) {
     different.dedup();
     println!("queues of {} flows: {queues:?}", queues.len());
     assert!(different.len() > 1, "all flows in queue {different:?}");
-    let backup = gateway.config.queue_number(WORKERS);
+    let backup = gateway.config.queue_number(Seat::Backup);
     assert!(!different.contains(&backup), "the backup got a flow");
 }
 
@@ -138,7 +139,7 @@ fn flows_spread_evenly_over_the_workers_and_leave_the_backup_idle() {
     for worker in 0..WORKERS {
         // Two packets a flow. A fair die with four sides gives 60 of 240 throws, and stays
         // between 25 and 100 but for one time in 10^6.
-        let packets = through[&gateway.config.queue_number(worker)];
+        let packets = through[&gateway.config.queue_number(Seat::Worker(worker))];
         assert!((50..=200).contains(&packets), "{through:?}");
     }
     assert_eq!(through.values().sum::<u32>(), 2 * flows as u32);

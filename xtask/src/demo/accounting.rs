@@ -9,7 +9,7 @@ use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 
 use super::benign::families;
 use super::report::Report;
-use super::stage::{Stage, WORKERS};
+use super::stage::Stage;
 use super::status::Status;
 
 /// Outcomes of the TC program; each packet has one.
@@ -42,7 +42,7 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     for seat in status.seats() {
         report.note(&format!(
             "{:<8} received {:>8}  accepted {:>8}  dropped {:>5}  settled {:>4}  waiting {}  restarts {}",
-            seat.name(WORKERS),
+            seat.name,
             seat.received,
             seat.accepted,
             seat.dropped,

@@ -13,7 +13,7 @@ use super::benign::families;
 use super::dip::Dip;
 use super::load::{AFTER, BEFORE, Datagrams, Stream};
 use super::report::Report;
-use super::stage::{STALE, Stage, WORKERS};
+use super::stage::{STALE, Stage};
 use super::status::{Seat, Status};
 
 /// Throughput has to be back after this.
@@ -57,7 +57,7 @@ fn stream_killed(stage: &Stage, report: &mut Report, family: &str, address: IpAd
     for kill in 0..KILLS {
         if kill > 0 {
             // Whoever serves it now: usually the backup, which keeps what it has adopted.
-            victim = busiest(stage, WORKERS + 1)?;
+            victim = busiest(stage, |_| true)?;
         }
         let at = Instant::now();
         signal(report, &victim, Signal::SIGKILL)?;
@@ -83,7 +83,7 @@ fn stream_killed(stage: &Stage, report: &mut Report, family: &str, address: IpAd
         ),
         json!({
             "kills": kills.iter().map(|(victim, successor, _)| json!({
-                "seat": victim.index, "pid": victim.pid,
+                "seat": victim.name, "pid": victim.pid,
                 "successor_pid": successor.as_ref().map(|seat| seat.pid),
                 "restarts": successor.as_ref().map(|seat| seat.restarts),
             })).collect::<Vec<_>>(),
@@ -119,7 +119,7 @@ fn datagrams_killed(stage: &Stage, report: &mut Report) -> Result<()> {
     stage.await_all_up()?;
     let load = Datagrams::start(stage)?;
     stage.interrupt.pause(BEFORE)?;
-    let victim = busiest(stage, WORKERS)?;
+    let victim = busiest(stage, |seat| !seat.is_backup())?;
     signal(report, &victim, Signal::SIGKILL)?;
     stage.interrupt.pause(AFTER)?;
     let got = load.finish(stage)?;
@@ -133,7 +133,7 @@ fn datagrams_killed(stage: &Stage, report: &mut Report) -> Result<()> {
             replacement(&victim, successor.as_ref())
         ),
         json!({
-            "worker": victim.index, "pid": victim.pid,
+            "worker": victim.name, "pid": victim.pid,
             "successor_pid": successor.as_ref().map(|seat| seat.pid),
             "udp": got.data(),
         }),
@@ -163,7 +163,7 @@ fn stream_hung(stage: &Stage, report: &mut Report) -> Result<()> {
             outcome.shown()
         ),
         json!({
-            "worker": hung.hang.victim.index, "pid": hung.hang.victim.pid,
+            "worker": hung.hang.victim.name, "pid": hung.hang.victim.pid,
             "first_at_backup_ms": hung.hang.first.map(|first| first.as_millis()),
             "moving_again_ms": moving.map(|moving| moving.as_millis()),
             "adoptions": adoptions, "served_by_backup": served,
@@ -177,7 +177,7 @@ fn datagrams_hung(stage: &Stage, report: &mut Report) -> Result<()> {
     let before = stage.await_all_up()?;
     let load = Datagrams::start(stage)?;
     stage.interrupt.pause(BEFORE)?;
-    let victim = busiest(stage, WORKERS)?;
+    let victim = busiest(stage, |seat| !seat.is_backup())?;
     let hang = Hang::begin(stage, report, &before, victim)?.end(stage, report)?;
     let got = load.finish(stage)?;
     hang.add(&before, report);
@@ -223,10 +223,7 @@ impl Hang {
         if during.seats().any(|seat| seat.pid == self.victim.pid) {
             signal(report, &self.victim, Signal::SIGCONT)?;
         } else {
-            report.note(&format!(
-                "{} has been replaced meanwhile",
-                self.victim.name(WORKERS)
-            ));
+            report.note(&format!("{} has been replaced meanwhile", self.victim.name));
         }
         Ok(Hung { hang: self, during })
     }
@@ -252,7 +249,7 @@ impl Hung {
                 milliseconds(*first)
             ),
             json!({
-                "worker": victim.index, "pid": victim.pid, "stale_ms": STALE.as_millis(),
+                "worker": victim.name, "pid": victim.pid, "stale_ms": STALE.as_millis(),
                 "first_at_backup_ms": first.map(|first| first.as_millis()),
                 "adoptions": adoptions, "served_by_backup": served,
             }),
@@ -280,7 +277,7 @@ fn successor(stage: &Stage, victim: &Seat) -> Result<Option<Seat>> {
 fn replacement(victim: &Seat, successor: Option<&Seat>) -> String {
     format!(
         "{} pid {} → {}",
-        victim.name(WORKERS),
+        victim.name,
         victim.pid,
         successor.map_or_else(|| "not replaced".to_owned(), |seat| seat.pid.to_string())
     )
@@ -307,8 +304,8 @@ fn stream_at_worker(stage: &Stage, address: IpAddr, then: Duration) -> Result<(S
     for _ in 0..STREAMS {
         let load = Stream::start(stage, address, then)?;
         stage.interrupt.pause(BEFORE)?;
-        let seat = busiest(stage, WORKERS + 1)?;
-        if (seat.index as usize) < WORKERS {
+        let seat = busiest(stage, |_| true)?;
+        if !seat.is_backup() {
             return Ok((load, seat));
         }
         load.finish(stage)?;
@@ -318,8 +315,8 @@ fn stream_at_worker(stage: &Stage, address: IpAddr, then: Duration) -> Result<(S
     bail!("{STREAMS} streams were taken over by the backup before any failure was made");
 }
 
-/// The one of the first `seats` seats whose queue gets the most packets now.
-fn busiest(stage: &Stage, seats: usize) -> Result<Seat> {
+/// The one of the wanted seats whose queue gets the most packets now.
+fn busiest(stage: &Stage, wanted: impl Fn(&Seat) -> bool) -> Result<Seat> {
     let status = stage.status()?;
     let before = stage.queued()?;
     stage.interrupt.pause(SAMPLE)?;
@@ -331,22 +328,18 @@ fn busiest(stage: &Stage, seats: usize) -> Result<Seat> {
             let seat = status.seat_of(*queue)?;
             Some((after.wrapping_sub(*before), seat))
         })
-        .filter(|(_, seat)| (seat.index as usize) < seats)
+        .filter(|(_, seat)| wanted(seat))
         .max_by_key(|(packets, _)| *packets)
         .map(|(_, seat)| seat.clone())
         .context("no seat has a queue")
 }
 
 fn seat<'a>(status: &'a Status, like: &Seat) -> Option<&'a Seat> {
-    status.seats().find(|seat| seat.index == like.index)
+    status.seats().find(|seat| seat.name == like.name)
 }
 
 fn signal(report: &Report, seat: &Seat, signal: Signal) -> Result<()> {
-    report.note(&format!(
-        "{signal} to {}, pid {}",
-        seat.name(WORKERS),
-        seat.pid
-    ));
+    report.note(&format!("{signal} to {}, pid {}", seat.name, seat.pid));
     let pid = Pid::from_raw(i32::try_from(seat.pid)?);
     kill(pid, signal).with_context(|| format!("{signal} to worker process {pid}"))
 }

@@ -81,7 +81,7 @@ fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> 
 fn introduce(stage: &Stage, report: &Report) -> Result<()> {
     let status = stage.status()?;
     for seat in status.seats() {
-        let name = seat.name(stage::WORKERS);
+        let name = &seat.name;
         report.note(&format!("{name:<8} pid {}, queue {}", seat.pid, seat.queue));
     }
     for (interface, attached) in &status.interfaces {

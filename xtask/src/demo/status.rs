@@ -33,8 +33,9 @@ pub(super) struct Attachment {
 /// A worker or the backup.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Seat {
-    /// Position; the backup's comes after the workers'.
-    pub(super) index: u32,
+    /// `worker 0` and so on, or `backup`.
+    #[serde(rename = "seat")]
+    pub(super) name: String,
     /// Process.
     pub(super) pid: u32,
     /// `up`, `starting`, `stale`, `down`.
@@ -59,13 +60,9 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Its name in texts.
-    pub(super) fn name(&self, workers: usize) -> String {
-        if self.index as usize == workers {
-            "backup".to_owned()
-        } else {
-            format!("worker {}", self.index)
-        }
+    /// Whether it is the backup's.
+    pub(super) fn is_backup(&self) -> bool {
+        self.name == "backup"
     }
 }
 

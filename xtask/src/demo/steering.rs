@@ -55,7 +55,7 @@ impl Tally {
         for queue in through.keys() {
             let seat = status
                 .seat_of(*queue)
-                .map_or_else(|| format!("queue {queue}"), |seat| seat.name(WORKERS));
+                .map_or_else(|| format!("queue {queue}"), |seat| seat.name.clone());
             *self.by_seat.entry(seat).or_default() += 1;
         }
     }

@@ -239,3 +239,17 @@ fn slots_are_reused_under_churn() {
         counters.current + counters.expired + counters.evicted
     );
 }
+
+#[test]
+fn a_tcp_flow_without_its_syn_counts_as_learnt_from_the_middle() {
+    let mut table = table(10);
+    feed(&mut table, &tcp(true, 1000, "S"), 1);
+    feed(&mut table, &tcp(false, 1000, "SA"), 1);
+    feed(&mut table, &tcp(true, 1000, "A"), 1);
+    feed(&mut table, &udp(true, 1000), 1);
+    assert_eq!(table.counters().midstream, 0);
+    feed(&mut table, &tcp(true, 1001, "A"), 2);
+    feed(&mut table, &tcp(true, 1001, "A"), 2);
+    feed(&mut table, &tcp(false, 1002, "AF"), 3);
+    assert_eq!(table.counters().midstream, 2);
+}

@@ -17,6 +17,7 @@ use super::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, QueueError, QueueOptions,
     Verdict,
 };
+use crate::sys::pages::Pages;
 use message::{Message, Messages, QueuedPacket};
 use socket::Receiver;
 use verdict::VerdictBuffer;
@@ -159,6 +160,35 @@ fn bound_queues() -> Option<impl Iterator<Item = u16>> {
     Some(numbers.into_iter())
 }
 
+/// Most packets of one receive call.
+fn batch(options: &QueueOptions) -> usize {
+    options.batch.clamp(1, 1024)
+}
+
+/// Longest message of the kernel's.
+fn datagram_bytes(options: &QueueOptions) -> usize {
+    usize::from(options.copy_range) + METADATA
+}
+
+/// Gives every packet of a queue still pending with an id up to `last` the same verdict,
+/// without serving the queue: for who holds the socket of a worker that has ended.
+///
+/// # Errors
+/// When the socket fails. That nothing was pending is not an error.
+pub fn settle_through(
+    socket: BorrowedFd<'_>,
+    queue: u16,
+    last: PacketId,
+    disposition: Disposition,
+) -> Result<(), QueueError> {
+    let settlement = verdict::settlement(queue, last, disposition);
+    send_patiently(socket, &settlement).map_err(|source| QueueError::Io {
+        queue,
+        call: "sendmsg(settlement)",
+        source,
+    })
+}
+
 /// A queue that is served through its socket, in whatever process holds it.
 pub struct NfQueue {
     number: u16,
@@ -171,23 +201,47 @@ pub struct NfQueue {
 }
 
 impl NfQueue {
+    /// Bytes of memory that packets are received in.
+    #[must_use]
+    pub fn buffer_bytes(options: &QueueOptions) -> usize {
+        Receiver::bytes(batch(options), datagram_bytes(options))
+    }
+
     /// Serves the queue behind `socket`, a descriptor from [`QueueSocket::into_fd`]; `options`
     /// are those that it was opened with.
     ///
     /// # Errors
-    /// When the descriptor is none of a socket.
+    /// When the descriptor is none of a socket, or memory runs out.
     pub fn new(socket: OwnedFd, options: &QueueOptions) -> Result<Self, QueueError> {
+        let buffers = Pages::private(Self::buffer_bytes(options));
+        let buffers = buffers.map_err(|source| QueueError::Io {
+            queue: options.number,
+            call: "mmap",
+            source,
+        })?;
+        Self::with_buffers(socket, options, buffers)
+    }
+
+    /// The same, receiving into `buffers`, which have [`Self::buffer_bytes`].
+    ///
+    /// # Errors
+    /// When the descriptor is none of a socket.
+    pub fn with_buffers(
+        socket: OwnedFd,
+        options: &QueueOptions,
+        buffers: Pages,
+    ) -> Result<Self, QueueError> {
         socket::drops(socket.as_fd()).map_err(|source| QueueError::Io {
             queue: options.number,
             call: "getsockopt(SO_MEMINFO)",
             source,
         })?;
-        let batch = options.batch.clamp(1, 1024);
+        let batch = batch(options);
         Ok(Self {
             number: options.number,
             socket,
             limit: batch,
-            receiver: Receiver::new(batch, usize::from(options.copy_range) + METADATA),
+            receiver: Receiver::new(batch, datagram_bytes(options), buffers),
             verdicts: VerdictBuffer::new(options.number),
             counters: QueueCounters::default(),
         })
@@ -316,9 +370,11 @@ impl PacketQueue for NfQueue {
         last: PacketId,
         disposition: Disposition,
     ) -> Result<(), QueueError> {
-        let settlement = verdict::settlement(self.number, last, disposition);
-        send_patiently(self.socket.as_fd(), &settlement)
-            .map_err(|error| self.failed("sendmsg(settlement)", error))
+        settle_through(self.socket.as_fd(), self.number, last, disposition)
+    }
+
+    fn buffers_at(&self) -> Option<usize> {
+        Some(self.receiver.address())
     }
 
     fn tallied(&self) -> QueueCounters {

@@ -13,6 +13,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 
+use crate::sys::pages::Pages;
+
 /// Opens a socket for netfilter's netlink in the calling thread's network namespace, not yet
 /// bound: no packet can arrive.
 pub(super) fn open() -> io::Result<OwnedFd> {
@@ -120,10 +122,18 @@ pub(super) fn wait(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool
     Ok(ready > 0)
 }
 
+/// Distance of the buffers for datagrams of `size` bytes.
+fn stride(size: usize) -> usize {
+    /// Shifts the beginning of each buffer against the pages, so that the headers of a batch do
+    /// not all compete for the same sets of the first-level cache.
+    const COLOUR: usize = 320;
+    size.next_multiple_of(64) + COLOUR
+}
+
 /// Buffers for receiving many datagrams by one call.
 #[derive(Default)]
 pub(super) struct Receiver {
-    storage: Vec<u8>,
+    storage: Pages,
     stride: usize,
     vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
@@ -135,18 +145,18 @@ pub(super) struct Receiver {
 unsafe impl Send for Receiver {}
 
 impl Receiver {
-    /// Makes room for `batch` datagrams of `size` bytes each. Pages that no datagram has
-    /// reached cost no memory: the zeroed storage comes straight from the kernel.
-    pub(super) fn new(batch: usize, size: usize) -> Self {
-        /// Shifts the beginning of each buffer against the pages, so that the headers of a
-        /// batch do not all compete for the same sets of the first-level cache.
-        const COLOUR: usize = 320;
-        let stride = size.next_multiple_of(64) + COLOUR;
+    /// Bytes that [`Self::new`] needs for `batch` datagrams of `size` bytes each.
+    pub(super) fn bytes(batch: usize, size: usize) -> usize {
+        batch * stride(size)
+    }
+
+    /// Receives into `storage`, which has [`Self::bytes`].
+    pub(super) fn new(batch: usize, size: usize, storage: Pages) -> Self {
         // SAFETY: both are plain C structures for which all zeroes is a valid value.
         let (vector, header) = unsafe { (zeroed::<libc::iovec>(), zeroed::<libc::mmsghdr>()) };
         Self {
-            storage: vec![0; stride * batch],
-            stride,
+            storage,
+            stride: stride(size),
             vectors: vec![vector; batch],
             headers: vec![header; batch],
             received: 0,
@@ -158,7 +168,8 @@ impl Receiver {
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         self.received = 0;
         let limit = limit.min(self.headers.len());
-        let buffers = self.storage.chunks_exact_mut(self.stride).take(limit);
+        let storage = self.storage.as_mut_slice();
+        let buffers = storage.chunks_exact_mut(self.stride).take(limit);
         for ((buffer, vector), header) in buffers.zip(&mut self.vectors).zip(&mut self.headers) {
             vector.iov_base = buffer.as_mut_ptr().cast();
             vector.iov_len = buffer.len();
@@ -182,10 +193,16 @@ impl Receiver {
         Ok(self.received)
     }
 
+    /// Where the buffers are.
+    pub(super) fn address(&self) -> usize {
+        self.storage.as_slice().as_ptr().addr()
+    }
+
     /// The datagrams of the last receive.
     pub(super) fn datagrams(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.storage
-            .chunks_exact(self.stride)
+            .as_slice()
+            .chunks_exact(self.stride.max(1))
             .zip(&self.headers)
             .take(self.received)
             .map(|(buffer, header)| {
