@@ -128,6 +128,8 @@ pub struct RequestReport {
     pub corrupt: u64,
     /// The longest time between a request and its reply.
     pub slowest: Duration,
+    /// The longest time between two replies.
+    pub longest_gap: Duration,
 }
 
 /// Sends requests on its own thread.
@@ -168,6 +170,7 @@ impl Requester {
 struct Answers {
     sent_at: Vec<Option<Instant>>,
     answered: Vec<bool>,
+    last: Option<Instant>,
     size: usize,
     report: RequestReport,
 }
@@ -192,7 +195,11 @@ impl Answers {
         } else {
             self.answered[index] = true;
             self.report.answered += 1;
-            self.report.slowest = self.report.slowest.max(sent_at.elapsed());
+            let now = Instant::now();
+            self.report.slowest = self.report.slowest.max(now - sent_at);
+            let gap = self.last.map_or(Duration::ZERO, |last| now - last);
+            self.report.longest_gap = self.report.longest_gap.max(gap);
+            self.last = Some(now);
         }
     }
 }
@@ -217,6 +224,7 @@ fn request_all(plan: &RequestPlan) -> io::Result<RequestReport> {
     let mut answers = Answers {
         sent_at: vec![None; count],
         answered: vec![false; count],
+        last: None,
         size,
         report: RequestReport::default(),
     };

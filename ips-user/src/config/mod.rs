@@ -131,6 +131,10 @@ section! {
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
         restart_pause_max_ms: u64 = 1000,
+        /// CPU time without a heartbeat that is a loop.
+        hang_ms: u64 = 300,
+        /// Longest wait of a packet for its worker.
+        hang_max_ms: u64 = 5000,
     }
 }
 
@@ -431,7 +435,14 @@ impl Config {
                 0,
                 HOUR_MS,
             ),
+            ("workers.hang_ms", workers.hang_ms, 20, HOUR_MS),
             ("steering.stale_ms", steering.stale_ms, 20, HOUR_MS),
+            (
+                "workers.hang_max_ms",
+                workers.hang_max_ms,
+                steering.stale_ms,
+                HOUR_MS,
+            ),
             ("steering.recover_ms", steering.recover_ms, 0, HOUR_MS),
             (
                 "steering.fragment_seconds",
@@ -658,6 +669,11 @@ mod tests {
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
         check("steering.stale_ms = 5", "steering.stale_ms");
+        check("workers.hang_ms = 5", "workers.hang_ms: 20 to");
+        check(
+            "workers.hang_max_ms = 100",
+            "workers.hang_max_ms: 200 to 3600000, not 100",
+        );
         check("flow.max = 0", "flow.max");
         check("flow.new_seconds = 0", "flow.new_seconds: 1 to");
         check("conviction.seconds = 99999999999", "conviction.seconds");

@@ -2,7 +2,10 @@
 //!
 //! The TC program bypasses a stale worker at once, packet by packet. This is the slower half:
 //! it keeps a worker that tripped out of the table's use until its heartbeat has been steady
-//! for a while, so that a worker at the edge does not flap.
+//! for a while, so that a worker at the edge does not flap. Whether a stale worker is to be
+//! replaced is judged in [`hang`].
+
+pub mod hang;
 
 use std::time::Duration;
 

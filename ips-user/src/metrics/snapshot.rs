@@ -74,8 +74,12 @@ pub struct Worker {
     pub restarts: u64,
     /// How many times its heartbeat was found stale.
     pub trips: u64,
+    /// How many of its processes were killed because they hung.
+    pub hangs: u64,
     /// How the last process ended.
     pub last_exit: Option<String>,
+    /// How the last few ended, the latest at the end.
+    pub exits: Vec<Exit>,
     /// Milliseconds since its last heartbeat.
     pub heartbeat_age_ms: u64,
     /// Its own counters, see [`Cell`].
@@ -83,6 +87,17 @@ pub struct Worker {
     pub cells: BTreeMap<String, u64>,
     /// The kernel's counters of its queue.
     pub kernel: Kernel,
+}
+
+/// The end of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Seconds since the supervisor started.
+    pub uptime_seconds: f64,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub unix_us: i64,
+    /// A signal, an exit status, or why it was killed.
+    pub reason: String,
 }
 
 /// The kernel's view of a queue.
@@ -193,12 +208,13 @@ impl fmt::Display for Snapshot {
                 worker.kernel.user_dropped,
                 worker.restarts
             )?;
-            if let Some(how) = &worker.last_exit {
-                writeln!(
-                    f,
-                    "         last process ended by {how}; {} stale trips",
-                    worker.trips
-                )?;
+            if worker.trips > 0 {
+                let (trips, hangs) = (worker.trips, worker.hangs);
+                writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            for exit in &worker.exits {
+                let (after, reason) = (exit.uptime_seconds, &exit.reason);
+                writeln!(f, "         process ended after {after:.1} s: {reason}")?;
             }
         }
         writeln!(

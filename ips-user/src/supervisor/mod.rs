@@ -15,8 +15,10 @@ pub mod seat;
 mod seats;
 mod status;
 mod steering;
+mod watch;
 
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -24,7 +26,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
@@ -41,9 +43,11 @@ use crate::metrics::board::Board;
 use crate::sys::process::utc_offset_s;
 use crate::sys::readable::Readable;
 
-/// How often heartbeats are judged.
+/// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
-/// How often the interfaces are looked at.
+/// A heartbeat that turns stale is looked at so much later.
+const ROUNDING: Duration = Duration::from_micros(200);
+/// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -288,7 +292,7 @@ impl Supervisor {
         let control = control::serve(&socket, asks)
             .with_context(|| format!("control socket {}", socket.display()))?;
         let control = tokio::spawn(control);
-        let mut judge = ticks(JUDGE_EVERY);
+        let mut judge = pin!(sleep(JUDGE_EVERY));
         let mut look = ticks(INTERFACES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
@@ -312,14 +316,20 @@ impl Supervisor {
                 }
                 () = self.spoken.wait() => self.on_feedback(),
                 () = self.steering.event() => self.steering.drain_events(),
-                _ = judge.tick() => {
+                () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
                     self.seats.end_late_starters(&self.config);
                     for seat in self.seats.due() {
                         self.spawn(seat)?;
                     }
+                    let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
+                    // tokio's timers count milliseconds: none shall come just too early.
+                    judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
-                _ = look.tick() => self.steering.follow_interfaces(&self.config),
+                _ = look.tick() => {
+                    self.steering.follow_interfaces(&self.config);
+                    self.seats.judge_progress(&self.config, &self.steering);
+                }
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => {

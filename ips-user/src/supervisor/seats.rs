@@ -1,5 +1,6 @@
 //! The seats and who sits there: sockets held for them, processes that come and go.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::launching::Launching;
 use super::message::Channel;
 use super::seat::Seat;
 use super::steering::Steering;
+use super::watch::{self, Watch};
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
 use crate::health::{Change, Limits, Pulse};
@@ -19,12 +21,15 @@ use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth;
 use crate::source::PacketId;
 use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
-use crate::sys::process::monotonic_ns;
+use crate::sys::process::{monotonic_ns, wall_us};
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
 const LIVED: Duration = Duration::from_secs(1);
 /// The first pause; before it, one replacement comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// How many ends of processes are remembered of each seat.
+const EXITS: usize = 8;
 
 /// What a seat is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,17 @@ pub(super) enum Phase {
     },
 }
 
+/// The end of a process.
+#[derive(Debug)]
+pub(super) struct Exit {
+    /// When.
+    pub(super) at: Instant,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub(super) wall_us: i64,
+    /// Why.
+    pub(super) how: String,
+}
+
 /// One seat.
 #[derive(Debug)]
 pub(super) struct Occupancy {
@@ -50,6 +66,7 @@ pub(super) struct Occupancy {
     /// To the present process.
     channel: Option<Channel>,
     process: Option<Started>,
+    watch: Option<Watch>,
     /// The launcher was asked for a process and has not answered yet.
     asked: bool,
     /// A process that says it serves before the launcher has said that it exists.
@@ -60,7 +77,9 @@ pub(super) struct Occupancy {
     pub(super) pulse: Pulse,
     pub(super) restarts: u64,
     pub(super) trips: u64,
-    pub(super) last_exit: Option<String>,
+    pub(super) hangs: u64,
+    /// The last ones, the latest at the end.
+    pub(super) exits: VecDeque<Exit>,
 }
 
 /// All seats.
@@ -141,10 +160,7 @@ impl Seats {
     pub(super) fn first_dead(&self) -> Option<(Seat, &str)> {
         let dead = |occupancy: &&Occupancy| matches!(occupancy.phase, Phase::Vacant { .. });
         let occupancy = self.seats.iter().find(dead)?;
-        Some((
-            occupancy.seat,
-            occupancy.last_exit.as_deref().unwrap_or("unknown"),
-        ))
+        Some((occupancy.seat, occupancy.last_exit().unwrap_or("unknown")))
     }
 
     /// The launcher has started a process, which may have ended since: then its end is
@@ -154,7 +170,9 @@ impl Seats {
             return false;
         };
         occupancy.asked = false;
-        occupancy.process = Some(Started::of(pid).unwrap_or(Started::ended(pid)));
+        let process = Started::of(pid).unwrap_or(Started::ended(pid));
+        occupancy.process = Some(process);
+        occupancy.watch = Some(Watch::over(process));
         occupancy.phase = Phase::Starting;
         occupancy.since = Instant::now();
         occupancy.announced.take() == Some(pid) && occupancy.serves()
@@ -180,9 +198,12 @@ impl Seats {
         let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) else {
             return false;
         };
+        // A signal that was ours says nothing.
+        let hung = occupancy.watch.as_ref().and_then(Watch::hung);
+        let how = hung.map_or_else(|| how.to_owned(), |hang| hang.to_string());
+        log::warn!("{seat} (pid {pid}) ended: {how}");
         occupancy.vacate(how, config);
-        let pause = occupancy.pause;
-        log::warn!("{seat} (pid {pid}) ended by {how}; replaced in {pause:?}");
+        log::info!("{seat} is replaced in {:?}", occupancy.pause);
         true
     }
 
@@ -190,7 +211,7 @@ impl Seats {
     pub(super) fn not_spawned(&mut self, seat: Seat, why: &str, config: &Config) {
         if let Some(occupancy) = self.of(seat) {
             occupancy.asked = false;
-            occupancy.vacate(why, config);
+            occupancy.vacate(why.to_owned(), config);
         }
     }
 
@@ -266,7 +287,48 @@ impl Seats {
                 }
                 None => {}
             }
+            let patience = watch::patience(config);
+            let watch = occupancy.watch.as_mut();
+            if watch.is_some_and(|it| it.look(seat, now_ns, heartbeat_ns, patience)) {
+                occupancy.hangs += 1;
+            }
         }
+    }
+
+    /// Looks at whether packets that wait are taken.
+    pub(super) fn judge_progress(&mut self, config: &Config, steering: &Steering) {
+        let Ok(queues) = queue_truth::read() else {
+            return;
+        };
+        let now_ns = monotonic_ns();
+        for occupancy in self.seats.iter_mut().filter(|it| it.phase == Phase::Up) {
+            let (seat, number) = (occupancy.seat, occupancy.queue);
+            let waiting = queues.iter().any(|it| it.queue == number && it.waiting > 0);
+            let received = steering.pages().received(seat.slot());
+            let patience = watch::patience(config);
+            let watch = occupancy.watch.as_mut();
+            let hung =
+                |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
+            occupancy.hangs += u64::from(watch.is_some_and(hung));
+        }
+    }
+
+    /// When heartbeats are to be judged next: when the oldest one turns stale, or what was found
+    /// can be confirmed, and after `latest` at the latest.
+    pub(super) fn next_look(
+        &self,
+        config: &Config,
+        steering: &Steering,
+        latest: Duration,
+    ) -> Duration {
+        let now_ns = monotonic_ns();
+        let next = |occupancy: &Occupancy| {
+            let heartbeat_ns = steering.pages().heartbeat(occupancy.seat.slot());
+            let watch = occupancy.watch.as_ref()?;
+            Some(watch.next_look(now_ns, heartbeat_ns, config.stale(), latest))
+        };
+        let up = self.seats.iter().filter(|it| it.phase == Phase::Up);
+        up.filter_map(next).min().unwrap_or(latest)
     }
 
     /// The processes in the seats.
@@ -347,6 +409,7 @@ impl Occupancy {
             desk: Desk::create(buffers)?,
             channel: None,
             process: None,
+            watch: None,
             asked: false,
             announced: None,
             phase: Phase::Starting,
@@ -355,7 +418,8 @@ impl Occupancy {
             pulse: Pulse::default(),
             restarts: 0,
             trips: 0,
-            last_exit: None,
+            hangs: 0,
+            exits: VecDeque::with_capacity(EXITS),
         })
     }
 
@@ -374,7 +438,12 @@ impl Occupancy {
         news
     }
 
-    fn vacate(&mut self, how: &str, config: &Config) {
+    /// How the last process ended.
+    pub(super) fn last_exit(&self) -> Option<&str> {
+        self.exits.back().map(|exit| exit.how.as_str())
+    }
+
+    fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
         self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
@@ -382,7 +451,15 @@ impl Occupancy {
             (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
         };
         self.process = None;
-        self.last_exit = Some(how.to_owned());
+        self.watch = None;
+        if self.exits.len() == EXITS {
+            self.exits.pop_front();
+        }
+        self.exits.push_back(Exit {
+            at: Instant::now(),
+            wall_us: wall_us(),
+            how,
+        });
         self.phase = Phase::Vacant {
             until: Instant::now() + self.pause,
         };

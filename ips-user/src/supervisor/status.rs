@@ -11,7 +11,7 @@ use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Snapshot, Worker, cells};
+use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 impl Supervisor {
@@ -60,7 +60,17 @@ impl Supervisor {
             queue: occupancy.queue,
             restarts: occupancy.restarts,
             trips: occupancy.trips,
-            last_exit: occupancy.last_exit.clone(),
+            hangs: occupancy.hangs,
+            last_exit: occupancy.last_exit().map(str::to_owned),
+            exits: occupancy
+                .exits
+                .iter()
+                .map(|exit| Exit {
+                    uptime_seconds: exit.at.duration_since(self.started).as_secs_f64(),
+                    unix_us: exit.wall_us,
+                    reason: exit.how.clone(),
+                })
+                .collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
@@ -98,6 +108,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "state": seat.state,
                 "restarts": seat.restarts,
                 "trips": seat.trips,
+                "hangs": seat.hangs,
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),

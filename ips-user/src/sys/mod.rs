@@ -11,3 +11,4 @@ pub mod process;
 pub mod raw_socket;
 pub mod readable;
 pub mod shared_words;
+pub mod vitals;

@@ -1,4 +1,4 @@
-//! Workers die and hang under load, and what the ends of the connections notice of it.
+//! Workers die under load, and what the ends of the connections notice of it.
 //!
 //! The bounds on times are loose, because the machine may be busy: what is measured is printed,
 //! and `cargo xtask run` checks the tighter promises.
@@ -8,100 +8,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sluice::config::Transport;
-use sluice::metrics::board::Cell;
-use sluice::metrics::snapshot::{Snapshot, Worker};
+use sluice::metrics::snapshot::Snapshot;
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
-use sluice_tests::elsewhere::{Elsewhere, attribute};
-use sluice_tests::require_queues;
-use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
+use sluice_tests::elsewhere::Elsewhere;
+use sluice_tests::{queue_state, require_queues};
 
+use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, Setup, all_up, alone, processes, seat, signal};
 
-/// What a kill may cost on a busy machine.
-const GAP: Duration = Duration::from_millis(500);
 /// A worker hangs when it has not beaten for so long.
 const STALE_MS: u64 = 400;
-/// The stream runs for so long before anything happens to it.
-const BEFORE: Duration = Duration::from_millis(500);
-
-/// A stream through the gateway.
-struct Load {
-    sink: Sink,
-    sender: Sender,
-}
-
-impl Load {
-    fn start(gateway: &Gateway, address: std::net::IpAddr) -> Self {
-        let sink = Sink::start(gateway.lab.server(), address, 0).expect("a server");
-        let forever = Extent::Time(Duration::from_secs(60));
-        let sender = Sender::start(gateway.lab.client(), sink.address(), forever);
-        let load = Self { sink, sender };
-        sleep(BEFORE);
-        load.await_progress(1 << 20);
-        load.sink.reset_longest_gap();
-        load
-    }
-
-    /// Waits until so many more bytes have come.
-    fn await_progress(&self, bytes: u64) {
-        let goal = self.sink.received() + bytes;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.sink.received() < goal {
-            let faults = self.sink.faults();
-            assert!(
-                faults.is_empty() && Instant::now() < deadline,
-                "the stream stands at {}: {faults:?}",
-                self.sink.received()
-            );
-            sleep(Duration::from_millis(1));
-        }
-    }
-
-    /// Ends the stream; fails unless every byte has come, and right.
-    fn finish(self) -> SenderReport {
-        let sent = self.sender.stop();
-        assert_eq!(self.sink.faults(), Vec::<String>::new());
-        assert_eq!(sent.error, None);
-        assert_eq!(self.sink.received(), sent.sent);
-        assert_eq!((self.sink.accepted(), self.sink.finished()), (1, 1));
-        println!("{} MiB in {:?}", sent.sent >> 20, sent.elapsed);
-        sent
-    }
-}
-
-fn await_replaced(gateway: &Gateway, dead: &Worker) -> Snapshot {
-    gateway.await_status("replaced", |status| {
-        let successor = seat(status, dead);
-        successor.state == "up" && successor.pid != dead.pid
-    })
-}
-
-/// Requests at a moderate rate over some flows, with a reply to each.
-fn requests(gateway: &Gateway, requests: u64) -> (Replier, Requester) {
-    let address = gateway.lab.server_v4().into();
-    let replier = Replier::start(gateway.lab.server(), address, 0).expect("a server");
-    let plan = RequestPlan {
-        flows: 16,
-        requests,
-        patience: Duration::from_secs(5),
-        ..RequestPlan::to(replier.address())
-    };
-    let requester = Requester::start(gateway.lab.client(), plan);
-    (replier, requester)
-}
-
-/// What full rings and buffers of the test's own ends lost is not counted.
-fn nothing_lost(report: &RequestReport, elsewhere: &Elsewhere, gateway: &Gateway) {
-    let elsewhere = elsewhere.lost(&gateway.lab).expect("the kernel's counters");
-    println!("{report:?}, lost elsewhere: {elsewhere}");
-    let (by_sluice, _) = attribute(report.lost, elsewhere);
-    assert_eq!(
-        (by_sluice, report.corrupt, report.duplicates),
-        (0, 0, 0),
-        "{report:?}"
-    );
-}
 
 #[test]
 fn a_tcp_stream_survives_the_kill_of_its_worker() {
@@ -183,81 +100,6 @@ fn no_udp_packet_is_lost_by_the_kill_of_a_worker_that_fails_open() {
 }
 
 #[test]
-fn the_flows_of_a_hung_worker_go_to_the_backup_and_stay_there() {
-    require_queues!();
-    let _alone = alone();
-    let gateway = Gateway::start(|setup| {
-        setup.config.steering.stale_ms = STALE_MS;
-        setup.config.steering.recover_ms = 400;
-    });
-    let load = Load::start(&gateway, gateway.lab.server_v6().into());
-    let before = gateway.status();
-    let victim = gateway.busiest();
-    assert_ne!(victim.queue, before.backup.queue);
-    let stopped = Instant::now();
-    signal(&victim, Signal::SIGSTOP);
-    let adopted = gateway.await_status("adopted", |status| {
-        status.counters["adoptions"] > before.counters["adoptions"]
-    });
-    let after = stopped.elapsed();
-    load.await_progress(1 << 20);
-    println!(
-        "adopted after {after:?}, moving after {:?}, longest gap {:?}",
-        stopped.elapsed(),
-        load.sink.longest_gap()
-    );
-    // The last heartbeat was up to 10 ms before the stop.
-    let stale = gateway.config.stale();
-    assert!(after >= stale - Duration::from_millis(50), "{after:?}");
-    // The packet that is adopted is a repetition, and TCP waits longer before each (RFC 6298 §5.5).
-    assert!(after < 2 * stale + 2 * GAP, "{after:?}");
-    assert!(adopted.adopted >= 1, "{adopted}");
-    let stale = gateway.await_status("stale", |status| seat(status, &victim).state == "stale");
-    assert!(seat(&stale, &victim).trips >= 1, "{stale}");
-    assert_eq!(seat(&stale, &victim).pid, victim.pid, "hung, not replaced");
-
-    let continued = Instant::now();
-    signal(&victim, Signal::SIGCONT);
-    gateway.await_status("steady", |status| seat(status, &victim).state == "up");
-    let steady = continued.elapsed();
-    println!("in use again after {steady:?}");
-    assert!(steady >= Duration::from_millis(350), "after {steady:?}");
-
-    // The stream stays where it is, though its worker is back.
-    load.await_progress(1 << 20);
-    assert_eq!(gateway.busiest().queue, stale.backup.queue);
-    // New flows go to the worker again.
-    let through = gateway.through(|| {
-        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-        let (_replier, requester) = requests(&gateway, 64);
-        nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
-    });
-    assert!(through.contains_key(&victim.queue), "{through:?}");
-    load.finish();
-    let settled = gateway.await_settled();
-    assert_eq!(seat(&settled, &victim).restarts, 0);
-}
-
-#[test]
-fn no_udp_packet_is_lost_while_a_worker_hangs() {
-    require_queues!();
-    let _alone = alone();
-    let gateway = Gateway::start(|setup| setup.config.steering.stale_ms = STALE_MS);
-    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 1600);
-    sleep(Duration::from_millis(300));
-    let victim = gateway.busiest();
-    signal(&victim, Signal::SIGSTOP);
-    sleep(Duration::from_millis(900));
-    // What had been queued to it until it was found stale is still there.
-    signal(&victim, Signal::SIGCONT);
-    nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
-    let settled = gateway.await_settled();
-    let backup = settled.backup.cell(Cell::Received);
-    assert!(backup > 0, "the backup served nothing: {settled}");
-}
-
-#[test]
 fn a_kill_of_the_idle_backup_goes_unnoticed() {
     require_queues!();
     let _alone = alone();
@@ -279,18 +121,28 @@ fn a_kill_of_the_idle_backup_goes_unnoticed() {
 fn a_kill_of_the_backup_returns_its_flows_to_their_workers_meanwhile() {
     require_queues!();
     let _alone = alone();
-    let gateway = Gateway::start(|setup| {
+    let mut gateway = Gateway::start(|setup| {
         setup.config.steering.stale_ms = STALE_MS;
         setup.config.steering.recover_ms = 400;
     });
     let load = Load::start(&gateway, gateway.lab.server_v4().into());
     let worker = gateway.busiest();
-    // Hung rather than killed: a replacement may serve before the next packet comes, and then
+    // With nobody to replace it: a replacement may serve before the next packet comes, and then
     // there is nothing to adopt.
+    gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     signal(&worker, Signal::SIGSTOP);
-    gateway.await_status("adopted", |status| status.adopted > 0);
+    load.await_progress(1 << 20);
+    // It beats again before it is judged.
     signal(&worker, Signal::SIGCONT);
-    gateway.await_status("steady", |status| seat(status, &worker).state == "up");
+    sleep(Duration::from_millis(50));
+    gateway.process().signal(Signal::SIGCONT).expect("it runs");
+    let continued = Instant::now();
+    let tripped = gateway.await_status("adopted", |status| status.adopted > 0);
+    assert_eq!(seat(&tripped, &worker).state, "stale", "{tripped}");
+    let steady = gateway.await_status("steady", |status| seat(status, &worker).state == "up");
+    println!("in use again after {:?}", continued.elapsed());
+    assert!(continued.elapsed() >= Duration::from_millis(350));
+    assert_eq!(seat(&steady, &worker).pid, worker.pid, "{steady}");
     load.await_progress(1 << 20);
     let backup = gateway.status().backup;
     assert_eq!(gateway.busiest().queue, backup.queue);
@@ -357,12 +209,14 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
 
 /// With everybody stopped and full queues, requests answered: those that waited are not.
 fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
-    let gateway = Gateway::start(|setup| {
+    let mut gateway = Gateway::start(|setup| {
         setup.config.fail = fail;
         setup.config.queue.length = 16;
         setup.config.steering.stale_ms = STALE_MS;
     });
     let status = gateway.status();
+    // The supervisor first: it would replace the others.
+    gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     for worker in status.seats() {
         signal(worker, Signal::SIGSTOP);
     }
@@ -377,14 +231,15 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
     };
     let report = Requester::run(gateway.lab.client(), plan).expect("requests");
     println!("{fail}: {report:?}");
-    let full = gateway.status();
-    for worker in full.seats() {
-        assert!(worker.kernel.waiting <= 17, "{full}");
+    let full = queue_state::read(gateway.lab.gateway()).expect("the kernel's queues");
+    assert!(full.iter().all(|queue| queue.waiting <= 17), "{full:?}");
+    for worker in status.seats() {
         signal(worker, Signal::SIGCONT);
     }
-    assert!(full.counters["nobody_alive"] > 0, "{full}");
-    gateway.await_settled();
-    (report, full)
+    gateway.process().signal(Signal::SIGCONT).expect("it runs");
+    let settled = gateway.await_settled();
+    assert!(settled.counters["nobody_alive"] > 0, "{settled}");
+    (report, settled)
 }
 
 #[test]

@@ -7,6 +7,8 @@
 mod actions;
 mod cli;
 mod failover;
+mod hang;
 mod lifecycle;
+mod load;
 mod rig;
 mod steering;

@@ -1,0 +1,100 @@
+//! Makes a running process misbehave: it goes on with instructions that are not its own.
+//!
+//! A worker must survive nothing of this; those around it must. The instructions are written
+//! over those that follow the system call in which the process waits, in its own copy of the
+//! code (proc_pid_mem(5)); x86-64 only.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// What becomes of the process when its system call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// It computes for ever.
+    Loop,
+    /// It sleeps for ever, as in a deadlock.
+    Sleep,
+    /// Its stack overflows.
+    StackOverflow,
+}
+
+impl Sabotage {
+    const fn instructions(self) -> &'static [u8] {
+        match self {
+            // jmp to itself.
+            Self::Loop => &[0xeb, 0xfe],
+            // mov eax, 34 (pause); syscall; jmp to the first one.
+            Self::Sleep => &[0xb8, 0x22, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7],
+            // push rax; jmp to it.
+            Self::StackOverflow => &[0x50, 0xeb, 0xfd],
+        }
+    }
+
+    /// Does it to a process that waits in a system call now and then.
+    ///
+    /// # Errors
+    /// When it never waits, cannot be written to, or this is no x86-64.
+    pub fn commit(self, pid: u32) -> Result<()> {
+        if !cfg!(target_arch = "x86_64") {
+            bail!("instructions for x86-64 only");
+        }
+        let file = File::options()
+            .write(true)
+            .open(format!("/proc/{pid}/mem"))?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(next) = next_instruction(pid)? {
+                return Ok(file.write_all_at(self.instructions(), next)?);
+            }
+            if Instant::now() > deadline {
+                bail!("process {pid} is never in a system call");
+            }
+            sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+/// Where a process goes on that waits in a system call: the last word of
+/// proc_pid_syscall(5).
+fn next_instruction(pid: u32) -> Result<Option<u64>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall"))?;
+    let words: Vec<_> = text.split_whitespace().collect();
+    // "running" is one word; -1 is a process that waits elsewhere.
+    let [number, .., next] = words[..] else {
+        return Ok(None);
+    };
+    if number == "-1" {
+        return Ok(None);
+    }
+    let next = next.strip_prefix("0x").context("no address")?;
+    Ok(Some(u64::from_str_radix(next, 16)?))
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn state(pid: u32) -> String {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        rest[..1].to_owned()
+    }
+
+    #[test]
+    fn a_process_is_made_to_loop() {
+        let mut child = Command::new("sleep").arg("0.3").spawn().unwrap();
+        // Not while it is still being loaded.
+        sleep(Duration::from_millis(100));
+        Sabotage::Loop.commit(child.id()).unwrap();
+        sleep(Duration::from_millis(500));
+        assert_eq!(state(child.id()), "R");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
