@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
-use crate::detect::Engine;
+use crate::detect::MappedEngine;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
@@ -25,13 +24,14 @@ use crate::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict,
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
-use crate::supervisor::message::Equipment;
+use crate::supervisor::message::{Channel, Equipment};
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
 use crate::sys::raw_socket::RawSocket;
 
 pub mod held;
+mod mail;
 mod outlets;
 mod settling;
 
@@ -44,10 +44,6 @@ const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
 pub struct Shared {
-    /// The validated configuration.
-    pub config: Config,
-    /// The compiled rules.
-    pub engine: Arc<Engine>,
     /// Heartbeats.
     pub pages: WorkerPages,
     /// Counters.
@@ -62,6 +58,15 @@ pub struct Shared {
     pub utc_offset_s: i32,
 }
 
+/// What a worker begins with, until the supervisor sends it something else.
+#[derive(Debug)]
+pub struct Orders {
+    /// The validated configuration.
+    pub config: Config,
+    /// The compiled rules.
+    pub engine: MappedEngine,
+}
+
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
 /// The queue's socket is bound and configured by the supervisor; there is none with the `nfq`
@@ -71,14 +76,15 @@ pub struct Shared {
 /// When the queue cannot be opened or fails.
 pub fn run(
     shared: &Shared,
+    orders: Orders,
     seat: Seat,
     equipment: Equipment,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let config = &shared.config;
+    let config = &orders.config;
     let Equipment {
         desk,
-        channel: _channel,
+        channel,
         socket,
     } = held::place(equipment, &shared.board).context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
@@ -105,9 +111,9 @@ pub fn run(
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
     let row = shared.board.row(seat);
-    settle_leftovers(shared, seat, row, queue.as_mut())?;
+    settle_leftovers(shared, config, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row, &desk)?;
+    let mut turn = Turn::new(shared, orders, seat, options.number, row, &desk, channel)?;
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -119,6 +125,8 @@ pub fn run(
         turn.finish(queue.as_ref(), served.as_ref().copied().unwrap_or(0));
         let served = served?;
         turn.settle_gap(queue.as_mut(), served)?;
+        turn.inspection.warm();
+        turn.read_mail()?;
         idle_turns = if served == 0 { idle_turns + 1 } else { 0 };
     }
     Ok(())
@@ -161,7 +169,13 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
+    config: Config,
+    /// Which rules and configuration.
+    generation: u32,
     seat: Seat,
+    channel: Channel,
+    /// How many messages the desk had announced when the channel was last read.
+    mail_read: Option<u64>,
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
@@ -178,15 +192,18 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
+        orders: Orders,
         seat: Seat,
         queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
+        channel: Channel,
     ) -> anyhow::Result<Self> {
+        let Orders { config, engine } = orders;
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
-        let gap = match shared.config.queue.transport {
+        let gap = match config.queue.transport {
             Transport::Batched => {
                 // The socket counts them, and it is the predecessor's.
                 base[Cell::Overruns as usize] = 0;
@@ -196,12 +213,16 @@ impl<'a> Turn<'a> {
         };
         Ok(Self {
             shared,
+            generation: engine.generation(),
+            inspection: inspection(shared, &config, engine, seat)?,
+            config,
             seat,
+            channel,
+            mail_read: None,
             row,
             base,
             desk,
             buffers_at: None,
-            inspection: inspection(shared, seat)?,
             now: now(),
             asked_ns: 0,
             gap,
@@ -276,7 +297,7 @@ impl<'a> Turn<'a> {
     }
 
     fn count_gap(&self, (count, last): (u32, PacketId)) -> (PacketId, Disposition) {
-        let disposition = self.shared.config.settle();
+        let disposition = self.config.settle();
         log::warn!(
             "{}: {count} packets that a dead worker had just taken: {disposition:?}",
             self.seat
@@ -322,11 +343,12 @@ fn now() -> Timestamp {
 }
 
 /// A fresh inspection as configured.
-fn inspection(
-    shared: &Shared,
+fn inspection<'a>(
+    shared: &'a Shared,
+    config: &Config,
+    engine: MappedEngine,
     seat: Seat,
-) -> anyhow::Result<Inspection<Events<'_>, Rejects, Convictions<'_>>> {
-    let config = &shared.config;
+) -> anyhow::Result<Inspection<Events<'a>, Rejects, Convictions<'a>>> {
     let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
     let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
     if let Err(error) = &socket {
@@ -345,7 +367,7 @@ fn inspection(
         .trace
         .then(|| Box::new(StandardError::new(seat)) as Box<dyn PacketTrace>);
     Ok(Inspection::new(
-        Arc::clone(&shared.engine),
+        engine,
         options,
         Events::new(&shared.events),
         Rejects::new(socket.ok()),

@@ -3,7 +3,9 @@
 mod check;
 mod config;
 mod doctor;
+mod instance;
 mod launcher;
+mod reload;
 mod run;
 mod status;
 
@@ -32,6 +34,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Show a running instance.
     Status(status::StatusArgs),
+    /// Take over changed rules and settings in a running instance; exit 1 and change nothing
+    /// when they cannot be used.
+    Reload(reload::ReloadArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
     /// Show the configuration.
@@ -119,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),

@@ -19,6 +19,10 @@ use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
 
+mod change;
+
+pub use change::fixed_differences;
+
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 

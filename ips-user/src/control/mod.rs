@@ -3,7 +3,7 @@
 mod client;
 mod server;
 
-pub use client::ask;
+pub use client::{ask, ask_within};
 pub use server::{Ask, serve};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ pub enum Request {
     /// The instance's [`crate::metrics::snapshot::Snapshot`].
     // With braces, because serde lets a unit variant have any further field.
     Status {},
+    /// Other rules and settings, as the instance's configuration file now has them: a
+    /// [`crate::supervisor::reload::Reloaded`] when all workers use them.
+    Reload {},
 }
 
 /// The answer to a request.

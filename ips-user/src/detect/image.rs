@@ -19,6 +19,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
@@ -54,6 +55,7 @@ pub struct Summary {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Note {
+    /// A `u32`; without padding.
     generation: u64,
     peak_bytes: u64,
     summary: Summary,
@@ -83,7 +85,7 @@ pub enum ImageError {
 pub struct Building {
     process: Pid,
     file: File,
-    generation: u64,
+    generation: u32,
     since: Instant,
 }
 
@@ -101,7 +103,7 @@ impl Image {
     /// # Errors
     /// When there cannot be another process or file, or this process has several threads.
     pub fn build(
-        generation: u64,
+        generation: u32,
         compile: impl FnOnce() -> anyhow::Result<(Engine, Summary)>,
     ) -> io::Result<Building> {
         let file = frozen::file(c"sluice-rules")?;
@@ -139,8 +141,8 @@ impl Image {
     }
 
     /// Which one it is.
-    pub fn generation(&self) -> u64 {
-        self.file.note().generation
+    pub fn generation(&self) -> u32 {
+        self.file.note().generation as u32
     }
 
     /// What became of the rules.
@@ -177,7 +179,7 @@ impl Building {
     }
 
     /// Which one it will be.
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u32 {
         self.generation
     }
 
@@ -216,7 +218,7 @@ impl Building {
 /// In the compiling process: compiles, and writes the image.
 fn make(
     file: &File,
-    generation: u64,
+    generation: u32,
     compile: impl FnOnce() -> anyhow::Result<(Engine, Summary)>,
 ) -> anyhow::Result<()> {
     process::set_name("sluice-compile");
@@ -224,6 +226,7 @@ fn make(
     // It is the one that can be done without. Where it cannot be said, the kernel chooses.
     let _ = process::be_first_out_of_memory();
     let (engine, summary) = compile()?;
+    let generation = u64::from(generation);
     frozen::freeze(&engine, file, generation, || Note {
         generation,
         peak_bytes: process::peak_memory(),
@@ -257,7 +260,7 @@ fn explanation(file: &File) -> io::Result<String> {
 #[derive(Debug)]
 pub struct MappedEngine {
     engine: Frozen<Engine>,
-    generation: u64,
+    generation: u32,
 }
 
 impl MappedEngine {
@@ -269,7 +272,7 @@ impl MappedEngine {
     }
 
     /// Which image it is in.
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u32 {
         self.generation
     }
 }
@@ -279,5 +282,47 @@ impl Deref for MappedEngine {
 
     fn deref(&self) -> &Engine {
         &self.engine
+    }
+}
+
+/// The engine that a worker uses: of an image, or its own.
+#[derive(Debug)]
+pub enum Rules {
+    /// Shared with other processes.
+    Mapped(MappedEngine),
+    /// In this process's memory.
+    Own(Arc<Engine>),
+}
+
+impl Rules {
+    /// Has a part of it ready for use, as [`MappedEngine::warm`]; false when all of it is.
+    pub fn warm(&mut self) -> bool {
+        match self {
+            Self::Mapped(engine) => engine.warm(),
+            Self::Own(_) => false,
+        }
+    }
+}
+
+impl From<MappedEngine> for Rules {
+    fn from(engine: MappedEngine) -> Self {
+        Self::Mapped(engine)
+    }
+}
+
+impl From<Arc<Engine>> for Rules {
+    fn from(engine: Arc<Engine>) -> Self {
+        Self::Own(engine)
+    }
+}
+
+impl Deref for Rules {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        match self {
+            Self::Mapped(engine) => engine,
+            Self::Own(engine) => engine,
+        }
     }
 }

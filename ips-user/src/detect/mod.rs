@@ -15,5 +15,5 @@ pub mod image;
 pub mod prefilter;
 
 pub use engine::{Detection, Engine, PACKET_ALERT_MAX, RuleIndex, Scratch};
-pub use image::{Building, Image, MappedEngine, Summary};
+pub use image::{Building, Image, ImageError, MappedEngine, Rules, Summary};
 pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};

@@ -68,6 +68,16 @@ impl Default for FlowLimits {
     }
 }
 
+impl FlowLimits {
+    /// The nearest that a table can keep.
+    fn possible(self) -> Self {
+        Self {
+            max_flows: self.max_flows.clamp(1, u32::MAX - 1),
+            ..self
+        }
+    }
+}
+
 /// Totals of a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounters {
@@ -162,10 +172,7 @@ impl FlowTable {
     pub fn new(limits: FlowLimits, seed: [u64; 2]) -> Self {
         let seed = KeyedHash(HashSeed { key: seed });
         Self {
-            limits: FlowLimits {
-                max_flows: limits.max_flows.clamp(1, u32::MAX - 1),
-                ..limits
-            },
+            limits: limits.possible(),
             seed,
             next_id: seed.0.key[0] ^ seed.0.key[1].rotate_left(32),
             slots: HashMap::with_hasher(seed),
@@ -173,6 +180,14 @@ impl FlowTable {
             free: Vec::new(),
             idle: IdleLists::new(),
             counters: FlowCounters::default(),
+        }
+    }
+
+    /// Changes the bounds; when there are too many flows now, the longest idle ones are evicted.
+    pub fn set_limits(&mut self, limits: FlowLimits) {
+        self.limits = limits.possible();
+        while self.slots.len() > self.limits.max_flows as usize {
+            self.evict();
         }
     }
 

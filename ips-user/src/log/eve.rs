@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use record::{
-    AlertFields, DropFields, FlowFields, Kind, Line, Metadata, StatsLine, Time, VerdictFields,
+    AlertFields, DropFields, FlowFields, Kind, Line, Metadata, Other, Time, VerdictFields,
 };
 
 use crate::decode::{Decoded, Transport, protocol};
@@ -80,10 +80,20 @@ pub fn drop(
 
 /// A `stats` record; `stats` is the tree under that name.
 pub fn stats(time: Timestamp, utc_offset_s: i32, stats: &serde_json::Value) -> Vec<u8> {
-    let line = StatsLine {
+    other("stats", time, utc_offset_s, stats)
+}
+
+/// A record that is about no packet: its fields stand under the name of its type.
+pub fn other(
+    event_type: &'static str,
+    time: Timestamp,
+    utc_offset_s: i32,
+    fields: &serde_json::Value,
+) -> Vec<u8> {
+    let line = Other {
         timestamp: Time::new(time, utc_offset_s),
-        event_type: "stats",
-        stats,
+        event_type,
+        fields,
     };
     // Serialising plain data into memory cannot fail.
     serde_json::to_vec(&line).unwrap_or_default()

@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
@@ -41,8 +40,7 @@ impl Launching {
             .process_group(0)
             .spawn()
             .context("starting the launcher")?;
-        let flags = OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL)?);
-        fcntl(&ours, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        ours.never_wait()?;
         let spoken = Readable::of(&ours)?;
         Ok(Self {
             process,
@@ -50,23 +48,30 @@ impl Launching {
         })
     }
 
-    /// Gives it the configuration and what all workers share.
+    /// Gives it what all workers share.
     pub(super) fn prepare(
         &self,
-        config: &Config,
         trace: bool,
         pages: &WorkerPages,
         board: &Board,
         events: &EventPipe,
         feedback: &FeedbackSocket,
     ) -> anyhow::Result<()> {
-        let message = ToLauncher::Prepare {
-            config: Box::new(config.clone()),
-            trace,
-        };
+        let message = ToLauncher::Prepare { trace };
         let pages = pages.fd().context("the heartbeat map has no descriptor")?;
         let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
         self.send(&message, &fds).context("preparing the launcher")
+    }
+
+    /// Has the rules compiled; [`FromLauncher::Compiled`] or [`FromLauncher::NotCompiled`]
+    /// answers.
+    pub(super) fn compile(&self, generation: u32, config: &Config) -> anyhow::Result<()> {
+        let message = ToLauncher::Compile {
+            generation,
+            config: Box::new(config.clone()),
+        };
+        self.send(&message, &[])
+            .context("having the launcher compile the rules")
     }
 
     /// Asks for a worker; [`FromLauncher::Spawned`] or [`FromLauncher::NotSpawned`] answers.
@@ -95,7 +100,13 @@ impl Launching {
         };
         loop {
             match channel.receive::<FromLauncher>() {
-                Ok(message) => return Ok(message.map(|(message, _)| message)),
+                Ok(Some((mut message, fds))) => {
+                    if let FromLauncher::Compiled { image, .. } = &mut message {
+                        *image = fds.into_iter().next();
+                    }
+                    return Ok(Some(message));
+                }
+                Ok(None) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => spoken.wait().await,
                 Err(error) => return Err(error).context("listening to the launcher"),
             }

@@ -11,6 +11,7 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+pub mod reload;
 pub mod seat;
 mod seats;
 mod status;
@@ -31,7 +32,8 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, 
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, Started};
 use self::launching::Launching;
-use self::message::FromLauncher;
+use self::message::{Compiled, FromLauncher};
+use self::reload::Reloading;
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::Steering;
@@ -60,18 +62,24 @@ const KILL_WITHIN: Duration = Duration::from_secs(1);
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Runs an instance until SIGINT or SIGTERM.
+/// The first set of rules.
+const FIRST_GENERATION: u32 = 1;
+
+/// Reads the configuration that the instance was started with once more.
+pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
+
+/// Runs an instance until SIGINT or SIGTERM; `read_config` is for reloads.
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
 /// as well; what a dead predecessor had installed stays if that was not taken over yet.
-pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
+pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut supervisor = Supervisor::new(config, trace)?;
+        let mut supervisor = Supervisor::new(config, read_config, trace)?;
         let result = supervisor.start_and_serve(&mut signals).await;
         let stopped = supervisor.stop().await;
         result.and(stopped)
@@ -125,7 +133,11 @@ impl Signals {
 }
 
 struct Supervisor {
+    /// What is in force.
     config: Config,
+    /// As it was last read. Commands may have changed what is in force since.
+    configured: Config,
+    read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
     started: Instant,
@@ -140,9 +152,13 @@ struct Supervisor {
     steering: Steering,
     launching: Launching,
     seats: Seats,
-    rules: usize,
-    rules_skipped: usize,
-    rules_wrong: usize,
+    /// Which rules and configuration are in force.
+    generation: u32,
+    /// What became of these rules.
+    compiled: Compiled,
+    /// The last one that was tried.
+    last_generation: u32,
+    reloading: Option<Reloading>,
     /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
     /// predecessor's, whose workers go on inspecting.
     took_over: bool,
@@ -150,7 +166,7 @@ struct Supervisor {
 
 impl Supervisor {
     /// Claims the instance and makes what needs no undoing in the kernel.
-    fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
+    fn new(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
         // Before anything is touched, in the words of the loader, which would find it last.
@@ -183,10 +199,13 @@ impl Supervisor {
             steering,
             launching,
             seats: Seats::new(&config).context("memory shared with the workers")?,
-            rules: 0,
-            rules_skipped: 0,
-            rules_wrong: 0,
+            generation: FIRST_GENERATION,
+            compiled: Compiled::default(),
+            last_generation: FIRST_GENERATION,
+            reloading: None,
             took_over: false,
+            configured: config.clone(),
+            read_config,
             config,
         })
     }
@@ -223,8 +242,8 @@ impl Supervisor {
             self.config.queue.first,
             self.config
                 .queue_number(Seat::Worker(self.config.worker_count() - 1)),
-            self.rules,
-            self.rules_skipped
+            self.compiled.rules,
+            self.compiled.skipped
         );
         Ok(())
     }
@@ -241,24 +260,20 @@ impl Supervisor {
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
         self.launching.prepare(
-            &self.config,
             self.trace,
             self.steering.pages(),
             &self.board,
             &self.events,
             &self.workers_feedback,
         )?;
+        self.launching.compile(self.generation, &self.config)?;
         match self.launching.next().await? {
-            Some(FromLauncher::Ready {
-                rules,
-                skipped,
-                wrong,
-            }) => {
-                (self.rules, self.rules_skipped, self.rules_wrong) = (rules, skipped, wrong);
+            Some(FromLauncher::Compiled { compiled, .. }) => {
+                self.compiled = compiled;
                 Ok(())
             }
-            Some(FromLauncher::Failed { message }) => bail!("{message}"),
-            other => bail!("the launcher said {other:?} instead of being ready"),
+            Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+            other => bail!("the launcher said {other:?} instead of compiling the rules"),
         }
     }
 
@@ -295,7 +310,7 @@ impl Supervisor {
         let mut judge = pin!(sleep(JUDGE_EVERY));
         let mut look = ticks(INTERFACES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
-        let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
+        let mut stats = ticks(stats_period(&self.config));
         log::info!("ready");
         let result = loop {
             tokio::select! {
@@ -322,6 +337,10 @@ impl Supervisor {
                     for seat in self.seats.due() {
                         self.spawn(seat)?;
                     }
+                    self.pursue_reload();
+                    if stats.period() != stats_period(&self.config) {
+                        stats = ticks(stats_period(&self.config));
+                    }
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
@@ -332,12 +351,12 @@ impl Supervisor {
                 }
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
-                Some(ask) = asked.recv() => {
-                    let response = match ask.request {
-                        Request::Status {} => self.status_response(),
-                    };
-                    // The client may have gone: its answer is then nobody's.
-                    let _ = ask.answer.send(response);
+                Some(ask) = asked.recv() => match ask.request {
+                    Request::Status {} => {
+                        // The client may have gone: its answer is then nobody's.
+                        let _ = ask.answer.send(self.status_response());
+                    }
+                    Request::Reload {} => self.begin_reload(ask.answer),
                 }
             }
         };
@@ -356,10 +375,15 @@ impl Supervisor {
     /// workers could not be replaced any more.
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
-            Some(FromLauncher::Spawned { seat, pid }) => {
+            Some(FromLauncher::Spawned {
+                seat,
+                pid,
+                generation,
+            }) => {
                 if self.seats.spawned(seat, pid) {
                     self.serves(seat, pid);
                 }
+                self.seats.has_generation(seat, pid, generation);
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
@@ -374,7 +398,15 @@ impl Supervisor {
                 log::error!("{seat} could not be started: {message}");
                 self.seats.not_spawned(seat, &message, &self.config);
             }
-            Some(message) => bail!("the launcher said {message:?} out of turn"),
+            Some(FromLauncher::Compiled {
+                generation,
+                compiled,
+                image,
+            }) => self.compiled(generation, compiled, image)?,
+            Some(FromLauncher::NotCompiled {
+                generation,
+                message,
+            }) => self.not_compiled(generation, &message)?,
             None => bail!("the launcher has ended"),
         }
         Ok(())
@@ -395,6 +427,11 @@ impl Supervisor {
                         self.serves(seat, pid);
                     }
                 }
+                Ok(Message::Loaded {
+                    seat,
+                    pid,
+                    generation,
+                }) => self.on_loaded(seat, pid, generation),
                 Ok(Message::Convict {
                     seat,
                     key,
@@ -436,7 +473,7 @@ impl Supervisor {
                     Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
                         self.seats.ended(seat, pid, &how);
                     }
-                    Ok(Some(FromLauncher::Spawned { seat, pid })) => {
+                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
                         self.seats.spawned(seat, pid);
                         self.seats.ask_to_stop();
                     }
@@ -478,6 +515,10 @@ impl Supervisor {
             self.seats.forget_ended();
         }
     }
+}
+
+fn stats_period(config: &Config) -> Duration {
+    Duration::from_secs(config.log.stats_seconds.max(1))
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::instance::Started;
 use super::launching::Launching;
-use super::message::Channel;
+use super::message::{Channel, ToWorker};
 use super::seat::Seat;
 use super::steering::Steering;
 use super::watch::{self, Watch};
@@ -20,7 +20,7 @@ use crate::health::{Change, Limits, Pulse};
 use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth;
 use crate::source::PacketId;
-use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
+use crate::source::nfqueue::{self, NfQueue, QueueSocket, settle_through};
 use crate::sys::process::{monotonic_ns, wall_us};
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
@@ -67,6 +67,8 @@ pub(super) struct Occupancy {
     channel: Option<Channel>,
     process: Option<Started>,
     watch: Option<Watch>,
+    /// Which rules and configuration that process has.
+    pub(super) generation: u32,
     /// The launcher was asked for a process and has not answered yet.
     asked: bool,
     /// A process that says it serves before the launcher has said that it exists.
@@ -142,6 +144,9 @@ impl Seats {
         };
         // A channel of its own for each process: what the former has not read is not for it.
         let (ours, theirs) = Channel::pair().context("a channel to a worker")?;
+        for end in [&ours, &theirs] {
+            end.never_wait().context("a channel to a worker")?;
+        }
         occupancy.channel = Some(ours);
         occupancy.desk.clear_command();
         let socket = occupancy.socket.as_ref().map(AsFd::as_fd);
@@ -176,6 +181,67 @@ impl Seats {
         occupancy.phase = Phase::Starting;
         occupancy.since = Instant::now();
         occupancy.announced.take() == Some(pid) && occupancy.serves()
+    }
+
+    /// A process has these rules and this configuration.
+    pub(super) fn has_generation(&mut self, seat: Seat, pid: u32, generation: u32) {
+        if let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) {
+            occupancy.generation = generation;
+        }
+    }
+
+    /// Whether there is no process with others. One that is still being started has the newest.
+    pub(super) fn all_have(&self, generation: u32) -> bool {
+        self.outdated(generation).next().is_none()
+    }
+
+    fn outdated(&self, generation: u32) -> impl Iterator<Item = &Occupancy> {
+        self.seats
+            .iter()
+            .filter(move |it| it.process.is_some() && it.generation != generation)
+    }
+
+    /// Sends a message to the processes that have other rules than these.
+    pub(super) fn tell_outdated(
+        &self,
+        generation: u32,
+        message: &ToWorker,
+        fds: &[BorrowedFd<'_>],
+    ) {
+        for occupancy in self.outdated(generation) {
+            let Some(channel) = &occupancy.channel else {
+                continue;
+            };
+            match channel.send(message, fds) {
+                Ok(()) => occupancy.desk.announce_mail(),
+                // It has ended, which will be reported, or it will be late.
+                Err(error) => log::warn!("{} cannot be told: {error}", occupancy.seat),
+            }
+        }
+    }
+
+    /// Kills the processes that have other rules than these: their replacements have them.
+    pub(super) fn end_outdated(&self, generation: u32) {
+        for occupancy in self.outdated(generation) {
+            let (seat, process) = (occupancy.seat, occupancy.process);
+            let pid = occupancy.pid().unwrap_or(0);
+            log::warn!("{seat} (pid {pid}) does not take over generation {generation}: killed");
+            if let Some(Err(error)) = process.map(|process| process.signal(Signal::SIGKILL)) {
+                log::warn!("{seat}: {error}");
+            }
+        }
+    }
+
+    /// Changes how many packets may wait in each queue.
+    pub(super) fn set_queue_length(&self, length: u32) {
+        for occupancy in &self.seats {
+            let Some(socket) = &occupancy.socket else {
+                continue;
+            };
+            if let Err(error) = nfqueue::set_length(socket.as_fd(), occupancy.queue, length) {
+                log::error!("{} keeps the length of its queue: {error}", occupancy.seat);
+            }
+        }
     }
 
     /// A process says that it serves its queue. Returns whether that is news about the current
@@ -410,6 +476,7 @@ impl Occupancy {
             channel: None,
             process: None,
             watch: None,
+            generation: 0,
             asked: false,
             announced: None,
             phase: Phase::Starting,

@@ -31,9 +31,12 @@ impl Supervisor {
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
             interfaces: self.steering.attachments().clone(),
-            rules: self.rules,
-            rules_skipped: self.rules_skipped,
-            rules_wrong: self.rules_wrong,
+            generation: self.generation,
+            rules: self.compiled.rules,
+            rules_skipped: self.compiled.skipped,
+            rules_wrong: self.compiled.wrong,
+            image_bytes: self.compiled.image_bytes,
+            compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
             counters: self.steering.counters(),
@@ -56,6 +59,7 @@ impl Supervisor {
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
+            generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
             restarts: occupancy.restarts,
@@ -147,6 +151,8 @@ fn stats(snapshot: &Snapshot) -> Value {
         "detect": {
             "engines": [{
                 "id": 0,
+                "generation": snapshot.generation,
+                "memory": snapshot.image_bytes,
                 "rules_loaded": snapshot.rules,
                 "rules_failed": snapshot.rules_wrong,
                 "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),

@@ -10,5 +10,6 @@ mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod reload;
 mod rig;
 mod steering;

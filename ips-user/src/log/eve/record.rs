@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 
@@ -61,11 +62,21 @@ pub(super) enum Kind<'a> {
     },
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct StatsLine<'a> {
+#[derive(Debug)]
+pub(super) struct Other<'a> {
     pub(super) timestamp: Time,
     pub(super) event_type: &'static str,
-    pub(super) stats: &'a serde_json::Value,
+    pub(super) fields: &'a serde_json::Value,
+}
+
+impl Serialize for Other<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(Some(3))?;
+        line.serialize_entry("timestamp", &self.timestamp)?;
+        line.serialize_entry("event_type", self.event_type)?;
+        line.serialize_entry(self.event_type, self.fields)?;
+        line.end()
+    }
 }
 
 #[derive(Debug, Serialize)]
