@@ -230,7 +230,7 @@ fn a_worker_that_beats_but_takes_no_packets_is_replaced() {
     // Its heart goes on for it.
     let status = gateway.await_status("replaced", |status| {
         if seat(status, &victim).pid == victim.pid {
-            pages.stamp(victim.index, sluice::sys::process::monotonic_ns());
+            pages.stamp(victim.seat.slot(), sluice::sys::process::monotonic_ns());
         }
         let successor = seat(status, &victim);
         successor.state == "up" && successor.pid != victim.pid
