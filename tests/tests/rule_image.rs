@@ -106,7 +106,7 @@ fn ended(building: &Building) -> WaitStatus {
     waitpid(building.process(), None).unwrap()
 }
 
-fn image(generation: u64, text: &str) -> Image {
+fn image(generation: u32, text: &str) -> Image {
     let text = text.to_owned();
     let building = Image::build(generation, || compile(text)).unwrap();
     let how = ended(&building);

@@ -6,7 +6,7 @@ use super::{Config, Transport};
 
 /// Keys, and sections with all their keys, that a reload changes. All others are fixed from start
 /// to stop: what they say has been done by then.
-const CHANGEABLE: [&str; 13] = [
+const CHANGEABLE: [&str; 16] = [
     "rules",
     "exceptions",
     "decode",
@@ -19,7 +19,10 @@ const CHANGEABLE: [&str; 13] = [
     "steering.adoption_idle_seconds",
     "queue.length",
     "log.stats_seconds",
+    "workers.start_ms",
     "workers.restart_pause_max_ms",
+    "workers.hang_ms",
+    "workers.hang_max_ms",
 ];
 
 /// What differs between two configurations and cannot be changed while an instance runs: a line

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
 use sluice::supervisor::reload::Reloaded;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::Elsewhere;
 use sluice_tests::witness::Witness;
 use sluice_tests::{require_queues, rule_set};
@@ -296,7 +297,16 @@ fn fifty_reloads_in_a_row_lose_nothing_and_leave_nothing_behind() {
     let gateway = Gateway::start(|setup| setup.rules = rule_set::rules(200));
     let load = Load::start(&gateway, gateway.lab.server_v4().into());
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 8000);
+    let address = gateway.lab.server_v4().into();
+    let replier = Replier::start(gateway.lab.server(), address, 0).expect("a server");
+    let plan = RequestPlan {
+        flows: 16,
+        requests: 4000,
+        interval: Duration::from_millis(5),
+        patience: Duration::from_secs(5),
+        ..RequestPlan::to(replier.address())
+    };
+    let requester = Requester::start(gateway.lab.client(), plan);
     let before = gateway.status();
     let pids: Vec<u32> = before.seats().map(|seat| seat.pid).collect();
     let measure = || {
