@@ -8,7 +8,8 @@ use crate::decode::{Decoded, Invalid, InvalidCounters};
 use crate::detect::{Detection, Engine, Rules, Scratch};
 pub use crate::flow::Timestamp;
 use crate::flow::{
-    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, PacketDirection, TcpState,
+    Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, ImportError, Imported, PacketDirection,
+    TcpState,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
@@ -221,6 +222,19 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// The flows.
     pub fn flows(&self) -> &FlowTable {
         &self.flows
+    }
+
+    /// Takes over the flows of another worker: see [`FlowTable::import`].
+    ///
+    /// # Errors
+    /// When the bytes are no flows, or this inspection has some already.
+    pub fn import_flows(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        progress: impl FnMut(),
+    ) -> Result<Imported, ImportError> {
+        self.flows.import(bytes, now, progress)
     }
 
     /// Where events go.

@@ -1,7 +1,7 @@
 //! The loop of a worker process: receive a batch, inspect, send verdicts, beat.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
-use crate::desk::Desk;
+use crate::desk::{Command, Desk};
 use crate::detect::MappedEngine;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -27,9 +27,12 @@ use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::message::{Channel, Equipment};
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
-use crate::sys::process::{bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, wall_us};
+use crate::sys::process::{
+    bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, set_oom_score, wall_us,
+};
 use crate::sys::raw_socket::RawSocket;
 
+pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
@@ -40,6 +43,12 @@ use settling::{Gap, settle_leftovers};
 
 /// A worker asked to stop leaves when its queue has been empty for this many heartbeats.
 const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
+/// What the kernel's OOM killer is told of workers: other programs go before them, and they
+/// before the supervisor, which replaces them.
+const OOM_SCORE_ADJUSTMENT: i32 = -500;
+
+/// Keys written between two heartbeats while flows are listed.
+const LISTED_BETWEEN_BEATS: u64 = 4096;
 
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
@@ -69,6 +78,8 @@ pub struct Orders {
 
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
+/// One that `succeeds` takes over from a worker that serves the queue still.
+///
 /// The queue's socket is bound and configured by the supervisor; there is none with the `nfq`
 /// transport, which opens its own.
 ///
@@ -79,9 +90,11 @@ pub fn run(
     orders: Orders,
     seat: Seat,
     equipment: Equipment,
+    succeeds: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let config = &orders.config;
+    let Orders { config, engine } = orders;
+    let generation = engine.generation();
     let Equipment {
         desk,
         channel,
@@ -92,8 +105,12 @@ pub fn run(
         Seat::Worker(index) => format!("sluice-{index}"),
         Seat::Backup => "sluice-b".into(),
     });
-    if let Some(cpu) = cpu_of(config, seat) {
+    if let Some(cpu) = cpu_of(&config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
+    if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+        // The supervisor has warned: what it may not, its workers may not either.
+        log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
     }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
@@ -110,10 +127,24 @@ pub fn run(
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
+    let mut inspection = inspection(shared, &config, engine, seat)?;
+    if succeeds {
+        take_over(shared, &config, seat, &desk, &mut inspection)?;
+    }
     let row = shared.board.row(seat);
-    settle_leftovers(shared, config, seat, row, queue.as_mut())?;
+    settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, orders, seat, options.number, row, &desk, channel)?;
+    let mut turn = Turn::new(
+        shared,
+        config,
+        generation,
+        seat,
+        options.number,
+        row,
+        &desk,
+        channel,
+        inspection,
+    );
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -127,7 +158,35 @@ pub fn run(
         turn.settle_gap(queue.as_mut(), served)?;
         turn.inspection.warm();
         turn.read_mail()?;
+        if turn.carry_out_command() == After::Leave {
+            break;
+        }
         idle_turns = if served == 0 { idle_turns + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// Waits for the predecessor's end, and takes over its flows.
+fn take_over(
+    shared: &Shared,
+    config: &Config,
+    seat: Seat,
+    desk: &Desk,
+    inspection: &mut WorkersInspection<'_>,
+) -> anyhow::Result<()> {
+    let done_before = desk.commands_done();
+    let pid = std::process::id();
+    let waiting = shared.feedback.send(Message::Waiting { seat, pid });
+    waiting.context("the supervisor does not listen")?;
+    let patience = Duration::from_millis(config.workers.start_ms);
+    let bytes = handing_over::await_flows(desk, done_before, patience)?;
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let beat = || shared.pages.stamp(seat.slot(), monotonic_ns());
+    match inspection.import_flows(&bytes, now(), beat) {
+        Ok(imported) => log::debug!("{seat}: {imported:?}"),
+        Err(error) => log::warn!("{seat}: its predecessor's flows are learned anew: {error}"),
     }
     Ok(())
 }
@@ -166,6 +225,9 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
     }
 }
 
+/// The inspection as a worker has it.
+type WorkersInspection<'a> = Inspection<Events<'a>, Rejects, Convictions<'a>>;
+
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
@@ -182,7 +244,7 @@ struct Turn<'a> {
     desk: &'a Desk,
     /// Address of the queue's buffers, when they are the desk's.
     buffers_at: Option<usize>,
-    inspection: Inspection<Events<'a>, Rejects, Convictions<'a>>,
+    inspection: WorkersInspection<'a>,
     now: Timestamp,
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
@@ -192,14 +254,15 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
-        orders: Orders,
+        config: Config,
+        generation: u32,
         seat: Seat,
         queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
         channel: Channel,
-    ) -> anyhow::Result<Self> {
-        let Orders { config, engine } = orders;
+        inspection: WorkersInspection<'a>,
+    ) -> Self {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
         let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
@@ -211,10 +274,9 @@ impl<'a> Turn<'a> {
             }
             Transport::Nfq => Gap::Closed,
         };
-        Ok(Self {
+        Self {
             shared,
-            generation: engine.generation(),
-            inspection: inspection(shared, &config, engine, seat)?,
+            generation,
             config,
             seat,
             channel,
@@ -223,10 +285,11 @@ impl<'a> Turn<'a> {
             base,
             desk,
             buffers_at: None,
+            inspection,
             now: now(),
             asked_ns: 0,
             gap,
-        })
+        }
     }
 
     /// After a batch, or a heartbeat without one.
@@ -284,6 +347,56 @@ impl<'a> Turn<'a> {
         self.row.set(Cell::Flows, inspected.flows.current);
     }
 
+    /// Does what the supervisor wants, between two batches.
+    fn carry_out_command(&mut self) -> After {
+        let Some((number, command)) = self.desk.command() else {
+            return After::GoOn;
+        };
+        match command {
+            Command::HandOver => {
+                let written = self.write_flows();
+                if let Err(error) = &written {
+                    log::warn!("{}: flows not handed over: {error}", self.seat);
+                }
+                // From now on the queue is the successor's.
+                self.desk
+                    .carried_out(number, written.unwrap_or(handing_over::NOTHING));
+                After::Leave
+            }
+            Command::ListFlows => {
+                let written = self.write_keys();
+                if let Err(error) = &written {
+                    log::warn!("{}: flows not listed: {error}", self.seat);
+                }
+                self.desk
+                    .carried_out(number, written.unwrap_or(handing_over::NOTHING));
+                After::GoOn
+            }
+        }
+    }
+
+    /// One [`FlowKey`] after the other.
+    fn write_keys(&mut self) -> io::Result<u64> {
+        let file = handing_over::empty_file(self.desk.flows())?;
+        let mut file = BufWriter::with_capacity(1 << 18, file);
+        let mut count = 0;
+        for key in self.inspection.flows().keys() {
+            file.write_all(bytemuck::bytes_of(key))?;
+            count += 1;
+            if count % LISTED_BETWEEN_BEATS == 0 {
+                self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+            }
+        }
+        file.flush()?;
+        Ok(count)
+    }
+
+    fn write_flows(&mut self) -> io::Result<u64> {
+        let mut file = handing_over::empty_file(self.desk.flows())?;
+        let beat = || self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+        self.inspection.flows().export(&mut file, beat)
+    }
+
     /// Settles what a predecessor took from the socket without noting it, when nothing is left
     /// in the socket.
     fn settle_gap(&mut self, queue: &mut dyn PacketQueue, served: usize) -> anyhow::Result<()> {
@@ -334,6 +447,13 @@ impl Inspector for Turn<'_> {
     }
 }
 
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    GoOn,
+    Leave,
+}
+
 /// Both clocks, read once a batch.
 fn now() -> Timestamp {
     Timestamp {
@@ -348,7 +468,7 @@ fn inspection<'a>(
     config: &Config,
     engine: MappedEngine,
     seat: Seat,
-) -> anyhow::Result<Inspection<Events<'a>, Rejects, Convictions<'a>>> {
+) -> anyhow::Result<WorkersInspection<'a>> {
     let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
     let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
     if let Err(error) = &socket {

@@ -184,6 +184,7 @@ fn sluices_own_rules_are_not_other_peoples() {
             priority: netfilter::DEFAULT_PRIORITY,
             mark: ips_common::MarkLayout::new(0x00ff_0000, 1).unwrap(),
             queues: vec![(ips_common::Steer::Worker(0), 100)],
+            interfaces: Vec::new(),
             fail: netfilter::Fail::Open,
             backend: None,
         };

@@ -3,19 +3,23 @@
 mod check;
 mod config;
 mod doctor;
-mod instance;
+mod gate;
 mod launcher;
 mod reload;
 mod run;
 mod status;
+mod upgrade;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::control::{self, Request, Response};
 use crate::netfilter::Fail;
 
 /// Inline intrusion prevention: eBPF steering, NFQUEUE workers, Suricata rules.
@@ -37,8 +41,15 @@ enum Command {
     /// Take over changed rules and settings in a running instance; exit 1 and change nothing
     /// when they cannot be used.
     Reload(reload::ReloadArgs),
+    /// Have another program go on in the place of the running one, without losing a packet.
+    Upgrade(upgrade::UpgradeArgs),
+    /// Run by an instance that is to be upgraded.
+    #[command(hide = true)]
+    CanSucceed(upgrade::CanSucceedArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
+    /// Open, close or show the gate: what passes while Sluice does not run.
+    Gate(gate::GateArgs),
     /// Show the configuration.
     Config(config::ConfigArgs),
     /// Accept every packet of one queue: the transport alone, for measurements.
@@ -69,6 +80,66 @@ struct Settings {
     /// What happens to traffic that cannot be inspected.
     #[arg(long, value_name = "POLICY", value_parser = parse_fail)]
     fail: Option<Fail>,
+}
+
+/// Which running instance is meant.
+#[derive(Clone, Debug, Args)]
+struct InstanceArgs {
+    /// Configuration file, for the instance's name and run directory.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Instance, when not the configuration's.
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+}
+
+impl InstanceArgs {
+    /// The instance's configuration.
+    fn config(&self) -> anyhow::Result<Config> {
+        let settings = Settings {
+            config: self.config.clone(),
+            ..Settings::default()
+        };
+        let mut config = settings.load()?;
+        if let Some(instance) = &self.instance {
+            config.name.clone_from(instance);
+            config.validate()?;
+        }
+        Ok(config)
+    }
+}
+
+/// Asks a running instance.
+fn ask(config: &Config, request: &Request) -> anyhow::Result<serde_json::Value> {
+    ask_within(config, request, Duration::from_secs(10))
+}
+
+/// The same when the answer may take longer.
+fn ask_within(
+    config: &Config,
+    request: &Request,
+    patience: Duration,
+) -> anyhow::Result<serde_json::Value> {
+    let path = config.control_socket();
+    let response = match control::ask_within(&path, request, patience) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
+            ) =>
+        {
+            bail!(
+                "instance {:?} is not running (nobody listens at {})",
+                config.name,
+                path.display()
+            )
+        }
+        result => result.with_context(|| path.display().to_string())?,
+    };
+    match response {
+        Response::Ok(value) => Ok(value),
+        Response::Error(message) => bail!("{message}"),
+    }
 }
 
 /// Read when `-c` is not given and the file exists.
@@ -125,7 +196,10 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
+        Command::CanSucceed(args) => upgrade::can_succeed(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launcher => launcher::run().map(|()| ExitCode::SUCCESS),

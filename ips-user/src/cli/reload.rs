@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::instance::InstanceArgs;
+use super::{InstanceArgs, ask_within};
 use crate::control::Request;
 use crate::supervisor::reload::Reloaded;
 
@@ -24,7 +24,7 @@ pub(super) struct ReloadArgs {
 }
 
 pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
-    let value = args.instance.ask(&Request::Reload {}, PATIENCE)?;
+    let value = ask_within(&args.instance.config()?, &Request::Reload {}, PATIENCE)?;
     if args.json {
         println!("{value:#}");
         return Ok(ExitCode::SUCCESS);

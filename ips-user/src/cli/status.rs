@@ -1,16 +1,13 @@
 //! `sluice status`
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 
-use super::instance::InstanceArgs;
+use super::{InstanceArgs, ask};
 use crate::control::Request;
 use crate::metrics::snapshot::Snapshot;
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -23,7 +20,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let value = args.instance.ask(&Request::Status {}, PATIENCE)?;
+    let value = ask(&args.instance.config()?, &Request::Status {})?;
     if args.json {
         println!("{value:#}");
     } else {

@@ -6,6 +6,8 @@ mod server;
 pub use client::{ask, ask_within};
 pub use server::{Ask, serve};
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// What can be asked.
@@ -18,6 +20,11 @@ pub enum Request {
     /// Other rules and settings, as the instance's configuration file now has them: a
     /// [`crate::supervisor::reload::Reloaded`] when all workers use them.
     Reload {},
+    /// Another program goes on in the supervisor's place; answered before that happens.
+    Upgrade {
+        /// The program.
+        program: PathBuf,
+    },
 }
 
 /// The answer to a request.

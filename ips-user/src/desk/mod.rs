@@ -245,7 +245,18 @@ impl Desk {
         Some((CommandNumber(number), Command::of(command as u8)?))
     }
 
-    /// Worker: has carried out a command.
+    /// How many commands have been carried out, or taken back: who waits for that of another
+    /// process sees it change.
+    pub fn commands_done(&self) -> u64 {
+        self.get(Word::Answer)
+    }
+
+    /// What came of the last one of [`Self::commands_done`].
+    pub fn last_result(&self) -> u64 {
+        self.get(Word::Result)
+    }
+
+    /// Worker (or the supervisor, for one that has ended): has carried out a command.
     pub fn carried_out(&self, number: CommandNumber, result: u64) {
         self.set(Word::Result, result);
         self.set(Word::Answer, number.0);

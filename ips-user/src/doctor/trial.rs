@@ -146,6 +146,7 @@ fn install(backend: Backend) -> Result<String, String> {
         priority: netfilter::DEFAULT_PRIORITY,
         mark,
         queues: vec![(Steer::Worker(0), 0), (Steer::Backup, 1)],
+        interfaces: Vec::new(),
         fail: Fail::Open,
         backend: Some(backend),
     };

@@ -63,6 +63,7 @@ impl AsFd for EventPipe {
 pub struct EventWriter {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    reader: OwnedFd,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +80,6 @@ impl EventWriter {
     /// # Errors
     /// When the file cannot be opened, or descriptors run out.
     pub fn start(path: &Path, buffer: usize) -> io::Result<(Self, EventPipe)> {
-        let file = open(path)?;
         let (writer, reader) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -90,18 +90,45 @@ impl EventWriter {
         if setsockopt(&writer, sockopt::SndBufForce, &buffer).is_err() {
             setsockopt(&writer, sockopt::SndBuf, &buffer)?;
         }
+        Self::resume([writer, reader], path)
+    }
+
+    /// The same with both ends as the former program of this process has kept them (see
+    /// [`Self::reader`]): what is queued between them is written now.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn resume(ends: [OwnedFd; 2], path: &Path) -> io::Result<(Self, EventPipe)> {
+        let [writer, reader] = ends;
+        let file = open(path)?;
         let shared = Arc::new(Shared::default());
+        let reading = reader.try_clone()?;
         let thread = std::thread::Builder::new().name("events".into()).spawn({
             let (shared, path) = (Arc::clone(&shared), path.to_owned());
-            move || write_events(&reader, file, &path, &shared)
+            move || write_events(&reading, file, &path, &shared)
         })?;
         Ok((
             Self {
                 shared,
                 thread: Some(thread),
+                reader,
             },
             EventPipe { socket: writer },
         ))
+    }
+
+    /// The end that events are read from.
+    pub fn reader(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// Writes what is queued and ends the thread; what comes later waits for a successor.
+    pub fn pause(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer has been printed already; there is nobody left to tell.
+            let _ = thread.join();
+        }
     }
 
     /// Opens the file anew (it was rotated).
@@ -121,11 +148,7 @@ impl EventWriter {
 impl Drop for EventWriter {
     /// Writes what is queued, then ends.
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            // A panic of the writer has been printed already; there is nobody left to tell.
-            let _ = thread.join();
-        }
+        self.pause();
     }
 }
 
@@ -231,6 +254,22 @@ mod tests {
         assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "two\nthree\n");
         assert_eq!(pipe.emit(b"four"), Emitted::Lost);
+    }
+
+    #[test]
+    fn events_that_come_while_there_is_no_writer_wait_for_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eve.json");
+        let (mut writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
+        assert_eq!(pipe.emit(b"one"), Emitted::Queued);
+        writer.pause();
+        assert_eq!(pipe.emit(b"two"), Emitted::Queued);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        let ends = [pipe.as_fd(), writer.reader()].map(|end| end.try_clone_to_owned().unwrap());
+        drop((pipe, writer));
+        let (writer, _pipe) = EventWriter::resume(ends, &path).unwrap();
+        drop(writer);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 
     #[test]

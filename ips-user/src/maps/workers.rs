@@ -51,6 +51,17 @@ impl WorkerPages {
         self.data.as_ref().map(|data| data.fd().as_fd())
     }
 
+    /// Id of the map in the kernel; zero when this was made by [`Self::map`].
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn id(&self) -> Result<u32, MapsError> {
+        self.data.as_ref().map_or(Ok(0), |data| {
+            let info = data.info().map_err(MapsError::operation(NAME, "info"))?;
+            Ok(info.id())
+        })
+    }
+
     fn offset(index: u32, field: usize) -> usize {
         assert!(
             index <= BACKUP,

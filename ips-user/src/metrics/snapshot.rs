@@ -18,12 +18,18 @@ pub struct Snapshot {
     pub pid: u32,
     /// Seconds since it started.
     pub uptime_seconds: u64,
+    /// How many times another program has taken its place.
+    pub upgrades: u64,
+    /// How many times the launcher was replaced.
+    pub launcher_restarts: u64,
     /// Fail policy.
     pub fail: String,
     /// Transport.
     pub transport: String,
     /// How marks become queues: `nft` or `iptables-nft`, and why.
     pub netfilter: String,
+    /// How often the netfilter rules were put back after somebody had changed them.
+    pub rules_restored: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
     /// Which rules and configuration are in force: one more with each reload.
@@ -175,7 +181,11 @@ impl fmt::Display for Snapshot {
             self.fail,
             self.transport
         )?;
-        writeln!(f, "netfilter: {}", self.netfilter)?;
+        write!(f, "netfilter: {}", self.netfilter)?;
+        if self.rules_restored > 0 {
+            write!(f, ", put back {} times", self.rules_restored)?;
+        }
+        writeln!(f)?;
         for (name, attachment) in &self.interfaces {
             writeln!(
                 f,

@@ -41,6 +41,19 @@ pub(super) fn is_own_chain(name: &str, chain: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// Name of the chain with an instance's gate.
+pub(super) fn gate_name(instance: &str) -> String {
+    format!("{}.gate", chain_name(instance))
+}
+
+/// A match of the mark as `iptables-save` prints it: without the mask when that is complete.
+pub(super) fn mark_match(value: u32, mask: u32) -> String {
+    match mask {
+        u32::MAX => format!("-m mark --mark {value:#x}"),
+        _ => format!("-m mark --mark {value:#x}/{mask:#x}"),
+    }
+}
+
 /// The chains of a plan and their rules, in `iptables-restore` syntax.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Chains {
@@ -65,11 +78,8 @@ pub(super) fn build(plan: &Plan) -> Chains {
     };
     builder.chains.names.push(chain.clone());
     // Released flows are the busiest and need nothing: they leave first.
-    let bypass = plan.mark.bits(Steer::Bypass);
-    let _ = writeln!(
-        builder.chains.rules,
-        "-A {chain} -m mark --mark {bypass:#x}/{mask:#x} -j RETURN"
-    );
+    let bypass = mark_match(plan.mark.bits(Steer::Bypass), mask);
+    let _ = writeln!(builder.chains.rules, "-A {chain} {bypass} -j RETURN");
     let leaves: Vec<_> = plan
         .marks()
         .into_iter()
@@ -99,10 +109,8 @@ impl Builder<'_> {
             let below = format!("{root}.{digit}{prefix:x}");
             let value = (prefix << bits) << shift;
             let upper = mask & !(((1u32 << bits) - 1) << shift);
-            let _ = writeln!(
-                self.chains.rules,
-                "-A {chain} -m mark --mark {value:#x}/{upper:#x} -j {below}"
-            );
+            let matched = mark_match(value, upper);
+            let _ = writeln!(self.chains.rules, "-A {chain} {matched} -j {below}");
             self.chains.names.push(below.clone());
             self.node(root, &below, &group);
         }
@@ -110,14 +118,14 @@ impl Builder<'_> {
 
     fn leaf(&mut self, chain: &str, (value, queue): (u32, u16)) {
         let mark = value << self.plan.mark.shift();
-        let mask = self.plan.mark.mask();
+        let matched = mark_match(mark, self.plan.mark.mask());
         let bypass = match self.plan.fail {
             Fail::Open => " --queue-bypass",
             Fail::Closed => "",
         };
         let _ = writeln!(
             self.chains.rules,
-            "-A {chain} -m mark --mark {mark:#x}/{mask:#x} -j NFQUEUE --queue-num {queue}{bypass}"
+            "-A {chain} {matched} -j NFQUEUE --queue-num {queue}{bypass}"
         );
     }
 }
@@ -163,6 +171,7 @@ mod tests {
             priority: 150,
             mark: MarkLayout::new(mask, workers).unwrap(),
             queues,
+            interfaces: Vec::new(),
             fail,
             backend: None,
         }

@@ -1,15 +1,18 @@
-//! The iptables backends: an own chain, and one jump to it for marked packets.
+//! The iptables backends: an own chain and a jump to it for marked packets, and one with the
+//! gate and a jump to it for the others.
 //!
-//! The jump is appended, not inserted: an accept verdict of NFQUEUE skips the rest of its
-//! table, so anything behind it would be lost to its owner. A terminating rule before it
-//! hides packets from inspection in turn; [`Family::warnings`] names those.
+//! The jumps are appended, not inserted: an accept verdict of NFQUEUE skips the rest of its
+//! table, so anything behind it would be lost to its owner. A terminating rule before
+//! them hides packets from inspection in turn; [`Family::warnings`] names those.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
-use super::chains::{self, chain_name, is_own_chain};
+use super::change::{Wanted, change_text};
 use super::command::{CommandFailure, find_program, run};
 use super::nft;
-use super::plan::{Backend, Hook, Plan};
+use super::plan::{Backend, Extent, Hook, Plan};
+use super::saved::{Made, Present, own_jump};
 
 /// Which address family, in the words of nft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,59 +46,6 @@ pub(super) struct Family {
     save: PathBuf,
 }
 
-/// What did not exist before Sluice, so that it goes again: kept in the comment of the jump,
-/// because it must survive an unclean stop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Made {
-    #[default]
-    Nothing,
-    BaseChain,
-    Table,
-}
-
-impl Made {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::BaseChain => "chain",
-            Self::Table => "table",
-        }
-    }
-
-    fn of(word: &str) -> Self {
-        match word {
-            "table" => Self::Table,
-            "chain" => Self::BaseChain,
-            _ => Self::Nothing,
-        }
-    }
-}
-
-/// What of an instance is in a table.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Present {
-    /// Built-in chain and complete rule of each jump.
-    jumps: Vec<(String, String)>,
-    chains: Vec<String>,
-    made: Made,
-}
-
-impl Present {
-    pub(super) fn is_empty(&self) -> bool {
-        self.jumps.is_empty() && self.chains.is_empty()
-    }
-
-    /// For people.
-    pub(super) fn describe(&self) -> String {
-        let jumps = self
-            .jumps
-            .iter()
-            .map(|(chain, _)| format!("a jump in {chain}"));
-        let chains = self.chains.iter().map(|chain| format!("chain {chain}"));
-        jumps.chain(chains).collect::<Vec<_>>().join(", ")
-    }
-}
-
 /// The tables that may be used, best first. `security` (150) runs after `filter`, so only
 /// what the firewall accepted is inspected; it has no prerouting chain.
 pub(super) fn tables(hook: Hook, priority: i32) -> &'static [&'static str] {
@@ -109,75 +59,10 @@ pub(super) fn tables(hook: Hook, priority: i32) -> &'static [&'static str] {
 /// Every table that a plan may use.
 pub(super) const TABLES: [&str; 2] = ["security", "mangle"];
 
-fn comment(instance: &str, made: Made) -> String {
-    format!("sluice:{instance}:made-{}", made.word())
-}
-
-/// The `made` of a jump rule of this instance, `None` for anybody else's rule.
-fn own_jump(rule: &str, instance: &str) -> Option<Made> {
-    let tag = format!("sluice:{instance}:made-");
-    let target = format!("-j {}", chain_name(instance));
-    if !rule.ends_with(&target) {
-        return None;
-    }
-    let (_, rest) = rule.split_once(&tag)?;
-    Some(Made::of(rest.split(['"', ' ']).next().unwrap_or_default()))
-}
-
-fn parse(saved: &str, instance: &str) -> Present {
-    let chain = chain_name(instance);
-    let mut present = Present::default();
-    for line in saved.lines() {
-        if let Some(rest) = line.strip_prefix(':') {
-            let name = rest.split(' ').next().unwrap_or_default();
-            if is_own_chain(name, &chain) {
-                present.chains.push(name.to_owned());
-            }
-        } else if let Some(rule) = line.strip_prefix("-A ")
-            && let Some(made) = own_jump(rule, instance)
-        {
-            let builtin = rule.split(' ').next().unwrap_or_default();
-            present.jumps.push((builtin.to_owned(), rule.to_owned()));
-            present.made = present.made.max(made);
-        }
-    }
-    present
-}
-
-/// The transaction that replaces whatever is `present` by the plan.
-fn install_text(plan: &Plan, table: &str, present: &Present, made: Made) -> String {
-    let built = chains::build(plan);
-    let chain = &built.names[0];
-    let mut text = format!("*{table}\n");
-    // With --noflush, a chain that is declared is created, or flushed when it exists.
-    for name in &built.names {
-        text.push_str(&format!(":{name} - [0:0]\n"));
-    }
-    for (_, rule) in &present.jumps {
-        text.push_str(&format!("-D {rule}\n"));
-    }
-    for name in present
-        .chains
-        .iter()
-        .filter(|name| !built.names.contains(name))
-    {
-        text.push_str(&format!("-F {name}\n-X {name}\n"));
-    }
-    text.push_str(&built.rules);
-    text.push_str(&format!(
-        "-A {builtin} -m mark ! --mark 0x0/{mask:#x} -m comment --comment {comment} -j {chain}\n",
-        builtin = plan.hook.builtin_chain(),
-        mask = plan.mark.mask(),
-        comment = comment(&plan.instance, made),
-    ));
-    text.push_str("COMMIT\n");
-    text
-}
-
 fn remove_text(table: &str, present: &Present) -> String {
     let mut text = format!("*{table}\n");
-    for (_, rule) in &present.jumps {
-        text.push_str(&format!("-D {rule}\n"));
+    for jump in &present.jumps {
+        text.push_str(&format!("-D {}\n", jump.text));
     }
     // First every chain is emptied, for they refer to each other.
     for command in ["-F", "-X"] {
@@ -189,9 +74,23 @@ fn remove_text(table: &str, present: &Present) -> String {
     text
 }
 
+/// The families found so far: to find one costs a process, and some callers come every second.
+static FOUND: Mutex<Vec<Family>> = Mutex::new(Vec::new());
+
 impl Family {
     /// The tools of `backend`, if they are installed.
     pub(super) fn find(backend: Backend, version: Version) -> Option<Self> {
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |it: &&Self| it.backend == backend && it.version == version;
+        if let Some(family) = found.iter().find(wanted) {
+            return Some(family.clone());
+        }
+        let family = Self::search(backend, version)?;
+        found.push(family.clone());
+        Some(family)
+    }
+
+    fn search(backend: Backend, version: Version) -> Option<Self> {
         let command = version.command();
         let variant = match backend {
             Backend::Nft => return None,
@@ -216,12 +115,13 @@ impl Family {
     }
 
     fn save(&self, table: &str) -> Result<String, CommandFailure> {
-        run(&self.save, &["-t", table], "")
+        run(&self.save, &["-c", "-t", table], "")
     }
 
     fn restore(&self, text: &str) -> Result<(), CommandFailure> {
         // The legacy variant takes a lock that others may hold; the nft variant ignores -w.
-        run(&self.restore, &["--noflush", "-w", "5"], text).map(drop)
+        let options = ["--noflush", "--counters", "-w", "5"];
+        run(&self.restore, &options, text).map(drop)
     }
 
     /// What of `instance` is in `table`.
@@ -236,7 +136,12 @@ impl Family {
         {
             return Ok(Present::default());
         }
-        Ok(parse(&self.save(table)?, instance))
+        self.listed(table, instance)
+    }
+
+    /// The same of a table that is known to exist: one process.
+    pub(super) fn listed(&self, table: &str, instance: &str) -> Result<Present, CommandFailure> {
+        Ok(Present::parse(&self.save(table)?, instance))
     }
 
     fn legacy_table_exists(&self, table: &str) -> bool {
@@ -267,14 +172,20 @@ impl Family {
         )
     }
 
-    /// Installs the plan into `table`, replacing what an unclean stop left there.
-    pub(super) fn install(&self, plan: &Plan, table: &str) -> Result<(), CommandFailure> {
+    /// Has `table` say what `extent` of the plan says, changing no more than that needs; whether
+    /// there was nothing of the instance before.
+    pub(super) fn install(
+        &self,
+        plan: &Plan,
+        extent: Extent,
+        table: &str,
+    ) -> Result<bool, CommandFailure> {
         let builtin = plan.hook.builtin_chain();
         let present = self.present(table, &plan.instance)?;
         let (same_hook, other_hook): (Vec<_>, Vec<_>) = present
             .jumps
             .iter()
-            .partition(|(chain, _)| chain == builtin);
+            .partition(|jump| jump.chain() == builtin);
         let made = match present.made {
             Made::Table => Made::Table,
             Made::BaseChain if !same_hook.is_empty() => Made::BaseChain,
@@ -282,13 +193,17 @@ impl Family {
             Made::Nothing if !same_hook.is_empty() => Made::Nothing,
             Made::BaseChain | Made::Nothing => self.will_make(table, builtin)?,
         };
-        self.restore(&install_text(plan, table, &present, made))?;
+        let wanted = Wanted::of(plan, extent, &present, made);
+        let Some(text) = change_text(table, &present, &wanted) else {
+            return Ok(false);
+        };
+        self.restore(&text)?;
         if present.made > Made::Nothing {
-            for (chain, _) in other_hook {
-                self.remove_made(table, chain, Made::BaseChain)?;
+            for jump in other_hook {
+                self.remove_made(table, jump.chain(), Made::BaseChain)?;
             }
         }
-        Ok(())
+        Ok(present.is_empty())
     }
 
     /// Removes everything of `instance` from `table`; whether there was anything.
@@ -299,8 +214,8 @@ impl Family {
         }
         self.restore(&remove_text(table, &present))?;
         if present.made > Made::Nothing {
-            for (builtin, _) in &present.jumps {
-                self.remove_made(table, builtin, present.made)?;
+            for jump in &present.jumps {
+                self.remove_made(table, jump.chain(), present.made)?;
             }
         }
         Ok(true)
@@ -338,7 +253,7 @@ impl Family {
 
     /// Rules of others in front of the jump that end the table for some packets.
     pub(super) fn warnings(&self, plan: &Plan, table: &str) -> Vec<String> {
-        let Ok(saved) = self.save(table) else {
+        let Ok(saved) = run(&self.save, &["-t", table], "") else {
             return Vec::new();
         };
         let prefix = format!("-A {} ", plan.hook.builtin_chain());
@@ -365,38 +280,12 @@ impl Family {
 mod tests {
     use super::*;
 
-    const SAVED: &str = "# Generated by iptables-nft-save\n\
-        *security\n\
-        :INPUT ACCEPT [0:0]\n\
-        :FORWARD ACCEPT [0:0]\n\
-        :SLUICE-a - [0:0]\n\
-        :SLUICE-a.30 - [0:0]\n\
-        :SLUICE-a-1 - [0:0]\n\
-        -A FORWARD -s 192.0.2.1/32 -j ACCEPT\n\
-        -A FORWARD -s 192.0.2.2/32 -j SLUICE-a\n\
-        -A FORWARD -m mark ! --mark 0x0/0xff -m comment --comment \"sluice:a:made-table\" -j SLUICE-a\n\
-        -A FORWARD -m mark ! --mark 0x0/0xff00 -m comment --comment \"sluice:a-1:made-nothing\" -j SLUICE-a-1\n\
-        COMMIT\n";
-
-    #[test]
-    fn only_the_instances_own_rules_are_recognised() {
-        let present = parse(SAVED, "a");
-        assert_eq!(present.chains, ["SLUICE-a", "SLUICE-a.30"]);
-        assert_eq!(present.made, Made::Table);
-        assert_eq!(
-            present.jumps,
-            [(
-                "FORWARD".to_owned(),
-                "FORWARD -m mark ! --mark 0x0/0xff -m comment --comment \"sluice:a:made-table\" -j SLUICE-a".to_owned()
-            )]
-        );
-        assert!(parse(SAVED, "b").is_empty());
-    }
-
     #[test]
     fn removal_deletes_the_jump_then_empties_then_deletes_the_chains() {
+        let saved = ":SLUICE-a-1 - [0:0]\n\
+            [3:4] -A FORWARD -m mark ! --mark 0x0/0xff00 -m comment --comment \"sluice:a-1:made-nothing\" -j SLUICE-a-1\n";
         assert_eq!(
-            remove_text("security", &parse(SAVED, "a-1")),
+            remove_text("security", &Present::parse(saved, "a-1")),
             "*security\n\
              -D FORWARD -m mark ! --mark 0x0/0xff00 -m comment --comment \"sluice:a-1:made-nothing\" -j SLUICE-a-1\n\
              -F SLUICE-a-1\n\

@@ -1,63 +1,47 @@
-//! The nftables backend: one table, one base chain, one rule.
-//!
-//! The rule looks the masked mark up in a map of queue numbers. A mark that is not in the map
-//! ends the rule, and the chain's policy accepts: released and unsteered packets cost one
-//! failed hash lookup. Syntax since nft 1.0; `queue` from a register since Linux 4.10.
+//! Running `nft`: for the instance's own table ([`super::nft_table`]), and to look into the
+//! tables of iptables.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::command::{CommandFailure, find_program, run};
-use super::plan::{Fail, Plan};
-
-/// Name of an instance's table. The prefix keeps an instance called `filter` away from
-/// somebody's `inet filter`.
-pub fn table_name(instance: &str) -> String {
-    if instance == "sluice" {
-        instance.to_owned()
-    } else {
-        format!("sluice-{instance}")
-    }
-}
-
-/// The whole installation as one nft transaction: whatever an unclean stop left is replaced
-/// by the new table without a moment in between.
-pub fn ruleset(plan: &Plan) -> String {
-    let table = table_name(&plan.instance);
-    let mask = plan.mark.mask();
-    let flags = match plan.fail {
-        Fail::Open => "flags bypass ",
-        Fail::Closed => "",
-    };
-    let mut elements = String::new();
-    for (mark, queue) in plan.marks() {
-        if !elements.is_empty() {
-            elements.push_str(", ");
-        }
-        let _ = write!(elements, "{mark:#010x} : {queue}");
-    }
-    format!(
-        "add table inet {table}\n\
-         delete table inet {table}\n\
-         table inet {table} {{\n\
-         \tchain steer {{\n\
-         \t\ttype filter hook {hook} priority {priority}; policy accept;\n\
-         \t\tqueue {flags}to meta mark & {mask:#010x} map {{ {elements} }}\n\
-         \t}}\n\
-         }}\n",
-        hook = plan.hook,
-        priority = plan.priority,
-    )
-}
+use super::nft_table::{Present, change, table_name};
+use super::plan::{Extent, Plan};
 
 /// The `nft` program.
 pub(super) fn program() -> Option<PathBuf> {
     find_program("nft")
 }
 
-/// Installs, in one transaction: it is all there or nothing of it is.
-pub(super) fn install(nft: &Path, plan: &Plan) -> Result<(), CommandFailure> {
-    run(nft, &["-f", "-"], &ruleset(plan)).map(drop)
+/// Has the instance's table say what `extent` of the plan says, in one transaction.
+pub(super) fn install(nft: &Path, plan: &Plan, extent: Extent) -> Result<(), CommandFailure> {
+    let present = present(nft, &plan.instance)?;
+    match change(plan, extent, present.as_ref()) {
+        Some(text) => run(nft, &["-f", "-"], &text).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The instance's table; `None` when it does not exist.
+pub(super) fn present(nft: &Path, instance: &str) -> Result<Option<Present>, CommandFailure> {
+    Ok(list(nft, "inet", &table_name(instance))?.map(|listing| Present::parse(&listing)))
+}
+
+/// A table as JSON; `None` when it does not exist.
+fn list(nft: &Path, family: &str, table: &str) -> Result<Option<Value>, CommandFailure> {
+    let text = match run(nft, &["-j", "list", "table", family, table], "") {
+        Ok(text) => text,
+        Err(failure) if is_absent(&failure) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let listing = serde_json::from_str(&text).map_err(|error| CommandFailure {
+        command: format!("{} -j list table {family} {table}", nft.display()),
+        status: "unreadable JSON".to_owned(),
+        stderr: error.to_string(),
+        input: String::new(),
+    })?;
+    Ok(Some(listing))
 }
 
 /// Whether the kernel can run the rule: the transaction is built and checked, never committed.
@@ -68,7 +52,7 @@ pub fn probe_queue_expression(nft: &Path) -> Result<(), CommandFailure> {
     let text = "table inet sluice-probe {\n\
          \tchain steer {\n\
          \t\ttype filter hook forward priority 150; policy accept;\n\
-         \t\tqueue flags bypass to meta mark & 0x00ff0000 map { 0x00010000 : 1 }\n\
+         \t\tcounter queue flags bypass to 1\n\
          \t}\n\
          }\n";
     run(nft, &["-c", "-f", "-"], text).map(drop)
@@ -80,7 +64,7 @@ pub(super) fn explain(failure: &CommandFailure) -> String {
     let cause = if text.contains("No such file or directory") {
         "the kernel has no nft queue expression (CONFIG_NFT_QUEUE)"
     } else if text.contains("syntax error") {
-        "nft is older than 1.0 and has no queue map"
+        "nft does not know what Sluice writes: it is older than 1.0"
     } else {
         "nft refused the table"
     };
@@ -90,16 +74,6 @@ pub(super) fn explain(failure: &CommandFailure) -> String {
         .split_once("Error: ")
         .map_or(message, |(_, rest)| rest);
     format!("{cause}: {message}")
-}
-
-/// Whether the instance's table exists.
-pub(super) fn is_present(nft: &Path, instance: &str) -> Result<bool, CommandFailure> {
-    let table = table_name(instance);
-    match run(nft, &["list", "table", "inet", &table], "") {
-        Ok(_) => Ok(true),
-        Err(failure) if is_absent(&failure) => Ok(false),
-        Err(failure) => Err(failure),
-    }
 }
 
 /// Deletes the instance's table; its absence is not an error.
@@ -141,27 +115,16 @@ pub(super) fn contents(
     family: &str,
     table: &str,
 ) -> Result<Option<TableContents>, CommandFailure> {
-    let text = match run(nft, &["-j", "list", "table", family, table], "") {
-        Ok(text) => text,
-        Err(failure) if is_absent(&failure) => return Ok(None),
-        Err(failure) => return Err(failure),
+    let Some(listing) = list(nft, family, table)? else {
+        return Ok(None);
     };
-    let listing: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| CommandFailure {
-            command: format!("{} -j list table {family} {table}", nft.display()),
-            status: "unreadable JSON".to_owned(),
-            stderr: error.to_string(),
-            input: String::new(),
-        })?;
     let mut found = TableContents {
         chains: Vec::new(),
         rules: Vec::new(),
         others: 0,
     };
     for entry in listing["nftables"].as_array().into_iter().flatten() {
-        let text = |object: &serde_json::Value, key: &str| {
-            object[key].as_str().unwrap_or_default().to_owned()
-        };
+        let text = |object: &Value, key: &str| object[key].as_str().unwrap_or_default().to_owned();
         if let Some(chain) = entry.get("chain") {
             found
                 .chains
@@ -173,58 +136,4 @@ pub(super) fn contents(
         }
     }
     Ok(Some(found))
-}
-
-#[cfg(test)]
-mod tests {
-    use ips_common::{MarkLayout, Steer};
-
-    use super::*;
-    use crate::netfilter::Hook;
-
-    fn plan(fail: Fail) -> Plan {
-        Plan {
-            instance: "sluice".to_owned(),
-            hook: Hook::Forward,
-            priority: 150,
-            mark: MarkLayout::new(0x00ff_0000, 2).unwrap(),
-            queues: vec![
-                (Steer::Worker(0), 100),
-                (Steer::Worker(1), 101),
-                (Steer::Backup, 102),
-            ],
-            fail,
-            backend: None,
-        }
-    }
-
-    #[test]
-    fn the_transaction_replaces_the_table_and_maps_marks_to_queues() {
-        assert_eq!(
-            ruleset(&plan(Fail::Open)),
-            "add table inet sluice\n\
-             delete table inet sluice\n\
-             table inet sluice {\n\
-             \tchain steer {\n\
-             \t\ttype filter hook forward priority 150; policy accept;\n\
-             \t\tqueue flags bypass to meta mark & 0x00ff0000 map \
-             { 0x00010000 : 100, 0x00020000 : 101, 0x00fe0000 : 102 }\n\
-             \t}\n\
-             }\n"
-        );
-    }
-
-    #[test]
-    fn fail_closed_has_no_bypass_flag() {
-        let text = ruleset(&plan(Fail::Closed));
-        assert!(text.contains("\t\tqueue to meta mark"), "{text}");
-        assert!(!text.contains("bypass"), "{text}");
-    }
-
-    #[test]
-    fn an_instance_named_like_somebodys_table_gets_a_table_of_its_own() {
-        assert_eq!(table_name("filter"), "sluice-filter");
-        assert_eq!(table_name("sluice"), "sluice");
-        assert_ne!(table_name("dmz"), table_name("sluice-dmz"));
-    }
 }

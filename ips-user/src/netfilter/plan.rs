@@ -117,10 +117,25 @@ pub struct Plan {
     /// Which decision goes to which queue: workers and the backup. Packets with any other
     /// value (unset, bypass) pass by.
     pub queues: Vec<(Steer, u16)>,
-    /// What happens at a queue without a listener.
+    /// Interfaces whose packets must carry a decision when they come here: with
+    /// [`Fail::Closed`] those without one are dropped, see [`Plan::has_gate`].
+    pub interfaces: Vec<String>,
+    /// What happens to packets that cannot be inspected: at a queue without a listener, and
+    /// without a decision.
     pub fail: Fail,
     /// Only this backend; `None` takes the best one that works.
     pub backend: Option<Backend>,
+}
+
+/// How much of a plan is put into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Queues and gate.
+    Everything,
+    /// The gate; queue rules that are there stay, without their bypass flag.
+    GateBeside,
+    /// The gate and nothing else.
+    GateAlone,
 }
 
 /// Why a plan cannot be installed.
@@ -131,6 +146,11 @@ pub enum PlanError {
         "instance name {0:?}: use 1 to {INSTANCE_MAX} letters, digits, '-' and '_', beginning with a letter"
     )]
     Instance(String),
+    /// An interface's name that nft or iptables would read as something else.
+    #[error(
+        "interface {0:?} cannot be named in a netfilter rule: at most 15 visible ASCII characters, none of them a quote or one of / \\ * + !, and no '-' first"
+    )]
+    Interface(String),
     /// Nothing to steer to.
     #[error("no queue is given")]
     NoQueues,
@@ -164,13 +184,40 @@ pub(super) fn check_instance(instance: &str) -> Result<(), PlanError> {
     }
 }
 
+/// Whether nft and iptables take an interface's name for nothing but a name.
+fn is_plain_name(interface: &str) -> bool {
+    (1..=15).contains(&interface.len())
+        && !interface.starts_with('-')
+        && interface
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"\"'/\\*+!".contains(&byte))
+}
+
 impl Plan {
+    /// Whether there is a gate: the rule that drops what came in by a steered interface without
+    /// a decision. At the output hook there is no input interface, so none can be there.
+    pub fn has_gate(&self) -> bool {
+        self.fail == Fail::Closed && !self.interfaces.is_empty() && self.hook != Hook::Output
+    }
+
+    /// Checks what a gate alone needs.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn check_gate(&self) -> Result<(), PlanError> {
+        check_instance(&self.instance)?;
+        match self.interfaces.iter().find(|name| !is_plain_name(name)) {
+            Some(name) if self.has_gate() => Err(PlanError::Interface(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks what no backend could install.
     ///
     /// # Errors
     /// See [`PlanError`].
     pub fn check(&self) -> Result<(), PlanError> {
-        check_instance(&self.instance)?;
+        self.check_gate()?;
         if self.queues.is_empty() {
             return Err(PlanError::NoQueues);
         }
@@ -217,6 +264,7 @@ mod tests {
             priority: DEFAULT_PRIORITY,
             mark: MarkLayout::new(0x00ff_0000, 2).unwrap(),
             queues: vec![(Steer::Worker(0), 100), (Steer::Backup, 102)],
+            interfaces: vec!["eth0".to_owned()],
             fail: Fail::Open,
             backend: None,
         }
@@ -268,6 +316,47 @@ mod tests {
             ),
         ] {
             assert_eq!(Plan { queues, ..plan() }.check(), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_gate_needs_fail_closed_an_interface_and_a_hook_that_knows_it() {
+        let closed = Plan {
+            fail: Fail::Closed,
+            ..plan()
+        };
+        assert!(closed.has_gate());
+        assert!(!plan().has_gate());
+        for without in [
+            Plan {
+                interfaces: Vec::new(),
+                ..closed.clone()
+            },
+            Plan {
+                hook: Hook::Output,
+                ..closed.clone()
+            },
+        ] {
+            assert!(!without.has_gate(), "{without:?}");
+        }
+        for name in [
+            "eth0",
+            "br-lan",
+            "wg0.12",
+            "ens3f0np0",
+            "a b",
+            "*",
+            "eth+",
+            "-i",
+            "a\"b",
+        ] {
+            let named = Plan {
+                interfaces: vec![name.to_owned()],
+                ..closed.clone()
+            };
+            let refused = ["a b", "*", "eth+", "-i", "a\"b"].contains(&name);
+            assert_eq!(named.check().is_err(), refused, "{name}");
+            assert_eq!(named.check_gate().is_err(), refused, "{name}");
         }
     }
 }

@@ -25,7 +25,8 @@ struct Wire {
 
 const STARTED: u32 = 1;
 const CONVICT: u32 = 2;
-const LOADED: u32 = 3;
+const WAITING: u32 = 3;
+const LOADED: u32 = 4;
 
 /// Bytes that may wait for the supervisor.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -35,6 +36,13 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub enum Message {
     /// It has settled what its predecessor left and serves its queue.
     Started {
+        /// Who.
+        seat: Seat,
+        /// Its process.
+        pid: u32,
+    },
+    /// It could serve its queue as soon as who does so still hands it over.
+    Waiting {
         /// Who.
         seat: Seat,
         /// Its process.
@@ -96,6 +104,11 @@ impl FeedbackSocket {
                 wire.slot = seat.slot();
                 wire.number = pid;
             }
+            Message::Waiting { seat, pid } => {
+                wire.kind = WAITING;
+                wire.slot = seat.slot();
+                wire.number = pid;
+            }
             Message::Loaded {
                 seat,
                 pid,
@@ -144,6 +157,10 @@ impl FeedbackSocket {
                 seat,
                 pid: wire.number,
             }),
+            WAITING => Ok(Message::Waiting {
+                seat,
+                pid: wire.number,
+            }),
             LOADED => Ok(Message::Loaded {
                 seat,
                 pid: wire.number,
@@ -186,6 +203,10 @@ mod tests {
             Message::Started {
                 seat: Seat::Backup,
                 pid: 42,
+            },
+            Message::Waiting {
+                seat: Seat::Worker(7),
+                pid: 43,
             },
             Message::Loaded {
                 seat: Seat::Worker(1),

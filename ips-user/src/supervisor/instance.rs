@@ -1,17 +1,20 @@
-//! One supervisor an instance: a lock, and a record of the processes it started so that a
-//! successor can end them after an unclean stop.
+//! One supervisor an instance: a lock, and a record of what it started, so that a successor can
+//! take it over or end it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::seat::Seat;
 use crate::sys::process::{group_members, start_time};
 
 /// What the names of launcher and workers begin with.
@@ -51,6 +54,13 @@ impl Started {
         start_time(self.pid).is_some_and(|time| time != self.start_time)
     }
 
+    /// After its end: forgets it, if it was a child of this process, or became one because the
+    /// launcher has ended.
+    pub(super) fn reap(&self) {
+        // It is somebody else's child, or is one no more: then there is nothing to forget.
+        let _ = waitpid(Pid::from_raw(self.pid as i32), Some(WaitPidFlag::WNOHANG));
+    }
+
     /// Sends a signal, unless the process has ended (its number may be another's by now).
     ///
     /// # Errors
@@ -61,6 +71,48 @@ impl Started {
         }
         Ok(())
     }
+}
+
+/// What a successor has to know.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    /// The process that workers are forks of.
+    pub(super) launcher: Option<Started>,
+    /// Id of the map in which the workers stamp their heartbeats.
+    pub(super) workers_map: u32,
+    /// Who serves which queue.
+    pub(super) seats: Vec<Sitting>,
+    /// How many times the program has been replaced by another one.
+    pub(super) upgrades: u64,
+    /// Descriptors that stay open while it is.
+    pub(super) kept: Option<Kept>,
+}
+
+/// A seat that is taken.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Sitting {
+    /// Which.
+    pub(super) seat: Seat,
+    /// Number of its queue.
+    pub(super) queue: u16,
+    /// By whom, if anybody.
+    pub(super) process: Option<Started>,
+}
+
+/// Numbers of descriptors in the process `by`, which has become another program since.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The process.
+    pub(super) by: Started,
+    /// For each of [`Record::seats`] the queue's socket and the files of the desk.
+    pub(super) seats: Vec<(RawFd, [RawFd; 3])>,
+    /// The board.
+    pub(super) board: RawFd,
+    /// Both ends of the way to the event writer.
+    pub(super) events: [RawFd; 2],
+    /// Both ends of the way to the supervisor.
+    pub(super) feedback: [RawFd; 2],
 }
 
 /// The instance's hold on its run directory.
@@ -102,15 +154,36 @@ impl Instance {
         })
     }
 
-    /// Records the processes of this instance.
+    /// Writes the record.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn record(&self, started: &[Started]) -> io::Result<()> {
+    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
         // Written beside and renamed: a successor never reads half a record.
         let new = self.state.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(started)?)?;
+        fs::write(&new, serde_json::to_vec(record)?)?;
         fs::rename(&new, &self.state)
+    }
+
+    /// The record of a predecessor that has not been stopped cleanly; empty when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read(&self) -> anyhow::Result<Record> {
+        let text = match fs::read(&self.state) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading {}", self.state.display()));
+            }
+        };
+        Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
+            log::warn!(
+                "{} is not understood, nothing is taken over or ended by it: {error}",
+                self.state.display()
+            );
+            Record::default()
+        }))
     }
 
     /// After a clean stop nothing is left to end.
@@ -118,26 +191,17 @@ impl Instance {
         // Already absent is what is wanted.
         let _ = fs::remove_file(&self.state);
     }
+}
 
-    /// What a dead predecessor left running: its workers, which go on inspecting.
-    ///
-    /// # Errors
-    /// When the record cannot be read.
-    pub(super) fn leftovers(&self) -> anyhow::Result<Vec<Started>> {
-        let text = match fs::read(&self.state) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("reading {}", self.state.display()));
-            }
-        };
-        let Ok(recorded) = serde_json::from_slice::<Vec<Started>>(&text) else {
-            log::warn!("{} is damaged: nothing ended by it", self.state.display());
-            return Ok(Vec::new());
-        };
+impl Record {
+    /// The processes that a predecessor left running: its workers, which go on inspecting.
+    pub(super) fn alive(&self) -> Vec<Started> {
+        let seats = self.seats.iter().filter_map(|sitting| sitting.process);
+        let recorded: Vec<_> = seats.chain(self.launcher).collect();
         // A supervisor may have died before it could record a process that the launcher had
         // just forked for it. Workers stay in the launcher's process group.
-        let unrecorded = recorded.iter().filter(|it| !it.is_reused()).flat_map(|it| {
+        let unrecorded = self.launcher.iter().filter(|it| !it.is_reused());
+        let unrecorded = unrecorded.flat_map(|it| {
             let members = group_members(it.pid, COMMAND_PREFIX);
             members.into_iter().filter_map(Started::of)
         });
@@ -147,40 +211,53 @@ impl Instance {
                 alive.push(process);
             }
         }
-        Ok(alive)
+        alive
     }
+}
 
-    /// Ends [`Self::leftovers`]; returns how many processes that were.
-    ///
-    /// # Errors
-    /// When the record cannot be read, or a process does not end within 5 s.
-    pub(super) fn end_leftovers(&self) -> anyhow::Result<usize> {
-        let alive = self.leftovers()?;
-        for process in &alive {
-            // It may end by itself in between: then there is nothing left to do.
-            let _ = process.signal(Signal::SIGKILL);
-        }
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while alive.iter().any(Started::is_alive) {
-            if Instant::now() > deadline {
-                bail!("processes of a former run of this instance do not end: {alive:?}");
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.forget();
-        Ok(alive.len())
+/// Kills processes and waits for their end.
+///
+/// # Errors
+/// When one does not end within 5 s.
+pub(super) fn end(processes: &[Started]) -> anyhow::Result<()> {
+    for process in processes {
+        // It may end by itself in between: then there is nothing left to do.
+        let _ = process.signal(Signal::SIGKILL);
     }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while processes.iter().any(Started::is_alive) {
+        if Instant::now() > deadline {
+            bail!("processes of a former run of this instance do not end: {processes:?}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for process in processes {
+        process.reap();
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sitting(processes: &[Started]) -> Record {
+        let seat = |process: &Started| Sitting {
+            seat: Seat::Worker(0),
+            queue: 101,
+            process: Some(*process),
+        };
+        Record {
+            seats: processes.iter().map(seat).collect(),
+            ..Record::default()
+        }
+    }
+
     #[test]
-    fn an_instance_runs_once_and_a_successor_ends_what_was_left() {
+    fn an_instance_runs_once_and_a_successor_finds_what_was_left() {
         let directory = tempfile::tempdir().unwrap();
         let first = Instance::claim(directory.path(), "t").unwrap();
-        assert_eq!(first.end_leftovers().unwrap(), 0);
+        assert!(first.read().unwrap().alive().is_empty());
         let refused = Instance::claim(directory.path(), "t")
             .unwrap_err()
             .to_string();
@@ -195,11 +272,18 @@ mod tests {
             pid: std::process::id(),
             start_time: 1,
         };
-        first.record(&[started, other]).unwrap();
+        first.write(&sitting(&[started, other])).unwrap();
         drop(first);
         let second = Instance::claim(directory.path(), "t").unwrap();
-        assert_eq!(second.end_leftovers().unwrap(), 1);
-        assert!(!child.wait().unwrap().success());
+        let left = second.read().unwrap();
+        assert_eq!(left.seats[0].queue, 101);
+        assert_eq!(left.alive(), [started]);
+        end(&left.alive()).unwrap();
+        assert!(!started.is_alive());
+        // It has been reaped already.
+        child.wait().unwrap_err();
+        second.forget();
+        assert!(second.read().unwrap().seats.is_empty());
     }
 
     #[test]
@@ -218,25 +302,28 @@ mod tests {
         let group = launcher.id() as i32;
         let mut worker = start(&program, group);
         let mut other = start(Path::new("/bin/sleep"), group);
-        let instance = Instance::claim(directory.path(), "t").unwrap();
-        instance
-            .record(&[Started::of(launcher.id()).unwrap()])
-            .unwrap();
+        let record = Record {
+            launcher: Started::of(launcher.id()),
+            ..Record::default()
+        };
         // The launcher ends with its supervisor, its workers stay.
         launcher.kill().unwrap();
         launcher.wait().unwrap();
-        assert_eq!(instance.end_leftovers().unwrap(), 1);
-        assert!(!worker.wait().unwrap().success());
+        let alive = record.alive();
+        assert_eq!(alive, [Started::of(worker.id()).unwrap()]);
         assert!(other.try_wait().unwrap().is_none(), "it is none of ours");
-        other.kill().unwrap();
-        other.wait().unwrap();
+        for child in [&mut worker, &mut other] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 
     #[test]
-    fn a_damaged_record_ends_nothing() {
+    fn by_a_damaged_record_nothing_is_taken_over() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("t.json"), "{").unwrap();
         let instance = Instance::claim(directory.path(), "t").unwrap();
-        assert_eq!(instance.end_leftovers().unwrap(), 0);
+        let record = instance.read().unwrap();
+        assert!(record.seats.is_empty() && record.launcher.is_none());
     }
 }

@@ -85,7 +85,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         };
         match message {
             ToLauncher::Compile { generation, config } => launcher.compile(generation, *config)?,
-            ToLauncher::Spawn { seat } => launcher.spawn(seat, fds)?,
+            ToLauncher::Spawn { seat, succeeds } => launcher.spawn(seat, succeeds, fds)?,
             other @ ToLauncher::Prepare { .. } => bail!("unexpected {other:?}"),
         }
     }
@@ -184,7 +184,7 @@ impl Launcher {
         Ok(())
     }
 
-    fn spawn(&mut self, seat: Seat, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
+    fn spawn(&mut self, seat: Seat, succeeds: bool, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
         let spawned = Equipment::of(fds).and_then(|equipment| {
             let (_, image) = self
                 .current
@@ -196,7 +196,7 @@ impl Launcher {
                 if let Err(error) = nix::unistd::close(self.channel.as_raw_fd()) {
                     log::warn!("{seat}: closing the launcher's socket: {error}");
                 }
-                let status = self.enter_worker(seat, equipment);
+                let status = self.enter_worker(seat, succeeds, equipment);
                 i32::from(status.is_err())
             })
             .map(|pid| (pid, generation))
@@ -219,11 +219,16 @@ impl Launcher {
     }
 
     /// What a forked child does before it is a worker.
-    fn enter_worker(&mut self, seat: Seat, equipment: Equipment) -> anyhow::Result<()> {
+    fn enter_worker(
+        &mut self,
+        seat: Seat,
+        succeeds: bool,
+        equipment: Equipment,
+    ) -> anyhow::Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
         let result = heed_signals(&stop, &self.blocked)
             .and_then(|()| self.orders())
-            .and_then(|orders| worker::run(&self.shared, orders, seat, equipment, &stop));
+            .and_then(|orders| worker::run(&self.shared, orders, seat, equipment, succeeds, &stop));
         if let Err(error) = &result {
             log::error!("{seat} ends: {error:#}");
         }

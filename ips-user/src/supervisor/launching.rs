@@ -27,6 +27,8 @@ pub(super) struct Launching {
     process: Child,
     /// `None` once it is to end.
     channel: Option<(Channel, Readable)>,
+    /// It has compiled the rules.
+    ready: bool,
 }
 
 impl Launching {
@@ -45,6 +47,7 @@ impl Launching {
         Ok(Self {
             process,
             channel: Some((ours, spoken)),
+            ready: false,
         })
     }
 
@@ -78,13 +81,14 @@ impl Launching {
     pub(super) fn spawn(
         &self,
         seat: Seat,
+        succeeds: bool,
         desk: &Desk,
         channel: &Channel,
         socket: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         let own = desk.files().into_iter().chain([channel.as_fd()]);
         let fds: Vec<_> = own.chain(socket).collect();
-        self.send(&ToLauncher::Spawn { seat }, &fds)
+        self.send(&ToLauncher::Spawn { seat, succeeds }, &fds)
             .with_context(|| format!("asking the launcher for {seat}"))
     }
 
@@ -111,6 +115,16 @@ impl Launching {
                 Err(error) => return Err(error).context("listening to the launcher"),
             }
         }
+    }
+
+    /// It can start workers.
+    pub(super) fn set_ready(&mut self) {
+        self.ready = true;
+    }
+
+    /// Whether it can start workers.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready && self.channel.is_some()
     }
 
     /// Its process.

@@ -38,6 +38,8 @@ pub enum ToLauncher {
     Spawn {
         /// Where.
         seat: Seat,
+        /// Who serves the queue still is relieved by it.
+        succeeds: bool,
     },
 }
 
@@ -262,27 +264,34 @@ impl AsRawFd for Channel {
 mod tests {
     use super::*;
 
+    fn spawn(seat: Seat) -> ToLauncher {
+        ToLauncher::Spawn {
+            seat,
+            succeeds: false,
+        }
+    }
+
     #[test]
     fn messages_keep_their_bounds_and_carry_descriptors() {
         let (one, other) = Channel::pair().unwrap();
         let board = crate::metrics::board::Board::create().unwrap();
-        one.send(&ToLauncher::Spawn { seat: Seat::Backup }, &[board.as_fd()])
-            .unwrap();
-        one.send(
-            &ToLauncher::Spawn {
-                seat: Seat::Worker(3),
-            },
-            &[],
-        )
-        .unwrap();
+        one.send(&spawn(Seat::Backup), &[board.as_fd()]).unwrap();
+        one.send(&spawn(Seat::Worker(3)), &[]).unwrap();
         let (first, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
-        assert!(matches!(first, ToLauncher::Spawn { seat: Seat::Backup }));
+        assert!(matches!(
+            first,
+            ToLauncher::Spawn {
+                seat: Seat::Backup,
+                ..
+            }
+        ));
         assert_eq!(fds.len(), 1);
         let (second, fds) = other.receive::<ToLauncher>().unwrap().unwrap();
         assert!(matches!(
             second,
             ToLauncher::Spawn {
-                seat: Seat::Worker(3)
+                seat: Seat::Worker(3),
+                ..
             }
         ));
         assert!(fds.is_empty());

@@ -4,9 +4,12 @@
 //! Start: rules compiled → queues bound and configured → workers serving → netfilter rules →
 //! eBPF programs attached. So no packet reaches a queue that is not ready for it. Stop: the
 //! programs stop marking, so that nothing more is queued; the workers empty their queues and
-//! end; rules and programs are removed.
+//! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
+//! and stays when it is over: nothing passes uninspected in between either.
 
 pub mod feedback;
+pub mod gate;
+mod inheritance;
 mod instance;
 pub mod launcher;
 mod launching;
@@ -16,21 +19,26 @@ pub mod seat;
 mod seats;
 mod status;
 mod steering;
+mod succession;
+pub mod upgrade;
 mod watch;
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::feedback::{FeedbackSocket, Message};
-use self::instance::{Instance, Started};
+use self::inheritance::Inheritance;
+use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
 use self::reload::Reloading;
@@ -42,15 +50,20 @@ use crate::control::{self, Ask, Request, Response};
 use crate::loader::LoadError;
 use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::sys::process::utc_offset_s;
+use crate::netfilter::Fail;
+use crate::sys::process::{set_oom_score, utc_offset_s};
 use crate::sys::readable::Readable;
 
+/// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
+const OOM_SCORE_ADJUSTMENT: i32 = -900;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
+/// How often it is heard whether somebody has changed netfilter rules.
+const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
@@ -59,6 +72,10 @@ const AT_ONCE: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long killed workers may take to be gone.
 const KILL_WITHIN: Duration = Duration::from_secs(1);
+/// A launcher that lived this long is replaced at once.
+const LAUNCHER_LIVED: Duration = Duration::from_secs(5);
+/// Otherwise after this pause.
+const LAUNCHER_PAUSE: Duration = Duration::from_secs(1);
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -72,15 +89,25 @@ pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well; what a dead predecessor had installed stays if that was not taken over yet.
+/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays
+/// if that was not taken over yet.
 pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let mut supervisor = Supervisor::new(config, read_config, trace)?;
+        let gated = config.fail == Fail::Closed;
+        let mut supervisor = Supervisor::new(config, read_config, trace).inspect_err(|_| {
+            if gated {
+                log::warn!("fail is closed: a gate that has been closed stays so");
+            }
+        })?;
         let result = supervisor.start_and_serve(&mut signals).await;
+        if result.is_err() && supervisor.seats.any_predecessor() {
+            supervisor.leave();
+            return result;
+        }
         let stopped = supervisor.stop().await;
         result.and(stopped)
     })
@@ -151,7 +178,16 @@ struct Supervisor {
     workers_feedback: FeedbackSocket,
     steering: Steering,
     launching: Launching,
+    /// When a launcher that has ended is to be replaced.
+    launcher_due: Option<Instant>,
+    launcher_since: Instant,
+    launcher_restarts: u64,
     seats: Seats,
+    /// What a predecessor has recorded.
+    left: Record,
+    /// When to become another program.
+    upgrade: Option<(Instant, PathBuf)>,
+    upgrades: u64,
     /// Which rules and configuration are in force.
     generation: u32,
     /// What became of these rules.
@@ -169,22 +205,45 @@ impl Supervisor {
     fn new(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
-        // Before anything is touched, in the words of the loader, which would find it last.
+        let instance = Instance::claim(&config.control.directory, &config.name)?;
+        // Before anything else: should this start be cut short, nothing passes uninspected.
+        if gate::close_claimed(&config)? {
+            log::info!("the gate is closed until packets are steered");
+        }
+        if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
+            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+        }
+        // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
             if if_nametoindex(interface.as_str()).is_err() {
                 return Err(LoadError::NoInterface(interface.clone()).into());
             }
         }
-        let instance = Instance::claim(&config.control.directory, &config.name)?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
-        let (writer, events) = EventWriter::start(&config.event_log(), config.log.buffer)?;
-        let board = Board::create()?;
-        let (feedback, workers_feedback) = FeedbackSocket::pair()?;
+        // Workers whose launcher has ended are this process's to forget.
+        prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
+        let left = instance.read()?;
+        let mut inheritance = Inheritance::of(&left);
+        let log = config.event_log();
+        let (writer, events) = match inheritance.events.take() {
+            Some(ends) => EventWriter::resume(ends, &log)?,
+            None => EventWriter::start(&log, config.log.buffer)?,
+        };
+        let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
+        let (feedback, workers_feedback) = match inheritance.feedback.take() {
+            Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
+            None => FeedbackSocket::pair()?,
+        };
         let spoken = Readable::of(&feedback)?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config)?;
+        if steering.workers_map()? != left.workers_map {
+            // They beat where nobody looks any more.
+            log::warn!("the workers of a former run beat in another map");
+            inheritance.seats.clear();
+        }
         Ok(Self {
             trace,
             utc_offset_s,
@@ -198,7 +257,14 @@ impl Supervisor {
             workers_feedback,
             steering,
             launching,
-            seats: Seats::new(&config).context("memory shared with the workers")?,
+            launcher_due: None,
+            launcher_since: Instant::now(),
+            launcher_restarts: 0,
+            seats: Seats::new(&config, inheritance.seats)
+                .context("memory shared with the workers")?,
+            upgrade: None,
+            upgrades: left.upgrades,
+            left,
             generation: FIRST_GENERATION,
             compiled: Compiled::default(),
             last_generation: FIRST_GENERATION,
@@ -223,10 +289,8 @@ impl Supervisor {
 
     async fn start(&mut self) -> anyhow::Result<()> {
         self.prepare_launcher().await?;
-        // Only now: a predecessor's workers have gone on inspecting, and the time in which
-        // nobody holds the queues is short.
+        // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
-        self.steering.vacate();
         // The launcher, by which a successor finds workers that were never recorded.
         self.record()?;
         self.seats.open_queues(&self.config)?;
@@ -248,17 +312,30 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends what a dead predecessor left running. From here on a failure undoes everything.
+    /// Ends what a predecessor left running, except for the workers that will hand over their
+    /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
-        let ended = self.instance.end_leftovers()?;
-        if ended > 0 {
+        let staying: Vec<_> = self.seats.processes().collect();
+        let mut ending = self.left.alive();
+        // The launcher's own children are among those that nobody recorded.
+        let own = Started::of(std::process::id());
+        ending.retain(|it| !staying.contains(it) && Some(*it) != own);
+        instance::end(&ending)?;
+        if let Some(launcher) = self.left.launcher {
+            launcher.reap();
+        }
+        if !staying.is_empty() {
+            log::info!("{} workers of a former run are taken over", staying.len());
+        } else if !ending.is_empty() {
+            let ended = ending.len();
             log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
         }
+        self.steering.vacate(&self.seats);
         self.took_over = true;
         Ok(())
     }
 
-    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+    fn tell_launcher(&self) -> anyhow::Result<()> {
         self.launching.prepare(
             self.trace,
             self.steering.pages(),
@@ -266,10 +343,15 @@ impl Supervisor {
             &self.events,
             &self.workers_feedback,
         )?;
-        self.launching.compile(self.generation, &self.config)?;
+        self.launching.compile(self.generation, &self.config)
+    }
+
+    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+        self.tell_launcher()?;
         match self.launching.next().await? {
             Some(FromLauncher::Compiled { compiled, .. }) => {
                 self.compiled = compiled;
+                self.launching.set_ready();
                 Ok(())
             }
             Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
@@ -287,8 +369,14 @@ impl Supervisor {
         let all = async {
             while !self.seats.all_up() {
                 tokio::select! {
-                    message = self.launching.next() => self.on_launcher(message?)?,
+                    message = self.launching.next() => match message? {
+                        None => bail!("the launcher has ended"),
+                        message => self.on_launcher(message)?,
+                    },
                     () = self.spoken.wait() => self.on_feedback(),
+                    () = sleep(LOOK_EVERY), if self.seats.any_predecessor() => {
+                        self.look_after_predecessors()?;
+                    }
                 }
                 if let Some((seat, how)) = self.seats.first_dead() {
                     bail!("{seat} ended at its start: {how}");
@@ -309,6 +397,7 @@ impl Supervisor {
         let control = tokio::spawn(control);
         let mut judge = pin!(sleep(JUDGE_EVERY));
         let mut look = ticks(INTERFACES_EVERY);
+        let mut rules = ticks(RULES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
         let mut stats = ticks(stats_period(&self.config));
         log::info!("ready");
@@ -324,7 +413,7 @@ impl Supervisor {
                         self.writer.reopen();
                     }
                 },
-                message = self.launching.next() => {
+                message = self.launching.next(), if self.launcher_due.is_none() => {
                     if let Err(error) = message.and_then(|message| self.on_launcher(message)) {
                         break Err(error);
                     }
@@ -334,8 +423,8 @@ impl Supervisor {
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
                     self.seats.end_late_starters(&self.config);
-                    for seat in self.seats.due() {
-                        self.spawn(seat)?;
+                    if let Err(error) = self.look() {
+                        break Err(error);
                     }
                     self.pursue_reload();
                     if stats.period() != stats_period(&self.config) {
@@ -345,18 +434,29 @@ impl Supervisor {
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
+                () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
+                    if let Err(error) = self.become_other_program() {
+                        log::error!("not upgraded: {error:#}");
+                    }
+                }
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
                     self.seats.judge_progress(&self.config, &self.steering);
                 }
+                _ = rules.tick() => self.steering.watch_rules(&self.config),
                 _ = sweep.tick() => self.steering.sweep(&self.config),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => match ask.request {
-                    Request::Status {} => {
-                        // The client may have gone: its answer is then nobody's.
-                        let _ = ask.answer.send(self.status_response());
-                    }
                     Request::Reload {} => self.begin_reload(ask.answer),
+                    request => {
+                        let response = match request {
+                            Request::Status {} => self.status_response(),
+                            Request::Upgrade { program } => self.prepare_upgrade(program).await,
+                            Request::Reload {} => continue,
+                        };
+                        // The client may have gone: its answer is then nobody's.
+                        let _ = ask.answer.send(response);
+                    }
                 }
             }
         };
@@ -371,8 +471,7 @@ impl Supervisor {
         }
     }
 
-    /// A message of the launcher's; `None` when it is gone, which ends this supervisor: the
-    /// workers could not be replaced any more.
+    /// A message of the launcher's; `None` when it is gone: then it is replaced.
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
             Some(FromLauncher::Spawned {
@@ -390,9 +489,7 @@ impl Supervisor {
                 if self.seats.exited(seat, pid, &how, &self.config) {
                     self.steering.set_down(seat);
                 }
-                for seat in self.seats.due() {
-                    self.spawn(seat)?;
-                }
+                self.look()?;
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
                 log::error!("{seat} could not be started: {message}");
@@ -402,12 +499,72 @@ impl Supervisor {
                 generation,
                 compiled,
                 image,
-            }) => self.compiled(generation, compiled, image)?,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+            Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
             Some(FromLauncher::NotCompiled {
                 generation,
                 message,
-            }) => self.not_compiled(generation, &message)?,
-            None => bail!("the launcher has ended"),
+            }) if self.launching.is_ready() => self.not_compiled(generation, &message)?,
+            Some(FromLauncher::NotCompiled { message, .. }) => {
+                log::error!("the new launcher cannot use the rules: {message}");
+            }
+            None => self.launcher_lost(),
+        }
+        Ok(())
+    }
+
+    /// The workers go on without it, but nobody could replace them.
+    fn launcher_lost(&mut self) {
+        self.launching.end();
+        self.seats.launcher_lost();
+        self.compiler_lost();
+        let pause = match self.launcher_since.elapsed() {
+            lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
+            _ => LAUNCHER_PAUSE,
+        };
+        log::error!("the launcher has ended: replaced in {pause:?}");
+        self.launcher_due = Some(Instant::now() + pause);
+    }
+
+    fn replace_launcher(&mut self) -> anyhow::Result<()> {
+        self.launcher_due = None;
+        self.launcher_since = Instant::now();
+        self.launcher_restarts += 1;
+        self.launching = Launching::start()?;
+        self.tell_launcher()
+    }
+
+    /// Only workers of one launcher can share rules with those to come: the others hand over.
+    fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
+        self.compiled = compiled;
+        log::info!("a new launcher has compiled the rules");
+        self.launching.set_ready();
+        for seat in self.seats.relieve_orphans() {
+            self.spawn(seat)?;
+        }
+        self.record()
+    }
+
+    fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+        if self.seats.look_after_predecessors() {
+            self.record()?;
+        }
+        Ok(())
+    }
+
+    /// What has to be looked at often because nobody tells.
+    fn look(&mut self) -> anyhow::Result<()> {
+        self.look_after_predecessors()?;
+        for seat in self.seats.look_after_orphans(&self.config) {
+            self.steering.set_down(seat);
+        }
+        if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
+            self.replace_launcher()?;
+        }
+        if self.launching.is_ready() {
+            for seat in self.seats.due() {
+                self.spawn(seat)?;
+            }
         }
         Ok(())
     }
@@ -427,6 +584,7 @@ impl Supervisor {
                         self.serves(seat, pid);
                     }
                 }
+                Ok(Message::Waiting { seat, .. }) => self.seats.waits(seat),
                 Ok(Message::Loaded {
                     seat,
                     pid,
@@ -449,16 +607,33 @@ impl Supervisor {
 
     /// Notes the running processes for a successor.
     fn record(&self) -> anyhow::Result<()> {
-        let launcher = self.launching.pid().and_then(Started::of);
-        let started: Vec<_> = self.seats.processes().chain(launcher).collect();
         self.instance
-            .record(&started)
+            .write(&self.for_successor()?)
             .context("recording the processes")
+    }
+
+    fn for_successor(&self) -> anyhow::Result<Record> {
+        Ok(Record {
+            launcher: self.launching.pid().and_then(Started::of),
+            workers_map: self.steering.workers_map()?,
+            seats: self.seats.sitting(),
+            upgrades: self.upgrades,
+            kept: None,
+        })
+    }
+
+    /// Leaves everything as it is: workers of a predecessor still serve their queues.
+    fn leave(&mut self) {
+        log::error!("the workers, and what is installed in the kernel, are left as they are");
+        if let Err(error) = self.record() {
+            log::error!("{error:#}");
+        }
+        self.launching.end();
     }
 
     /// Undoes everything, in the reverse order of the start; goes on after a failure.
     async fn stop(mut self) -> anyhow::Result<()> {
-        if !self.took_over && self.instance.leftovers().is_ok_and(|it| !it.is_empty()) {
+        if !self.took_over && !self.left.alive().is_empty() {
             log::warn!("the workers of a former run, and what it installed, are left as they are");
             self.launching.end();
             return Ok(());
@@ -519,6 +694,13 @@ impl Supervisor {
 
 fn stats_period(config: &Config) -> Duration {
     Duration::from_secs(config.log.stats_seconds.max(1))
+}
+
+/// When an upgrade is due.
+async fn until(upgrade: Option<&(Instant, PathBuf)>) {
+    if let Some((due, _)) = upgrade {
+        sleep(due.saturating_duration_since(Instant::now())).await;
+    }
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

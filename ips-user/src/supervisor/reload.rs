@@ -63,11 +63,19 @@ enum Stage {
 impl Supervisor {
     /// Begins a reload; `answer` is given when it is over.
     pub(super) fn begin_reload(&mut self, answer: oneshot::Sender<Response>) {
-        if self.reloading.is_some() {
+        let busy = if self.reloading.is_some() {
+            Some("a reload is going on")
+        } else if !self.launching.is_ready() || self.seats.any_predecessor() {
+            // Rules that one launcher has compiled are of no use to workers of another.
+            Some("the launcher was replaced, and the workers are being relieved")
+        } else {
+            None
+        };
+        if let Some(busy) = busy {
             // The client may have gone: its answer is then nobody's.
-            let _ = answer.send(Response::Error(
-                "a reload is going on: ask again when it is over".into(),
-            ));
+            let _ = answer.send(Response::Error(format!(
+                "{busy}: ask again when that is over"
+            )));
             return;
         }
         let generation = self.last_generation + 1;
@@ -152,6 +160,15 @@ impl Supervisor {
             None => bail!("the launcher could not compile generation {generation}: {message}"),
         }
         Ok(())
+    }
+
+    /// The launcher has ended, and with it the process that compiled the rules of a reload.
+    pub(super) fn compiler_lost(&mut self) {
+        let compiling = |it: &mut Reloading| matches!(it.stage, Stage::Compiling);
+        if let Some(reloading) = self.reloading.take_if(compiling) {
+            let why = "the launcher, which has the rules compiled, has ended";
+            self.reload_failed(reloading.generation, why, reloading.answer);
+        }
     }
 
     /// A worker has taken over other rules.

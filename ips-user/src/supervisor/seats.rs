@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
+use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
 use super::message::{Channel, ToWorker};
 use super::seat::Seat;
 use super::steering::Steering;
+use super::succession::Predecessor;
 use super::watch::{self, Watch};
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
@@ -69,8 +71,12 @@ pub(super) struct Occupancy {
     watch: Option<Watch>,
     /// Which rules and configuration that process has.
     pub(super) generation: u32,
+    /// Who serves the queue until `process` can.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The launcher that would report the end of the process has ended itself.
+    pub(super) orphan: bool,
     /// The launcher was asked for a process and has not answered yet.
-    asked: bool,
+    pub(super) asked: bool,
     /// A process that says it serves before the launcher has said that it exists.
     announced: Option<u32>,
     pub(super) phase: Phase,
@@ -91,12 +97,19 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// One for each worker and the backup, vacant.
+    /// One for each worker and the backup: served by those that a predecessor has left, as far
+    /// as they fit the configuration, or vacant. The others of `left` are dropped.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
-        let seats = Seat::all(config.worker_count()).map(|seat| Occupancy::new(seat, config));
+    pub(super) fn new(config: &Config, mut left: Vec<Bequest>) -> io::Result<Self> {
+        let seats = Seat::all(config.worker_count()).map(|seat| {
+            let fits = |it: &Bequest| it.fits(seat, config);
+            match left.iter().position(fits) {
+                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index))),
+                None => Occupancy::new(seat, config),
+            }
+        });
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
         })
@@ -112,7 +125,7 @@ impl Seats {
             );
             return Ok(());
         }
-        for occupancy in &mut self.seats {
+        for occupancy in self.seats.iter_mut().filter(|it| it.socket.is_none()) {
             let socket = QueueSocket::open(&config.queue_options(occupancy.queue))
                 .with_context(|| format!("opening the queue of {}", occupancy.seat))?;
             occupancy.socket = Some(socket.into_fd());
@@ -120,10 +133,14 @@ impl Seats {
         Ok(())
     }
 
-    fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
+    pub(super) fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
         self.seats
             .iter_mut()
             .find(|occupancy| occupancy.seat == seat)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
@@ -150,7 +167,8 @@ impl Seats {
         occupancy.channel = Some(ours);
         occupancy.desk.clear_command();
         let socket = occupancy.socket.as_ref().map(AsFd::as_fd);
-        launching.spawn(seat, &occupancy.desk, &theirs, socket)?;
+        let succeeds = occupancy.predecessor.is_some();
+        launching.spawn(seat, succeeds, &occupancy.desk, &theirs, socket)?;
         occupancy.asked = true;
         Ok(())
     }
@@ -399,18 +417,26 @@ impl Seats {
 
     /// The processes in the seats.
     pub(super) fn processes(&self) -> impl Iterator<Item = Started> {
-        self.seats.iter().filter_map(|occupancy| occupancy.process)
+        let predecessors = self.seats.iter().filter_map(|it| it.predecessor.as_ref());
+        let predecessors = predecessors.map(Predecessor::process);
+        self.seats
+            .iter()
+            .filter_map(|it| it.process)
+            .chain(predecessors)
     }
 
     /// Whether there is a process, or will be one.
     pub(super) fn any_running(&self) -> bool {
-        self.seats.iter().any(|it| it.process.is_some() || it.asked)
+        self.processes().next().is_some() || self.seats.iter().any(|it| it.asked)
     }
 
     /// Forgets the processes that have ended, for when nobody reports that any more.
     pub(super) fn forget_ended(&mut self) {
         for occupancy in &mut self.seats {
             occupancy.process = occupancy.process.filter(Started::is_alive);
+            occupancy
+                .predecessor
+                .take_if(|former| !former.process().is_alive());
             occupancy.asked = false;
         }
     }
@@ -468,15 +494,28 @@ impl Occupancy {
     fn new(seat: Seat, config: &Config) -> io::Result<Self> {
         let queue = config.queue_number(seat);
         let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
-        Ok(Self {
+        Ok(Self::with(seat, queue, Desk::create(buffers)?))
+    }
+
+    fn inherited(bequest: Bequest) -> Self {
+        let mut occupancy = Self::with(bequest.seat, bequest.queue, bequest.desk);
+        occupancy.socket = Some(bequest.socket);
+        occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy
+    }
+
+    fn with(seat: Seat, queue: u16, desk: Desk) -> Self {
+        Self {
             seat,
             queue,
             socket: None,
-            desk: Desk::create(buffers)?,
+            desk,
             channel: None,
             process: None,
             watch: None,
             generation: 0,
+            predecessor: None,
+            orphan: false,
             asked: false,
             announced: None,
             phase: Phase::Starting,
@@ -487,7 +526,25 @@ impl Occupancy {
             trips: 0,
             hangs: 0,
             exits: VecDeque::with_capacity(EXITS),
-        })
+        }
+    }
+
+    /// Its process.
+    pub(super) const fn process(&self) -> Option<Started> {
+        self.process
+    }
+
+    /// The queue's socket, if the supervisor holds it.
+    pub(super) const fn socket(&self) -> Option<&OwnedFd> {
+        self.socket.as_ref()
+    }
+
+    /// Its process is to be relieved by the next one.
+    pub(super) fn relieve(&mut self) {
+        self.predecessor = self.process.take().map(Predecessor::new);
+        self.watch = None;
+        self.phase = Phase::Starting;
+        self.since = Instant::now();
     }
 
     /// Its process.
@@ -510,7 +567,7 @@ impl Occupancy {
         self.exits.back().map(|exit| exit.how.as_str())
     }
 
-    fn vacate(&mut self, how: String, config: &Config) {
+    pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
         self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
@@ -542,7 +599,7 @@ mod tests {
     fn seats() -> (Seats, Config) {
         let mut config = Config::default();
         config.workers.count = 1;
-        (Seats::new(&config).unwrap(), config)
+        (Seats::new(&config, Vec::new()).unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

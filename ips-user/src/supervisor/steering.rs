@@ -13,16 +13,21 @@ use ips_common::{
 use nix::net::if_::if_nametoindex;
 
 use super::seat::Seat;
+use super::seats::Seats;
 use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
-use crate::netfilter;
+use crate::netfilter::Backend::IptablesLegacy;
+use crate::netfilter::{self, RuleWatch};
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
 /// Events handled before anything else has its turn.
 const EVENTS_AT_ONCE: usize = 1024;
+/// The rules are looked at without a reason every so many times: of the legacy tables of
+/// iptables nothing is heard.
+const IDLE_LOOKS: u32 = 10;
 
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
@@ -38,6 +43,12 @@ pub(super) struct Steering {
     /// Index of each interface when it was last looked at, `None` when it was not there.
     indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
+    /// Hears when somebody changes rules; `None` when the kernel lets nobody listen.
+    rule_watch: Option<RuleWatch>,
+    /// Looks at the rules since the last one that nothing but time was the reason for.
+    idle_looks: u32,
+    /// How often the rules were put back after somebody had changed or removed them.
+    rules_restored: u64,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
@@ -100,6 +111,9 @@ impl Steering {
             attachments: BTreeMap::new(),
             indices: BTreeMap::new(),
             netfilter: None,
+            rule_watch: None,
+            idle_looks: 0,
+            rules_restored: 0,
             adoptions_unsaid: 0,
         };
         this.note_times(config);
@@ -125,10 +139,21 @@ impl Steering {
         &self.maps.workers
     }
 
-    /// Forgets a predecessor's workers: every seat is down, nothing has been received.
-    pub(super) fn vacate(&self) {
+    /// Id of the map in which the workers stamp their heartbeats.
+    pub(super) fn workers_map(&self) -> anyhow::Result<u32> {
+        self.pages().id().context("the map of the workers")
+    }
+
+    /// Forgets a predecessor's workers, except for those that will hand over: every other seat
+    /// is down, nothing has been received.
+    pub(super) fn vacate(&self, seats: &Seats) {
         let pages = self.pages();
-        for slot in 0..WORKER_SLOTS {
+        let kept: Vec<_> = seats
+            .iter()
+            .filter(|it| it.predecessor.is_some())
+            .map(|it| it.seat.slot())
+            .collect();
+        for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
             pages.set_state(slot, WorkerState::Down);
             pages.clear_tripped(slot);
             pages.clear_received(slot);
@@ -143,6 +168,9 @@ impl Steering {
             log::warn!("netfilter: {warning}");
         }
         self.netfilter = Some(installed);
+        self.rule_watch = RuleWatch::open()
+            .inspect_err(|error| log::warn!("changes of netfilter rules cannot be heard: {error}"))
+            .ok();
         self.configure(config)?;
         for interface in &config.interfaces {
             self.attach(interface, config.steering.xdp)?;
@@ -205,6 +233,46 @@ impl Steering {
                 log::error!("{interface} is NOT inspected: {error:#}");
             }
         }
+    }
+
+    /// Puts the rules back when somebody has removed or changed them, as a firewall's reload
+    /// does. Costs a read of a socket while nobody changes any rules.
+    pub(super) fn watch_rules(&mut self, config: &Config) {
+        let Some(installed) = &self.netfilter else {
+            return;
+        };
+        self.idle_looks += 1;
+        let heard = self.rule_watch.as_ref().map(RuleWatch::has_changed);
+        let may_go_unheard = heard.is_none() || installed.backend == IptablesLegacy;
+        let due = may_go_unheard && self.idle_looks >= IDLE_LOOKS;
+        if heard != Some(true) && !due {
+            return;
+        }
+        self.idle_looks = 0;
+        match netfilter::is_intact(installed) {
+            Ok(true) => return,
+            Ok(false) => log::warn!("somebody has changed the netfilter rules: putting them back"),
+            Err(error) => log::warn!("netfilter rules: {error}: putting them in anew"),
+        }
+        let restored = plan(config).and_then(|plan| Ok(netfilter::install(&plan)?));
+        match restored {
+            Ok(installed) => {
+                self.rules_restored += 1;
+                self.netfilter = Some(installed);
+                if self.rule_watch.is_none() {
+                    self.rule_watch = RuleWatch::open().ok();
+                }
+            }
+            Err(error) => {
+                log::error!("packets are NOT queued: netfilter: {error:#}");
+                // Nothing may be heard before somebody changes rules again.
+                self.rule_watch = None;
+            }
+        }
+    }
+
+    pub(super) fn rules_restored(&self) -> u64 {
+        self.rules_restored
     }
 
     /// Has the programs write the marks that the rules, now installed, understand. A
@@ -347,9 +415,19 @@ impl Steering {
         written.context("having the eBPF programs stop marking")
     }
 
-    /// Removes the rules; nothing may be queued any more.
+    /// Removes the rules, but for the gate; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;
+        let plan = plan(config)?;
+        if let Some(closed) = netfilter::close_gate(&plan).context("leaving the gate closed")? {
+            log::warn!(
+                "fail is closed: what comes in by {} is dropped until Sluice runs again or \
+                 `sluice gate open` ({})",
+                config.interfaces.join(", "),
+                closed.place
+            );
+            return Ok(());
+        }
         netfilter::remove(&config.name).context("removing the netfilter rules")
     }
 
@@ -380,7 +458,8 @@ fn report_adopted(adopted: &Adopted) {
     }
 }
 
-fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
+/// What netfilter is to do.
+pub(super) fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
     let workers = config.worker_count();
     Ok(netfilter::Plan {
         instance: config.name.clone(),
@@ -390,6 +469,7 @@ fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
         queues: Seat::all(workers)
             .map(|seat| (seat.steer(), config.queue_number(seat)))
             .collect(),
+        interfaces: config.interfaces.clone(),
         fail: config.fail,
         backend: match config.netfilter.backend {
             Backend::Auto => None,

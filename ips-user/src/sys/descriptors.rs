@@ -2,9 +2,10 @@
 //! (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Most descriptors of one message; the kernel closes what is more.
@@ -24,6 +25,7 @@ pub fn move_to(descriptor: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
     if unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    drop(descriptor);
     // SAFETY: the kernel has just made it for this process, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -53,4 +55,56 @@ pub fn receive(socket: &impl AsRawFd, bytes: &mut [u8]) -> nix::Result<(usize, V
         }
     }
     Ok((received.bytes, descriptors))
+}
+
+/// Keeps a descriptor open for the program that this process will become (execve(2)).
+///
+/// # Errors
+/// As fcntl(2).
+pub fn keep_over_exec(descriptor: &impl AsFd) -> io::Result<RawFd> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(descriptor.as_fd().as_raw_fd())
+}
+
+/// Takes over a descriptor that the former program of this process has kept open. From now on
+/// exec closes it.
+///
+/// # Errors
+/// When it is not open, or not meant to be kept: then it is somebody's in this program.
+pub fn take_kept(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_GETFD takes a number only and changes nothing.
+    match unsafe { libc::fcntl(number, libc::F_GETFD) } {
+        -1 => return Err(io::Error::last_os_error()),
+        flags if flags & libc::FD_CLOEXEC != 0 => {
+            return Err(io::Error::other(format!(
+                "descriptor {number} was not kept"
+            )));
+        }
+        _ => {}
+    }
+    // SAFETY: it is open, and everything that this program has opened itself is closed by exec,
+    // which this is not (checked above): so nothing else owns it.
+    let kept = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl(&kept, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_moved_once_and_kept_only_when_told_so() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let moved = move_to(null.into(), 321).unwrap();
+        assert_eq!(moved.as_raw_fd(), 321);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        move_to(null.into(), 321).unwrap_err();
+        take_kept(321).unwrap_err();
+        assert_eq!(keep_over_exec(&moved).unwrap(), 321);
+        // As after exec: the number is all that is left of it.
+        std::mem::forget(moved);
+        drop(take_kept(321).unwrap());
+        take_kept(321).unwrap_err();
+    }
 }

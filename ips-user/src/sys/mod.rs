@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod ethtool;
 pub mod frozen;
 pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod raw_socket;
 pub mod readable;

@@ -121,6 +121,16 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     }
 }
 
+/// Sets how much the kernel's OOM killer prefers this process, -1000 (never) to 1000 (first),
+/// and what it starts from now on: proc_pid_oom_score_adj(5). To lower it needs
+/// CAP_SYS_RESOURCE.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_oom_score(adjustment: i32) -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+}
+
 /// The CPUs that this process may use, ascending.
 pub fn usable_cpus() -> Vec<usize> {
     sched_getaffinity(Pid::from_raw(0)).map_or_else(

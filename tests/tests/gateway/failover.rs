@@ -15,7 +15,7 @@ use sluice_tests::elsewhere::Elsewhere;
 use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
-use crate::rig::{Gateway, Setup, all_up, alone, processes, seat, signal};
+use crate::rig::{Gateway, Setup, all_up, alone, seat, signal};
 
 /// A worker hangs when it has not beaten for so long.
 const STALE_MS: u64 = 400;
@@ -260,31 +260,4 @@ fn when_everybody_hangs_and_the_queues_are_full_traffic_is_dropped_and_counted_i
     assert_eq!(report.answered, 0, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert!(dropped >= 400 - 2 * 17, "{status}");
-}
-
-#[test]
-fn when_the_whole_program_is_killed_the_fail_policy_stands() {
-    require_queues!();
-    for (fail, answered) in [(Fail::Open, 100), (Fail::Closed, 0)] {
-        let mut gateway = Gateway::start(|setup| setup.config.fail = fail);
-        // The supervisor first: it would replace the others.
-        gateway.kill_supervisor();
-        for pid in processes(&gateway.lab) {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a process id"));
-            // The launcher leaves by itself.
-            let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-        }
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !gateway.queued().is_empty() && Instant::now() < deadline {
-            sleep(Duration::from_millis(10));
-        }
-        let address = gateway.lab.server_v4().into();
-        let replier = Replier::start(gateway.lab.server(), address, 0).expect("a server");
-        let plan = RequestPlan {
-            patience: Duration::from_millis(500),
-            ..RequestPlan::to(replier.address())
-        };
-        let report = Requester::run(gateway.lab.client(), plan).expect("requests");
-        assert_eq!(report.answered, answered, "fail {fail}: {report:?}");
-    }
 }

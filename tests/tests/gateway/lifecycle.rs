@@ -393,30 +393,6 @@ fn a_stop_while_a_worker_hangs_ends_all_the_same_and_leaves_nothing() {
 }
 
 #[test]
-fn without_its_launcher_an_instance_ends_with_an_error_and_leaves_nothing() {
-    require_queues!();
-    let lab = lab();
-    let before = ruleset(&lab);
-    let mut gateway = Gateway::prepare(&lab, |_| {});
-    gateway.launch();
-    let status = gateway.status();
-    let known: Vec<u32> = status.seats().map(|seat| seat.pid).collect();
-    let launcher = processes(&lab)
-        .into_iter()
-        .find(|pid| *pid != status.pid && !known.contains(pid))
-        .expect("a launcher");
-    let launcher = Pid::from_raw(i32::try_from(launcher).expect("a process id"));
-    kill(launcher, Signal::SIGKILL).expect("kill the launcher");
-    let ended = gateway.process().wait(PATIENCE).expect("it ends");
-    assert_eq!(ended.code(), Some(1), "{}", gateway.log());
-    assert!(gateway.log().contains("launcher"), "{}", gateway.log());
-    nothing_left(&gateway);
-    assert_eq!(ruleset(&lab), before);
-    let (answered, sent) = traffic(&lab);
-    assert_eq!(answered, sent);
-}
-
-#[test]
 fn verbose_shows_packets_and_verdicts_as_they_pass() {
     require_queues!();
     let mut gateway = Gateway::prepare(&lab(), |setup| setup.rules = RULES.into());

@@ -6,6 +6,7 @@
 
 mod actions;
 mod cli;
+mod dead_program;
 mod failover;
 mod hang;
 mod lifecycle;
@@ -13,3 +14,4 @@ mod load;
 mod reload;
 mod rig;
 mod steering;
+mod succession;

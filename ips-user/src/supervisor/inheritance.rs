@@ -1,0 +1,140 @@
+//! What a supervisor takes over from its predecessor: the sockets of the queues, and what it
+//! shares with the workers that serve them.
+//!
+//! From the program that this process was before an upgrade, everything, because it has kept
+//! the descriptors open. From one that died, what its workers hold: they survive it, and
+//! [`held`] says under which numbers they have it.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use super::instance::{Kept, Record, Sitting, Started};
+use super::seat::Seat;
+use crate::config::{Config, Transport};
+use crate::desk::Desk;
+use crate::metrics::board::Board;
+use crate::source::nfqueue::NfQueue;
+use crate::sys::descriptors::take_kept;
+use crate::sys::pages::Pages;
+use crate::sys::pidfd::PidFd;
+use crate::worker::held;
+
+/// A seat with its queue and, if he lives, its worker.
+#[derive(Debug)]
+pub(super) struct Bequest {
+    pub(super) seat: Seat,
+    pub(super) queue: u16,
+    pub(super) socket: OwnedFd,
+    pub(super) desk: Desk,
+    /// Who serves the queue.
+    pub(super) process: Option<Started>,
+}
+
+impl Bequest {
+    /// Whether it can be used for a seat as it is configured now.
+    pub(super) fn fits(&self, seat: Seat, config: &Config) -> bool {
+        let queue = config.queue_number(seat);
+        let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
+        let fits = config.queue.transport == Transport::Batched && self.queue == queue;
+        self.seat == seat && fits && Pages::shared(self.desk.buffers(), buffers).is_ok()
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Inheritance {
+    pub(super) seats: Vec<Bequest>,
+    pub(super) board: Option<Board>,
+    /// Both ends of the way to the event writer.
+    pub(super) events: Option<[OwnedFd; 2]>,
+    /// Both ends of the way to the supervisor.
+    pub(super) feedback: Option<[OwnedFd; 2]>,
+}
+
+impl Inheritance {
+    /// Fetches what there is. What cannot be had is made anew, and a worker that it cannot be
+    /// had from is replaced the hard way.
+    pub(super) fn of(record: &Record) -> Self {
+        let ourselves = Started::of(std::process::id());
+        if let Some(kept) = &record.kept
+            && ourselves == Some(kept.by)
+        {
+            return Self::kept(record, kept);
+        }
+        let mut inheritance = Self::default();
+        for sitting in &record.seats {
+            let Some(process) = sitting.process.filter(Started::is_alive) else {
+                continue;
+            };
+            match of_worker(*sitting, process) {
+                Ok((bequest, board)) => {
+                    inheritance.seats.push(bequest);
+                    inheritance.board = inheritance.board.or(Board::map(board).ok());
+                }
+                Err(error) => log::warn!(
+                    "{}: nothing can be taken over from pid {}: {error}",
+                    sitting.seat,
+                    process.pid
+                ),
+            }
+        }
+        inheritance
+    }
+
+    fn kept(record: &Record, kept: &Kept) -> Self {
+        let mut inheritance = Self::default();
+        for (sitting, (socket, desk)) in record.seats.iter().zip(&kept.seats) {
+            match of_ourselves(*sitting, *socket, *desk) {
+                Ok(bequest) => inheritance.seats.push(bequest),
+                Err(error) => log::warn!("{}: nothing is taken over: {error}", sitting.seat),
+            }
+        }
+        let board = take_kept(kept.board).and_then(Board::map);
+        inheritance.board = board
+            .inspect_err(|error| log::warn!("the counters begin anew: {error}"))
+            .ok();
+        inheritance.events = both(kept.events);
+        inheritance.feedback = both(kept.feedback);
+        inheritance
+    }
+}
+
+fn of_worker(sitting: Sitting, process: Started) -> io::Result<(Bequest, OwnedFd)> {
+    let held_by = PidFd::open(process.pid)?;
+    if !process.is_alive() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let [words, buffers, flows] = held::DESK;
+    let files = [
+        held_by.fetch(words)?,
+        held_by.fetch(buffers)?,
+        held_by.fetch(flows)?,
+    ];
+    let bequest = Bequest {
+        seat: sitting.seat,
+        queue: sitting.queue,
+        socket: held_by.fetch(held::SOCKET)?,
+        desk: Desk::of_files(files)?,
+        process: Some(process),
+    };
+    Ok((bequest, held_by.fetch(held::BOARD)?))
+}
+
+fn of_ourselves(
+    sitting: Sitting,
+    socket: RawFd,
+    [words, buffers, flows]: [RawFd; 3],
+) -> io::Result<Bequest> {
+    let files = [take_kept(words)?, take_kept(buffers)?, take_kept(flows)?];
+    Ok(Bequest {
+        seat: sitting.seat,
+        queue: sitting.queue,
+        socket: take_kept(socket)?,
+        desk: Desk::of_files(files)?,
+        process: sitting.process.filter(Started::is_alive),
+    })
+}
+
+fn both([one, other]: [RawFd; 2]) -> Option<[OwnedFd; 2]> {
+    Some([take_kept(one).ok()?, take_kept(other).ok()?])
+}

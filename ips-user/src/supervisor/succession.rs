@@ -1,0 +1,151 @@
+//! How one worker of a seat relieves another while the queue goes on filling: after an upgrade,
+//! after a takeover from a dead supervisor, and when the launcher had to be replaced (workers of
+//! different launchers cannot share rules).
+//!
+//! The successor is started first and says when it could serve; only then is the predecessor
+//! told to hand over. It finishes its batch, writes its flows and ends; the successor reads
+//! them and goes on. Packets wait in the kernel meanwhile.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::instance::{Sitting, Started};
+use super::seat::Seat;
+use super::seats::{Phase, Seats};
+use crate::config::Config;
+use crate::desk::{Command, CommandNumber};
+use crate::worker::handing_over::NOTHING;
+
+/// How long a predecessor may take to hand over, and then to end.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A process that still serves the queue of a seat whose successor has been asked for.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    process: Started,
+    told: Option<(CommandNumber, Instant)>,
+}
+
+impl Predecessor {
+    pub(super) const fn new(process: Started) -> Self {
+        Self {
+            process,
+            told: None,
+        }
+    }
+
+    pub(super) const fn process(&self) -> Started {
+        self.process
+    }
+}
+
+impl Seats {
+    /// Whether somebody is still to be relieved.
+    pub(super) fn any_predecessor(&self) -> bool {
+        self.iter().any(|it| it.predecessor.is_some())
+    }
+
+    /// A successor could serve its queue: whoever does so is told to hand it over.
+    pub(super) fn waits(&mut self, seat: Seat) {
+        let Some(occupancy) = self.of(seat) else {
+            return;
+        };
+        let number = occupancy.desk.give(Command::HandOver);
+        match &mut occupancy.predecessor {
+            Some(predecessor) => predecessor.told = Some((number, Instant::now())),
+            // It has ended in the meantime.
+            None => occupancy.desk.carried_out(number, NOTHING),
+        }
+    }
+
+    /// Looks whether predecessors have ended, and ends those that do not. Returns whether one
+    /// has.
+    pub(super) fn look_after_predecessors(&mut self) -> bool {
+        let mut any_ended = false;
+        for occupancy in self.iter_mut() {
+            let Some(predecessor) = &mut occupancy.predecessor else {
+                continue;
+            };
+            if !predecessor.process.is_alive() {
+                predecessor.process.reap();
+                if let Some((number, _)) = predecessor.told
+                    && occupancy.desk.answer(number).is_none()
+                {
+                    log::warn!("{} ended before it had handed over", occupancy.seat);
+                    occupancy.desk.carried_out(number, NOTHING);
+                }
+                occupancy.predecessor = None;
+                any_ended = true;
+                continue;
+            }
+            if let Some((_, since)) = &mut predecessor.told
+                && since.elapsed() > HAND_OVER_WITHIN
+            {
+                log::warn!(
+                    "{} (pid {}) does not hand over: killed",
+                    occupancy.seat,
+                    predecessor.process.pid
+                );
+                *since = Instant::now();
+                if let Err(error) = predecessor.process.signal(Signal::SIGKILL) {
+                    log::warn!("{}: {error}", occupancy.seat);
+                }
+            }
+        }
+        any_ended
+    }
+
+    /// The launcher has ended: nobody reports the end of its workers any more, and what it was
+    /// asked for will not come.
+    pub(super) fn launcher_lost(&mut self) {
+        for occupancy in self.iter_mut() {
+            occupancy.orphan = occupancy.process().is_some();
+            if std::mem::take(&mut occupancy.asked) && !occupancy.orphan {
+                occupancy.phase = Phase::Vacant {
+                    until: Instant::now(),
+                };
+            }
+        }
+    }
+
+    /// Looks for orphans that have ended; their seats are vacant now.
+    pub(super) fn look_after_orphans(&mut self, config: &Config) -> Vec<Seat> {
+        let mut ended = Vec::new();
+        for occupancy in self.iter_mut().filter(|it| it.orphan) {
+            let Some(process) = occupancy.process().filter(|it| !it.is_alive()) else {
+                continue;
+            };
+            process.reap();
+            occupancy.orphan = false;
+            occupancy.vacate("nobody saw how, the launcher had ended".into(), config);
+            ended.push(occupancy.seat);
+        }
+        ended
+    }
+
+    /// There is a launcher again: who takes the place of each orphan is to be spawned.
+    pub(super) fn relieve_orphans(&mut self) -> Vec<Seat> {
+        let mut relieved = Vec::new();
+        for occupancy in self.iter_mut().filter(|it| it.orphan) {
+            occupancy.orphan = false;
+            occupancy.relieve();
+            relieved.push(occupancy.seat);
+        }
+        relieved
+    }
+
+    /// Who serves which queue, for a successor of this supervisor.
+    pub(super) fn sitting(&self) -> Vec<Sitting> {
+        self.iter()
+            .map(|it| Sitting {
+                seat: it.seat,
+                queue: it.queue,
+                process: it
+                    .predecessor
+                    .as_ref()
+                    .map_or(it.process(), |former| Some(former.process)),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! Becomes another program without stopping: the process stays, and so do the queues' sockets
+//! and what is shared with the workers, which go on until they are relieved one by one
+//! ([`super::succession`]).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use ips_common::LAYOUT_VERSION;
+use nix::sys::signal::{SigSet, Signal};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::Supervisor;
+use super::instance::{Kept, Record, Started};
+use crate::config::Transport;
+use crate::control::Response;
+use crate::sys::descriptors::keep_over_exec;
+
+/// How long the answer has to reach who asked.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
+/// How long the new program may take to say that it can go on here.
+const CHECKED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a program says that can take over from this one: see [`crate::cli`].
+pub fn can_succeed() -> String {
+    format!("can succeed: layout {LAYOUT_VERSION}")
+}
+
+impl Supervisor {
+    /// Asks the program whether it can go on here, and if so has it do that soon.
+    pub(super) async fn prepare_upgrade(&mut self, program: PathBuf) -> Response {
+        if self.upgrade.is_some() {
+            return Response::Error("an upgrade is under way".into());
+        }
+        if self.config.queue.transport == Transport::Nfq {
+            return Response::Error(
+                "with transport = \"nfq\" the queues cannot be handed over: restart instead".into(),
+            );
+        }
+        if !self.seats.all_up() || self.seats.any_predecessor() || !self.launching.is_ready() {
+            return Response::Error("not every worker is up: try again in a moment".into());
+        }
+        match check(&program).await {
+            Ok(()) => {
+                self.upgrade = Some((Instant::now() + ANSWERED_WITHIN, program));
+                Response::Ok(serde_json::json!({ "upgrades": self.upgrades }))
+            }
+            Err(error) => Response::Error(format!("{error:#}; nothing was changed")),
+        }
+    }
+
+    /// Does not return when it succeeds.
+    pub(super) fn become_other_program(&mut self) -> anyhow::Result<()> {
+        let Some((_, program)) = self.upgrade.take() else {
+            return Ok(());
+        };
+        let path = CString::new(program.as_os_str().as_bytes())?;
+        let arguments: Vec<_> = std::env::args_os()
+            .map(|argument| CString::new(argument.as_bytes()))
+            .collect::<Result<_, _>>()?;
+        log::info!("upgrade: {} goes on from here", program.display());
+        // A stop that comes in between is for the new program, once it listens.
+        let mut waiting = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            waiting.add(signal);
+        }
+        waiting.thread_block()?;
+        self.writer.pause();
+        let record = Record {
+            upgrades: self.upgrades + 1,
+            kept: Some(self.keep().context("keeping descriptors open")?),
+            ..self.for_successor()?
+        };
+        self.instance.write(&record)?;
+        let Err(error) = nix::unistd::execv(&path, &arguments);
+        // Nothing has happened, except that nobody writes events.
+        waiting.thread_unblock()?;
+        let ends = [self.events.as_fd(), self.writer.reader()];
+        let ends = ends.map(|end| end.try_clone_to_owned());
+        let [writer, reader] = ends;
+        (self.writer, self.events) =
+            crate::log::pipe::EventWriter::resume([writer?, reader?], &self.config.event_log())?;
+        self.record()?;
+        Err(io::Error::from(error)).with_context(|| format!("execve {}", program.display()))
+    }
+
+    /// Keeps everything open that a successor in this process takes over.
+    fn keep(&self) -> anyhow::Result<Kept> {
+        let mut seats = Vec::new();
+        for occupancy in self.seats.iter() {
+            let socket = occupancy.socket().context("a seat without a socket")?;
+            let [words, buffers, flows] = occupancy.desk.files();
+            let desk = [
+                keep_over_exec(&words)?,
+                keep_over_exec(&buffers)?,
+                keep_over_exec(&flows)?,
+            ];
+            seats.push((keep_over_exec(socket)?, desk));
+        }
+        Ok(Kept {
+            by: Started::of(std::process::id()).context("/proc/self")?,
+            seats,
+            board: keep_over_exec(&self.board)?,
+            events: both(&self.events, &self.writer.reader())?,
+            feedback: both(&self.feedback, &self.workers_feedback)?,
+        })
+    }
+}
+
+fn both(one: &impl AsFd, other: &impl AsFd) -> io::Result<[RawFd; 2]> {
+    Ok([keep_over_exec(one)?, keep_over_exec(other)?])
+}
+
+/// Runs the program to see whether it would go on here, with the arguments of this one.
+async fn check(program: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
+    command.arg("can-succeed");
+    command.args(std::env::args_os().skip(2));
+    command.kill_on_drop(true);
+    let output = timeout(CHECKED_WITHIN, command.output())
+        .await
+        .with_context(|| format!("{} says nothing for {CHECKED_WITHIN:?}", program.display()))?
+        .with_context(|| format!("running {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && said.trim() == can_succeed() {
+        return Ok(());
+    }
+    if output.status.success() && said.starts_with("can succeed: ") {
+        bail!(
+            "{} has another layout of what is in the kernel ({} here): stop this instance and \
+             start the new one",
+            program.display(),
+            LAYOUT_VERSION
+        );
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    let why = why.lines().last().unwrap_or("it does not say why");
+    bail!("{} cannot go on here: {why}", program.display())
+}

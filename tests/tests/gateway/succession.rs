@@ -1,0 +1,221 @@
+//! Other processes take over: a new program, a new supervisor, a new launcher. Nothing is lost,
+//! and no flow is learned anew.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use sluice::control::{self, Request, Response};
+use sluice::metrics::board::Cell;
+use sluice::metrics::snapshot::Snapshot;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::require_queues;
+use sluice_tests::stream::{Extent, Sender, Sink};
+
+use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program};
+
+/// Byte-exact streams and requests with replies while others take over.
+struct Load {
+    streams: Vec<(Sink, Sender)>,
+    requester: Requester,
+    _replier: Replier,
+    elsewhere: Elsewhere,
+    before: Snapshot,
+}
+
+impl Load {
+    fn start(gateway: &Gateway, requests: u64) -> Self {
+        let lab = &gateway.lab;
+        let elsewhere = Elsewhere::watch(lab).expect("the kernel's counters");
+        let streams = lab.server_addresses().into_iter().flat_map(|address| {
+            [(); 2].map(|()| {
+                let sink = Sink::start(lab.server(), address, 0).expect("a sink");
+                let sender = Sender::start(
+                    lab.client(),
+                    sink.address(),
+                    Extent::Time(Duration::from_secs(40)),
+                );
+                (sink, sender)
+            })
+        });
+        let streams: Vec<_> = streams.collect();
+        let replier = Replier::start(lab.server(), lab.server_v4().into(), 0).expect("a server");
+        let plan = RequestPlan {
+            flows: 16,
+            requests,
+            patience: Duration::from_secs(5),
+            ..RequestPlan::to(replier.address())
+        };
+        let requester = Requester::start(lab.client(), plan);
+        let load = Self {
+            streams,
+            requester,
+            _replier: replier,
+            elsewhere,
+            before: gateway.status(),
+        };
+        load.moves();
+        load
+    }
+
+    /// Waits until every stream has gone on.
+    fn moves(&self) {
+        for (sink, _) in &self.streams {
+            let (before, deadline) = (sink.received(), Instant::now() + PATIENCE);
+            while sink.received() < before + (1 << 20) {
+                assert!(Instant::now() < deadline, "a stream stands still");
+                sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Fails unless nothing was lost and no flow was learned anew.
+    fn finish(self, gateway: &Gateway) -> Snapshot {
+        self.moves();
+        for (sink, sender) in self.streams {
+            let sent = sender.stop();
+            assert_eq!(sink.faults(), Vec::<String>::new());
+            assert_eq!((sent.error, sink.received()), (None, sent.sent));
+            println!("longest gap {:?}", sink.longest_gap());
+        }
+        let report = self.requester.finish().expect("requests");
+        let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
+        let (by_sluice, _) = attribute(report.lost, elsewhere);
+        assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?}");
+        let after = gateway.await_settled();
+        let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
+        assert_eq!(anew(&after), anew(&self.before), "{after}");
+        assert_eq!(after.total(Cell::Settled), self.before.total(Cell::Settled));
+        let adoptions = |status: &Snapshot| status.counters["adoptions"];
+        assert_eq!(adoptions(&after), adoptions(&self.before));
+        after
+    }
+}
+
+fn pids(status: &Snapshot) -> Vec<u32> {
+    status.seats().map(|seat| seat.pid).collect()
+}
+
+fn upgrade(gateway: &Gateway) {
+    let before = gateway.status();
+    let request = Request::Upgrade { program: program() };
+    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let after = gateway.try_status();
+        if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not upgraded:\n{}",
+            gateway.log()
+        );
+        sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn five_upgrades_under_load_lose_nothing_and_learn_no_flow_anew() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|_| {});
+    let load = Load::start(&gateway, 3000);
+    let before = gateway.status();
+    for _ in 0..5 {
+        upgrade(&gateway);
+        load.moves();
+    }
+    let after = load.finish(&gateway);
+    assert_eq!((after.upgrades, after.pid), (5, before.pid), "{after}");
+    let old = pids(&before);
+    assert!(pids(&after).iter().all(|pid| !old.contains(pid)), "{after}");
+    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+    let log = gateway.log();
+    assert!(
+        !log.contains("learned anew") && !log.contains("panicked"),
+        "{log}"
+    );
+}
+
+#[test]
+fn an_upgrade_to_what_cannot_go_on_here_is_refused_and_changes_nothing() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let before = gateway.status();
+    for (program, said) in [
+        ("/bin/true", "cannot go on here"),
+        ("/nonexistent/sluice", "No such file"),
+        ("/etc/passwd", "ermission denied"),
+    ] {
+        let request = Request::Upgrade {
+            program: program.into(),
+        };
+        let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+        let Response::Error(why) = answer else {
+            panic!("{program}: {answer:?}");
+        };
+        assert!(why.contains(said), "{why}");
+    }
+    // The configuration that the new program would find is broken.
+    std::fs::write(gateway.config_file(), "nmae = 1").expect("write");
+    let request = Request::Upgrade { program: program() };
+    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    assert!(
+        matches!(&answer, Response::Error(why) if why.contains("nmae")),
+        "{answer:?}"
+    );
+    assert_eq!(pids(&gateway.status()), pids(&before));
+}
+
+#[test]
+fn a_new_supervisor_takes_over_from_a_dead_one_under_load_and_loses_nothing() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = Gateway::start(|_| {});
+    let load = Load::start(&gateway, 2500);
+    for _ in 0..2 {
+        let before = gateway.status();
+        gateway.kill_supervisor();
+        load.moves();
+        gateway.launch();
+        load.moves();
+        let after = gateway.status();
+        assert_ne!(after.pid, before.pid);
+        let old = pids(&before);
+        assert!(pids(&after).iter().all(|pid| !old.contains(pid)), "{after}");
+    }
+    let log = gateway.log();
+    assert!(
+        log.contains("3 workers of a former run are taken over"),
+        "{log}"
+    );
+    load.finish(&gateway);
+    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+}
+
+#[test]
+fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|_| {});
+    let load = Load::start(&gateway, 2000);
+    let before = gateway.status();
+    let known = pids(&before);
+    let launcher = processes(&gateway.lab)
+        .into_iter()
+        .find(|pid| *pid != before.pid && !known.contains(pid))
+        .expect("a launcher");
+    let launcher = nix::unistd::Pid::from_raw(i32::try_from(launcher).expect("a process id"));
+    nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    let after = gateway.await_status("replaced", |status| {
+        status.launcher_restarts == 1
+            && all_up(status)
+            && pids(status).iter().all(|pid| !known.contains(pid))
+    });
+    assert_eq!(after.pid, before.pid);
+    load.finish(&gateway);
+    assert_eq!(processes(&gateway.lab).len(), 5, "nobody has stayed behind");
+}
