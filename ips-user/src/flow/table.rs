@@ -1,6 +1,7 @@
 //! Finds a packet's flow.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
@@ -324,10 +325,12 @@ impl FlowTable {
     /// its key is there already. The caller keeps to the limit.
     pub(super) fn adopt(&mut self, flow: Flow) -> bool {
         let hashed = self.hashed(&flow.key);
-        if self.slots.contains_key(&hashed) {
+        let next = self.flows.len() as u32;
+        let Entry::Vacant(vacant) = self.slots.entry(hashed) else {
             return false;
-        }
-        self.insert(hashed, flow);
+        };
+        let slot = *vacant.insert(self.free.pop().unwrap_or(next));
+        self.occupy(slot, flow);
         true
     }
 
@@ -349,24 +352,19 @@ impl FlowTable {
         let id = self.take_id();
         self.counters.created += 1;
         self.counters.midstream += u64::from(packet.tcp().is_some_and(|tcp| !tcp.syn()));
-        self.insert(hashed, Flow::open(id, packet, now))
+        let slot = self.free.pop().unwrap_or(self.flows.len() as u32);
+        self.slots.insert(hashed, slot);
+        self.occupy(slot, Flow::open(id, packet, now));
+        slot
     }
 
-    fn insert(&mut self, hashed: HashedKey, flow: Flow) -> u32 {
-        let class = flow.class();
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.flows[slot as usize] = flow;
-                slot
-            }
-            None => {
-                self.flows.push(flow);
-                (self.flows.len() - 1) as u32
-            }
-        };
-        self.slots.insert(hashed, slot);
-        self.idle.insert(slot, class);
-        slot
+    /// Puts a flow into a slot that is free, or the next one.
+    fn occupy(&mut self, slot: u32, flow: Flow) {
+        self.idle.insert(slot, flow.class());
+        match self.flows.get_mut(slot as usize) {
+            Some(free) => *free = flow,
+            None => self.flows.push(flow),
+        }
     }
 
     fn evict(&mut self) {

@@ -174,11 +174,7 @@ fn put(plan: &Plan, extent: Extent) -> Result<Installed, NetfilterError> {
     {
         any_tool = true;
         // A gate needs no queue expression, but shall be where the queues will be.
-        let can = match extent {
-            Extent::Everything => Ok(()),
-            Extent::GateBeside | Extent::GateAlone => probe_queue_expression(&nft),
-        };
-        match can.and_then(|()| nft::install(&nft, plan, extent)) {
+        match probe_queue_expression(&nft).and_then(|()| nft::install(&nft, plan, extent)) {
             Ok(()) => {
                 let installed = Installed {
                     instance: plan.instance.clone(),

@@ -46,12 +46,14 @@ fn list(nft: &Path, family: &str, table: &str) -> Result<Option<Value>, CommandF
 
 /// Whether the kernel can run the rule: the transaction is built and checked, never committed.
 ///
+/// Not in a base chain: a kernel that gives up a hook, also that of a transaction that fails,
+/// drops everything that is queued in the network namespace.
+///
 /// # Errors
 /// What `nft` said.
 pub fn probe_queue_expression(nft: &Path) -> Result<(), CommandFailure> {
     let text = "table inet sluice-probe {\n\
          \tchain steer {\n\
-         \t\ttype filter hook forward priority 150; policy accept;\n\
          \t\tcounter queue flags bypass to 1\n\
          \t}\n\
          }\n";

@@ -14,6 +14,7 @@ mod instance;
 pub mod launcher;
 mod launching;
 pub mod message;
+mod occupancy;
 pub mod reload;
 pub mod seat;
 mod seats;

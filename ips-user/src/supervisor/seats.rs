@@ -1,94 +1,24 @@
-//! The seats and who sits there: sockets held for them, processes that come and go.
+//! All seats: the workers' and the backup's.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use nix::sys::signal::Signal;
 
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
-use super::message::{Channel, ToWorker};
+use super::message::ToWorker;
+use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
-use super::watch::{self, Watch};
 use crate::config::{Config, Transport};
-use crate::desk::Desk;
-use crate::health::{Change, Limits, Pulse};
-use crate::metrics::board::{Board, Cell};
+use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
-use crate::source::PacketId;
-use crate::source::nfqueue::{self, NfQueue, QueueSocket, settle_through};
-use crate::sys::process::{monotonic_ns, wall_us};
-
-/// A worker that lived this long did not die of its start: the next pause is the shortest.
-const LIVED: Duration = Duration::from_secs(1);
-/// The first pause; before it, one replacement comes at once.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-
-/// How many ends of processes are remembered of each seat.
-const EXITS: usize = 8;
-
-/// What a seat is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// A process has been asked for.
-    Starting,
-    /// It serves its queue.
-    Up,
-    /// Nobody; a process will be asked for then.
-    Vacant {
-        /// When.
-        until: Instant,
-    },
-}
-
-/// The end of a process.
-#[derive(Debug)]
-pub(super) struct Exit {
-    /// When.
-    pub(super) at: Instant,
-    /// Microseconds since 1970-01-01 00:00 UTC.
-    pub(super) wall_us: i64,
-    /// Why.
-    pub(super) how: String,
-}
-
-/// One seat.
-#[derive(Debug)]
-pub(super) struct Occupancy {
-    pub(super) seat: Seat,
-    pub(super) queue: u16,
-    socket: Option<OwnedFd>,
-    pub(super) desk: Desk,
-    /// To the present process.
-    channel: Option<Channel>,
-    process: Option<Started>,
-    watch: Option<Watch>,
-    /// Which rules and configuration that process has.
-    pub(super) generation: u32,
-    /// Who serves the queue until `process` can.
-    pub(super) predecessor: Option<Predecessor>,
-    /// The launcher that would report the end of the process has ended itself.
-    pub(super) orphan: bool,
-    /// The launcher was asked for a process and has not answered yet.
-    pub(super) asked: bool,
-    /// A process that says it serves before the launcher has said that it exists.
-    announced: Option<u32>,
-    pub(super) phase: Phase,
-    since: Instant,
-    pause: Duration,
-    pub(super) pulse: Pulse,
-    pub(super) restarts: u64,
-    pub(super) trips: u64,
-    pub(super) hangs: u64,
-    /// The last ones, the latest at the end.
-    pub(super) exits: VecDeque<Exit>,
-}
+use crate::source::nfqueue;
 
 /// All seats.
 #[derive(Debug)]
@@ -125,22 +55,26 @@ impl Seats {
             );
             return Ok(());
         }
-        for occupancy in self.seats.iter_mut().filter(|it| it.socket.is_none()) {
-            let socket = QueueSocket::open(&config.queue_options(occupancy.queue))
-                .with_context(|| format!("opening the queue of {}", occupancy.seat))?;
-            occupancy.socket = Some(socket.into_fd());
-        }
-        Ok(())
+        self.seats
+            .iter_mut()
+            .try_for_each(|it| it.open_queue(config))
     }
 
     pub(super) fn of(&mut self, seat: Seat) -> Option<&mut Occupancy> {
-        self.seats
-            .iter_mut()
-            .find(|occupancy| occupancy.seat == seat)
+        self.seats.iter_mut().find(|it| it.seat == seat)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
         self.seats.iter_mut()
+    }
+
+    /// The seat, if its process is this one.
+    fn held_by(&mut self, seat: Seat, pid: u32) -> Option<&mut Occupancy> {
+        self.of(seat).filter(|it| it.pid() == Some(pid))
+    }
+
+    fn up(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut().filter(|it| it.phase == Phase::Up)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
@@ -148,7 +82,7 @@ impl Seats {
     }
 
     pub(super) fn all(&self) -> Vec<Seat> {
-        self.seats.iter().map(|occupancy| occupancy.seat).collect()
+        self.seats.iter().map(|it| it.seat).collect()
     }
 
     /// Has the launcher start a process for a seat.
@@ -156,32 +90,19 @@ impl Seats {
     /// # Errors
     /// When the launcher is gone, or descriptors run out.
     pub(super) fn spawn(&mut self, seat: Seat, launching: &Launching) -> anyhow::Result<()> {
-        let Some(occupancy) = self.of(seat) else {
-            bail!("there is no {seat}");
-        };
-        // A channel of its own for each process: what the former has not read is not for it.
-        let (ours, theirs) = Channel::pair().context("a channel to a worker")?;
-        for end in [&ours, &theirs] {
-            end.never_wait().context("a channel to a worker")?;
+        match self.of(seat) {
+            Some(occupancy) => occupancy.spawn(launching),
+            None => bail!("there is no {seat}"),
         }
-        occupancy.channel = Some(ours);
-        occupancy.desk.clear_command();
-        let socket = occupancy.socket.as_ref().map(AsFd::as_fd);
-        let succeeds = occupancy.predecessor.is_some();
-        launching.spawn(seat, succeeds, &occupancy.desk, &theirs, socket)?;
-        occupancy.asked = true;
-        Ok(())
     }
 
     pub(super) fn all_up(&self) -> bool {
-        self.seats
-            .iter()
-            .all(|occupancy| occupancy.phase == Phase::Up)
+        self.seats.iter().all(|it| it.phase == Phase::Up)
     }
 
     /// A seat whose process has ended, and how.
     pub(super) fn first_dead(&self) -> Option<(Seat, &str)> {
-        let dead = |occupancy: &&Occupancy| matches!(occupancy.phase, Phase::Vacant { .. });
+        let dead = |it: &&Occupancy| matches!(it.phase, Phase::Vacant { .. });
         let occupancy = self.seats.iter().find(dead)?;
         Some((occupancy.seat, occupancy.last_exit().unwrap_or("unknown")))
     }
@@ -189,16 +110,7 @@ impl Seats {
     /// The launcher has started a process, which may have ended since: then its end is
     /// reported next. Returns whether it has said already that it serves its queue.
     pub(super) fn spawned(&mut self, seat: Seat, pid: u32) -> bool {
-        let Some(occupancy) = self.of(seat) else {
-            return false;
-        };
-        occupancy.asked = false;
-        let process = Started::of(pid).unwrap_or(Started::ended(pid));
-        occupancy.process = Some(process);
-        occupancy.watch = Some(Watch::over(process));
-        occupancy.phase = Phase::Starting;
-        occupancy.since = Instant::now();
-        occupancy.announced.take() == Some(pid) && occupancy.serves()
+        self.of(seat).is_some_and(|it| it.spawned(pid))
     }
 
     /// A process has these rules and this configuration.
@@ -214,8 +126,7 @@ impl Seats {
     }
 
     fn outdated(&self, generation: u32) -> impl Iterator<Item = &Occupancy> {
-        self.seats
-            .iter()
+        self.iter()
             .filter(move |it| it.process.is_some() && it.generation != generation)
     }
 
@@ -227,13 +138,9 @@ impl Seats {
         fds: &[BorrowedFd<'_>],
     ) {
         for occupancy in self.outdated(generation) {
-            let Some(channel) = &occupancy.channel else {
-                continue;
-            };
-            match channel.send(message, fds) {
-                Ok(()) => occupancy.desk.announce_mail(),
-                // It has ended, which will be reported, or it will be late.
-                Err(error) => log::warn!("{} cannot be told: {error}", occupancy.seat),
+            // One that has ended is reported, and one that does not listen will be late.
+            if let Err(error) = occupancy.tell(message, fds) {
+                log::warn!("{} cannot be told: {error}", occupancy.seat);
             }
         }
     }
@@ -241,10 +148,10 @@ impl Seats {
     /// Kills the processes that have other rules than these: their replacements have them.
     pub(super) fn end_outdated(&self, generation: u32) {
         for occupancy in self.outdated(generation) {
-            let (seat, process) = (occupancy.seat, occupancy.process);
-            let pid = occupancy.pid().unwrap_or(0);
+            let (seat, pid) = (occupancy.seat, occupancy.pid().unwrap_or(0));
             log::warn!("{seat} (pid {pid}) does not take over generation {generation}: killed");
-            if let Some(Err(error)) = process.map(|process| process.signal(Signal::SIGKILL)) {
+            let killed = occupancy.process.map(|it| it.signal(Signal::SIGKILL));
+            if let Some(Err(error)) = killed {
                 log::warn!("{seat}: {error}");
             }
         }
@@ -252,8 +159,8 @@ impl Seats {
 
     /// Changes how many packets may wait in each queue.
     pub(super) fn set_queue_length(&self, length: u32) {
-        for occupancy in &self.seats {
-            let Some(socket) = &occupancy.socket else {
+        for occupancy in self.iter() {
+            let Some(socket) = occupancy.socket() else {
                 continue;
             };
             if let Err(error) = nfqueue::set_length(socket.as_fd(), occupancy.queue, length) {
@@ -266,59 +173,37 @@ impl Seats {
     /// process. It comes by another way than the launcher's messages: before the launcher has
     /// said that the process exists it is remembered, and after it has ended it is of no use.
     pub(super) fn started(&mut self, seat: Seat, pid: u32) -> bool {
-        let Some(occupancy) = self.of(seat) else {
-            return false;
-        };
-        if occupancy.pid() == Some(pid) {
-            return occupancy.serves();
-        }
-        occupancy.announced = Some(pid);
-        false
+        self.of(seat).is_some_and(|it| it.started(pid))
     }
 
     /// A process has ended; its replacement is due after a pause that grows while processes
     /// keep dying young. Returns whether it was the seat's current process.
     pub(super) fn exited(&mut self, seat: Seat, pid: u32, how: &str, config: &Config) -> bool {
-        let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) else {
-            return false;
-        };
-        // A signal that was ours says nothing.
-        let hung = occupancy.watch.as_ref().and_then(Watch::hung);
-        let how = hung.map_or_else(|| how.to_owned(), |hang| hang.to_string());
-        log::warn!("{seat} (pid {pid}) ended: {how}");
-        occupancy.vacate(how, config);
-        log::info!("{seat} is replaced in {:?}", occupancy.pause);
-        true
+        let current = self.held_by(seat, pid);
+        current.map(|it| it.exited(pid, how, config)).is_some()
     }
 
     /// The launcher could not start a process.
     pub(super) fn not_spawned(&mut self, seat: Seat, why: &str, config: &Config) {
         if let Some(occupancy) = self.of(seat) {
-            occupancy.asked = false;
-            occupancy.vacate(why.to_owned(), config);
+            occupancy.not_spawned(why, config);
         }
     }
 
     /// During a stop: a process has ended and is not replaced.
     pub(super) fn ended(&mut self, seat: Seat, pid: u32, how: &str) {
-        if let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) {
-            occupancy.process = None;
-            if how != "exit status 0" {
-                log::warn!("{seat} (pid {pid}) ended by {how} while stopping");
-            }
+        if let Some(occupancy) = self.held_by(seat, pid) {
+            occupancy.ended(pid, how);
         }
     }
 
     /// Vacant seats whose pause is over; they count as starting from now on.
     pub(super) fn due(&mut self) -> Vec<Seat> {
         let now = Instant::now();
-        let due = |occupancy: &&mut Occupancy| matches!(occupancy.phase, Phase::Vacant { until } if until <= now);
-        let due = self.seats.iter_mut().filter(due).map(|occupancy| {
-            occupancy.phase = Phase::Starting;
-            occupancy.since = now;
-            occupancy.restarts += 1;
-            occupancy.seat
-        });
+        let due = self
+            .seats
+            .iter_mut()
+            .filter_map(|it| it.falls_due(now).then_some(it.seat));
         due.collect()
     }
 
@@ -327,118 +212,56 @@ impl Seats {
     pub(super) fn end_late_starters(&mut self, config: &Config) {
         let patience = Duration::from_millis(config.workers.start_ms);
         for occupancy in &mut self.seats {
-            let late = occupancy.phase == Phase::Starting && occupancy.since.elapsed() > patience;
-            if let Some(process) = occupancy.process.filter(|_| late) {
-                log::warn!(
-                    "{} (pid {}) does not serve after {patience:?}: killed",
-                    occupancy.seat,
-                    process.pid
-                );
-                occupancy.since = Instant::now();
-                if let Err(error) = process.signal(Signal::SIGKILL) {
-                    log::warn!("{}: {error}", occupancy.seat);
-                }
-            }
+            occupancy.end_if_late(patience);
         }
     }
 
     /// Looks at all heartbeats.
     pub(super) fn judge(&mut self, config: &Config, steering: &mut Steering) {
-        let limits = Limits {
-            stale: config.stale(),
-            recover: Duration::from_millis(config.steering.recover_ms),
-        };
-        for occupancy in self.seats.iter_mut().filter(|it| it.phase == Phase::Up) {
-            let (seat, slot) = (occupancy.seat, occupancy.seat.slot());
-            let pages = steering.pages();
-            let now_ns = monotonic_ns();
-            let heartbeat_ns = pages.heartbeat(slot);
-            let tripped = pages.tripped(slot).is_some();
-            match occupancy.pulse.judge(now_ns, heartbeat_ns, tripped, limits) {
-                Some(Change::Tripped) => {
-                    occupancy.trips += 1;
-                    steering.set_stale(seat);
-                    let flows = match seat {
-                        Seat::Worker(_) => "its flows go to the backup",
-                        Seat::Backup => "workers keep their own flows",
-                    };
-                    let age_ms = now_ns.saturating_sub(heartbeat_ns) / 1_000_000;
-                    log::warn!("{seat} has not beaten for {age_ms} ms: {flows}");
-                }
-                Some(Change::Recovered) => {
-                    steering.set_up(seat);
-                    log::info!("{seat} is steady again and gets new flows");
-                }
-                None => {}
-            }
-            let patience = watch::patience(config);
-            let watch = occupancy.watch.as_mut();
-            if watch.is_some_and(|it| it.look(seat, now_ns, heartbeat_ns, patience)) {
-                occupancy.hangs += 1;
-            }
+        for occupancy in self.up() {
+            occupancy.judge(config, steering);
         }
     }
 
     /// Looks at whether packets that wait are taken.
     pub(super) fn judge_progress(&mut self, config: &Config, steering: &Steering) {
+        // Read once: each reading lists every queue of the network namespace.
         let Ok(queues) = queue_truth::read() else {
             return;
         };
-        let now_ns = monotonic_ns();
-        for occupancy in self.seats.iter_mut().filter(|it| it.phase == Phase::Up) {
-            let (seat, number) = (occupancy.seat, occupancy.queue);
-            let waiting = queues.iter().any(|it| it.queue == number && it.waiting > 0);
-            let received = steering.pages().received(seat.slot());
-            let patience = watch::patience(config);
-            let watch = occupancy.watch.as_mut();
-            let hung =
-                |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
-            occupancy.hangs += u64::from(watch.is_some_and(hung));
+        for occupancy in self.up() {
+            occupancy.judge_progress(config, steering, &queues);
         }
     }
 
-    /// When heartbeats are to be judged next: when the oldest one turns stale, or what was found
-    /// can be confirmed, and after `latest` at the latest.
+    /// When heartbeats are to be judged next, after `latest` at the latest.
     pub(super) fn next_look(
         &self,
         config: &Config,
         steering: &Steering,
         latest: Duration,
     ) -> Duration {
-        let now_ns = monotonic_ns();
-        let next = |occupancy: &Occupancy| {
-            let heartbeat_ns = steering.pages().heartbeat(occupancy.seat.slot());
-            let watch = occupancy.watch.as_ref()?;
-            Some(watch.next_look(now_ns, heartbeat_ns, config.stale(), latest))
-        };
         let up = self.seats.iter().filter(|it| it.phase == Phase::Up);
-        up.filter_map(next).min().unwrap_or(latest)
+        let next = up.map(|it| it.next_look(config, steering, latest));
+        next.min().unwrap_or(latest)
     }
 
     /// The processes in the seats.
     pub(super) fn processes(&self) -> impl Iterator<Item = Started> {
         let predecessors = self.seats.iter().filter_map(|it| it.predecessor.as_ref());
         let predecessors = predecessors.map(Predecessor::process);
-        self.seats
-            .iter()
-            .filter_map(|it| it.process)
-            .chain(predecessors)
+        let present = self.seats.iter().filter_map(|it| it.process);
+        present.chain(predecessors)
     }
 
     /// Whether there is a process, or will be one.
     pub(super) fn any_running(&self) -> bool {
-        self.processes().next().is_some() || self.seats.iter().any(|it| it.asked)
+        self.seats.iter().any(Occupancy::is_occupied)
     }
 
     /// Forgets the processes that have ended, for when nobody reports that any more.
     pub(super) fn forget_ended(&mut self) {
-        for occupancy in &mut self.seats {
-            occupancy.process = occupancy.process.filter(Started::is_alive);
-            occupancy
-                .predecessor
-                .take_if(|former| !former.process().is_alive());
-            occupancy.asked = false;
-        }
+        self.seats.iter_mut().for_each(Occupancy::forget_ended);
     }
 
     /// SIGTERM: each leaves when its queue is empty.
@@ -461,132 +284,12 @@ impl Seats {
 
     /// After the workers have left: what still waits, because one had to be killed, gets the
     /// verdict of the policy. Closing the sockets would drop it.
-    pub(super) fn settle_pending(&mut self, config: &Config, board: &Board) {
-        for occupancy in &mut self.seats {
-            let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) else {
-                continue;
-            };
-            let Some(socket) = &occupancy.socket else {
-                continue;
-            };
-            let (last, disposition) = (PacketId(truth.last_id), config.settle());
-            match settle_through(socket.as_fd(), occupancy.queue, last, disposition) {
-                Ok(()) => {
-                    let row = board.row(occupancy.seat);
-                    row.add(Cell::Settled, row.unsettled());
-                    log::warn!(
-                        "{}: {} packets were still queued: {disposition:?}",
-                        occupancy.seat,
-                        truth.waiting
-                    );
-                }
-                Err(error) => log::warn!(
-                    "{}: {} packets still queued are dropped: {error}",
-                    occupancy.seat,
-                    truth.waiting
-                ),
+    pub(super) fn settle_pending(&self, config: &Config, board: &Board) {
+        for occupancy in &self.seats {
+            if let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) {
+                occupancy.settle_pending(config, board, truth);
             }
         }
-    }
-}
-
-impl Occupancy {
-    fn new(seat: Seat, config: &Config) -> io::Result<Self> {
-        let queue = config.queue_number(seat);
-        let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
-        Ok(Self::with(seat, queue, Desk::create(buffers)?))
-    }
-
-    fn inherited(bequest: Bequest) -> Self {
-        let mut occupancy = Self::with(bequest.seat, bequest.queue, bequest.desk);
-        occupancy.socket = Some(bequest.socket);
-        occupancy.predecessor = bequest.process.map(Predecessor::new);
-        occupancy
-    }
-
-    fn with(seat: Seat, queue: u16, desk: Desk) -> Self {
-        Self {
-            seat,
-            queue,
-            socket: None,
-            desk,
-            channel: None,
-            process: None,
-            watch: None,
-            generation: 0,
-            predecessor: None,
-            orphan: false,
-            asked: false,
-            announced: None,
-            phase: Phase::Starting,
-            since: Instant::now(),
-            pause: Duration::ZERO,
-            pulse: Pulse::default(),
-            restarts: 0,
-            trips: 0,
-            hangs: 0,
-            exits: VecDeque::with_capacity(EXITS),
-        }
-    }
-
-    /// Its process.
-    pub(super) const fn process(&self) -> Option<Started> {
-        self.process
-    }
-
-    /// The queue's socket, if the supervisor holds it.
-    pub(super) const fn socket(&self) -> Option<&OwnedFd> {
-        self.socket.as_ref()
-    }
-
-    /// Its process is to be relieved by the next one.
-    pub(super) fn relieve(&mut self) {
-        self.predecessor = self.process.take().map(Predecessor::new);
-        self.watch = None;
-        self.phase = Phase::Starting;
-        self.since = Instant::now();
-    }
-
-    /// Its process.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.process.map(|process| process.pid)
-    }
-
-    /// It serves its queue from now on; whether that is news.
-    fn serves(&mut self) -> bool {
-        let news = self.phase == Phase::Starting;
-        if news {
-            self.phase = Phase::Up;
-            self.pulse = Pulse::default();
-        }
-        news
-    }
-
-    /// How the last process ended.
-    pub(super) fn last_exit(&self) -> Option<&str> {
-        self.exits.back().map(|exit| exit.how.as_str())
-    }
-
-    pub(super) fn vacate(&mut self, how: String, config: &Config) {
-        let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
-        self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
-            Duration::ZERO
-        } else {
-            (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
-        };
-        self.process = None;
-        self.watch = None;
-        if self.exits.len() == EXITS {
-            self.exits.pop_front();
-        }
-        self.exits.push_back(Exit {
-            at: Instant::now(),
-            wall_us: wall_us(),
-            how,
-        });
-        self.phase = Phase::Vacant {
-            until: Instant::now() + self.pause,
-        };
     }
 }
 

@@ -6,7 +6,7 @@ use ips_common::Counter;
 use serde_json::{Value, json};
 
 use super::Supervisor;
-use super::seats::{Occupancy, Phase};
+use super::occupancy::{Occupancy, Phase};
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;

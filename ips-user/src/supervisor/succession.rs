@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::instance::{Sitting, Started};
+use super::occupancy::Phase;
 use super::seat::Seat;
-use super::seats::{Phase, Seats};
+use super::seats::Seats;
 use crate::config::Config;
 use crate::desk::{Command, CommandNumber};
 use crate::worker::handing_over::NOTHING;
@@ -100,7 +101,7 @@ impl Seats {
     /// asked for will not come.
     pub(super) fn launcher_lost(&mut self) {
         for occupancy in self.iter_mut() {
-            occupancy.orphan = occupancy.process().is_some();
+            occupancy.orphan = occupancy.process.is_some();
             if std::mem::take(&mut occupancy.asked) && !occupancy.orphan {
                 occupancy.phase = Phase::Vacant {
                     until: Instant::now(),
@@ -113,7 +114,7 @@ impl Seats {
     pub(super) fn look_after_orphans(&mut self, config: &Config) -> Vec<Seat> {
         let mut ended = Vec::new();
         for occupancy in self.iter_mut().filter(|it| it.orphan) {
-            let Some(process) = occupancy.process().filter(|it| !it.is_alive()) else {
+            let Some(process) = occupancy.process.filter(|it| !it.is_alive()) else {
                 continue;
             };
             process.reap();
@@ -144,7 +145,7 @@ impl Seats {
                 process: it
                     .predecessor
                     .as_ref()
-                    .map_or(it.process(), |former| Some(former.process)),
+                    .map_or(it.process, |former| Some(former.process)),
             })
             .collect()
     }

@@ -131,6 +131,8 @@ fn a_kill_of_the_backup_returns_its_flows_to_their_workers_meanwhile() {
     // there is nothing to adopt.
     gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     signal(&worker, Signal::SIGSTOP);
+    // What was on its way has arrived when the heartbeat is stale.
+    sleep(gateway.config.stale());
     load.await_progress(1 << 20);
     // It beats again before it is judged.
     signal(&worker, Signal::SIGCONT);

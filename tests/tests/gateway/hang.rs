@@ -60,16 +60,17 @@ fn replaced_because(gateway: &Gateway, hung: &Worker, reason: &str) -> Snapshot 
     status
 }
 
-/// Flows continued in time: `stale_ms` + 10 ms, and what the machine may add.
-fn continued_in_time(report: &RequestReport, hung_after: Duration) {
-    let bound = hung_after + Duration::from_millis(10) + TOLERANCE;
+/// Flows continued in time: `stale_ms` + 10 ms, and what the machine may add. What had been
+/// queued to the worker waits until it is known that it hangs: its replacement inspects that.
+fn continued_in_time(gateway: &Gateway, report: &RequestReport, known_after: Duration) {
+    let stale = gateway.config.stale();
     println!(
-        "longest gap {:?}, slowest reply {:?}, bound {bound:?}",
+        "longest gap {:?}, slowest reply {:?}; stale after {stale:?}, known after {known_after:?}",
         report.longest_gap, report.slowest
     );
-    assert!(report.longest_gap < bound, "{report:?}");
-    // Those that had been queued to it: its replacement inspects them.
-    assert!(report.slowest < bound, "{report:?}");
+    let slack = Duration::from_millis(10) + TOLERANCE;
+    assert!(report.longest_gap < stale + slack, "{report:?}");
+    assert!(report.slowest < known_after + 2 * slack, "{report:?}");
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn the_flows_of_a_stopped_worker_continue_within_the_stale_time_and_it_is_replac
     signal(&victim, Signal::SIGSTOP);
     let report = requester.finish().expect("requests");
     replaced_because(&gateway, &victim, "hung: stopped");
-    continued_in_time(&report, gateway.config.stale());
+    continued_in_time(&gateway, &report, gateway.config.stale());
     nothing_lost(&report, &elsewhere, &gateway);
     gateway.await_settled();
 }
@@ -140,6 +141,8 @@ fn flows_that_the_kernel_gave_to_the_backup_stay_there_when_their_worker_is_repl
     // Nobody replaces the worker before a packet comes that the kernel gives to the backup.
     gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     signal(&victim, Signal::SIGSTOP);
+    // What was on its way has arrived when the heartbeat is stale.
+    sleep(gateway.config.stale());
     load.await_progress(1 << 20);
     println!("moving after {:?}", stopped.elapsed());
     // The packet that is adopted is a repetition, and TCP waits longer before each (RFC 6298 §5.5).
@@ -172,7 +175,9 @@ fn a_worker_in_an_endless_loop_is_replaced() {
     Sabotage::Loop.commit(victim.pid).expect("a loop");
     let report = requester.finish().expect("requests");
     replaced_because(&gateway, &victim, "hung: endless loop, ");
-    continued_in_time(&report, gateway.config.stale());
+    // It has to be given the time on a CPU that it wastes: with others that want it, later.
+    let computed = Duration::from_millis(gateway.config.workers.hang_ms);
+    continued_in_time(&gateway, &report, gateway.config.stale() + 4 * computed);
     nothing_lost(&report, &elsewhere, &gateway);
     gateway.await_settled();
 }
@@ -188,7 +193,7 @@ fn a_worker_in_a_deadlock_is_replaced() {
     Sabotage::Sleep.commit(victim.pid).expect("a deadlock");
     let report = requester.finish().expect("requests");
     replaced_because(&gateway, &victim, "hung: sleeps");
-    continued_in_time(&report, gateway.config.stale());
+    continued_in_time(&gateway, &report, gateway.config.stale());
     nothing_lost(&report, &elsewhere, &gateway);
     gateway.await_settled();
 }
@@ -246,7 +251,7 @@ fn a_worker_that_beats_but_takes_no_packets_is_replaced() {
 /// The heartbeats of an instance.
 fn pages(gateway: &Gateway) -> sluice::maps::WorkerPages {
     let version = format!("v{}", ips_common::LAYOUT_VERSION);
-    let path = gateway.pins().join(version).join("WORKERS");
+    let path = gateway.pins().join(version).join("maps/WORKERS");
     let map = aya::maps::MapData::from_pin(&path).expect("the pinned map");
     sluice::maps::WorkerPages::map(std::os::fd::AsFd::as_fd(map.fd())).expect("its memory")
 }

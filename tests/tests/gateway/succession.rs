@@ -82,8 +82,8 @@ impl Load {
         let report = self.requester.finish().expect("requests");
         let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
         let (by_sluice, _) = attribute(report.lost, elsewhere);
-        assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?}");
         let after = gateway.await_settled();
+        assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?} {after}");
         let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
         assert_eq!(anew(&after), anew(&self.before), "{after}");
         assert_eq!(after.total(Cell::Settled), self.before.total(Cell::Settled));

@@ -167,6 +167,11 @@ impl DatagramsOutcome {
         got.answered > 0 && by_sluice + got.corrupt + got.duplicates + got.errors == 0
     }
 
+    /// The longest time between a request and its reply.
+    pub(super) fn slowest(&self) -> Duration {
+        self.total.slowest
+    }
+
     /// For people.
     pub(super) fn shown(&self) -> String {
         let got = &self.total;

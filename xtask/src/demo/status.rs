@@ -46,6 +46,10 @@ pub(super) struct Seat {
     pub(super) restarts: u64,
     /// How many times its heartbeat was found stale.
     pub(super) trips: u64,
+    /// How many of its processes were killed because they hung.
+    pub(super) hangs: u64,
+    /// How its last process ended.
+    pub(super) last_exit: Option<String>,
     /// Packets received, over all its processes.
     pub(super) received: u64,
     /// Packets accepted.
@@ -91,6 +95,11 @@ impl Status {
     /// How many times any heartbeat was found stale.
     pub(super) fn trips(&self) -> u64 {
         self.seats().map(|seat| seat.trips).sum()
+    }
+
+    /// How many processes were killed because they hung.
+    pub(super) fn hangs(&self) -> u64 {
+        self.seats().map(|seat| seat.hangs).sum()
     }
 
     /// The seat that a queue belongs to.

@@ -1,0 +1,433 @@
+//! One seat: what is held for it, who sits there, and what became of those who did.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+
+use super::inheritance::Bequest;
+use super::instance::Started;
+use super::launching::Launching;
+use super::message::{Channel, ToWorker};
+use super::seat::Seat;
+use super::steering::Steering;
+use super::succession::Predecessor;
+use super::watch::{self, Watch};
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::health::{Change, Limits, Pulse};
+use crate::metrics::board::{Board, Cell};
+use crate::metrics::queue_truth::QueueTruth;
+use crate::source::PacketId;
+use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
+use crate::sys::process::{monotonic_ns, wall_us};
+
+/// A worker that lived this long did not die of its start: the next pause is the shortest.
+const LIVED: Duration = Duration::from_secs(1);
+/// The first pause; before it, one replacement comes at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// How many ends of processes are remembered of each seat.
+const EXITS: usize = 8;
+
+/// What a seat is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A process has been asked for.
+    Starting,
+    /// It serves its queue.
+    Up,
+    /// Nobody; a process will be asked for then.
+    Vacant {
+        /// When.
+        until: Instant,
+    },
+}
+
+/// The end of a process.
+#[derive(Debug)]
+pub(super) struct Exit {
+    /// When.
+    pub(super) at: Instant,
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    pub(super) wall_us: i64,
+    /// Why.
+    pub(super) how: String,
+}
+
+/// One seat.
+#[derive(Debug)]
+pub(super) struct Occupancy {
+    pub(super) seat: Seat,
+    pub(super) queue: u16,
+    socket: Option<OwnedFd>,
+    pub(super) desk: Desk,
+    /// To the present process.
+    channel: Option<Channel>,
+    pub(super) process: Option<Started>,
+    /// Which rules and configuration that process has.
+    pub(super) generation: u32,
+    watch: Option<Watch>,
+    /// Who serves the queue until `process` can.
+    pub(super) predecessor: Option<Predecessor>,
+    /// The launcher that would report the end of the process has ended itself.
+    pub(super) orphan: bool,
+    /// The launcher was asked for a process and has not answered yet.
+    pub(super) asked: bool,
+    /// A process that says it serves before the launcher has said that it exists.
+    announced: Option<u32>,
+    pub(super) phase: Phase,
+    since: Instant,
+    pause: Duration,
+    pub(super) pulse: Pulse,
+    pub(super) restarts: u64,
+    pub(super) trips: u64,
+    pub(super) hangs: u64,
+    /// The last ones, the latest at the end.
+    pub(super) exits: VecDeque<Exit>,
+}
+
+/// What is held for it, and what it is.
+impl Occupancy {
+    /// A vacant seat.
+    pub(super) fn new(seat: Seat, config: &Config) -> io::Result<Self> {
+        let queue = config.queue_number(seat);
+        let buffers = NfQueue::buffer_bytes(&config.queue_options(queue));
+        Ok(Self::with(seat, queue, Desk::create(buffers)?))
+    }
+
+    /// A seat as a predecessor of the supervisor has left it.
+    pub(super) fn inherited(bequest: Bequest) -> Self {
+        let mut occupancy = Self::with(bequest.seat, bequest.queue, bequest.desk);
+        occupancy.socket = Some(bequest.socket);
+        occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy
+    }
+
+    fn with(seat: Seat, queue: u16, desk: Desk) -> Self {
+        Self {
+            seat,
+            queue,
+            socket: None,
+            desk,
+            channel: None,
+            process: None,
+            generation: 0,
+            watch: None,
+            predecessor: None,
+            orphan: false,
+            asked: false,
+            announced: None,
+            phase: Phase::Starting,
+            since: Instant::now(),
+            pause: Duration::ZERO,
+            pulse: Pulse::default(),
+            restarts: 0,
+            trips: 0,
+            hangs: 0,
+            exits: VecDeque::with_capacity(EXITS),
+        }
+    }
+
+    /// The queue's socket, if the supervisor holds it.
+    pub(super) const fn socket(&self) -> Option<&OwnedFd> {
+        self.socket.as_ref()
+    }
+
+    /// Binds and configures its queue, unless that has been done.
+    pub(super) fn open_queue(&mut self, config: &Config) -> anyhow::Result<()> {
+        if self.socket.is_some() {
+            return Ok(());
+        }
+        let socket = QueueSocket::open(&config.queue_options(self.queue))
+            .with_context(|| format!("opening the queue of {}", self.seat))?;
+        self.socket = Some(socket.into_fd());
+        Ok(())
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.map(|process| process.pid)
+    }
+
+    /// Whether there is a process, or will be one.
+    pub(super) fn is_occupied(&self) -> bool {
+        self.process.is_some() || self.predecessor.is_some() || self.asked
+    }
+
+    /// How the last process ended.
+    pub(super) fn last_exit(&self) -> Option<&str> {
+        self.exits.back().map(|exit| exit.how.as_str())
+    }
+}
+
+/// Processes come and go.
+impl Occupancy {
+    /// Has the launcher start one.
+    pub(super) fn spawn(&mut self, launching: &Launching) -> anyhow::Result<()> {
+        // A channel of its own for each process: what the former has not read is not for it.
+        let (ours, theirs) = Channel::pair().context("a channel to a worker")?;
+        for end in [&ours, &theirs] {
+            end.never_wait().context("a channel to a worker")?;
+        }
+        self.channel = Some(ours);
+        self.desk.clear_command();
+        let socket = self.socket.as_ref().map(AsFd::as_fd);
+        let succeeds = self.predecessor.is_some();
+        launching.spawn(self.seat, succeeds, &self.desk, &theirs, socket)?;
+        self.asked = true;
+        Ok(())
+    }
+
+    /// Sends the present one a message.
+    pub(super) fn tell(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let channel = self.channel.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        channel.send(message, fds)?;
+        self.desk.announce_mail();
+        Ok(())
+    }
+
+    /// The present one is to be relieved by the next.
+    pub(super) fn relieve(&mut self) {
+        self.predecessor = self.process.take().map(Predecessor::new);
+        self.watch = None;
+        self.phase = Phase::Starting;
+        self.since = Instant::now();
+    }
+
+    /// The launcher has started one; whether it has said already that it serves.
+    pub(super) fn spawned(&mut self, pid: u32) -> bool {
+        let process = Started::of(pid).unwrap_or(Started::ended(pid));
+        self.asked = false;
+        self.process = Some(process);
+        self.watch = Some(Watch::over(process));
+        self.phase = Phase::Starting;
+        self.since = Instant::now();
+        self.announced.take() == Some(pid) && self.serves()
+    }
+
+    /// A process says that it serves; whether that is news about the current one.
+    pub(super) fn started(&mut self, pid: u32) -> bool {
+        if self.pid() == Some(pid) {
+            return self.serves();
+        }
+        self.announced = Some(pid);
+        false
+    }
+
+    fn serves(&mut self) -> bool {
+        let news = self.phase == Phase::Starting;
+        if news {
+            self.phase = Phase::Up;
+            self.pulse = Pulse::default();
+        }
+        news
+    }
+
+    /// Its process has ended.
+    pub(super) fn exited(&mut self, pid: u32, how: &str, config: &Config) {
+        // A signal that was ours says nothing.
+        let hung = self.watch.as_ref().and_then(Watch::hung);
+        let how = hung.map_or_else(|| how.to_owned(), |hang| hang.to_string());
+        log::warn!("{} (pid {pid}) ended: {how}", self.seat);
+        self.vacate(how, config);
+        log::info!("{} is replaced in {:?}", self.seat, self.pause);
+    }
+
+    /// The launcher could not start one.
+    pub(super) fn not_spawned(&mut self, why: &str, config: &Config) {
+        self.asked = false;
+        self.vacate(why.to_owned(), config);
+    }
+
+    pub(super) fn vacate(&mut self, how: String, config: &Config) {
+        let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
+        self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
+            Duration::ZERO
+        } else {
+            (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
+        };
+        self.process = None;
+        self.watch = None;
+        if self.exits.len() == EXITS {
+            self.exits.pop_front();
+        }
+        let now = Instant::now();
+        self.exits.push_back(Exit {
+            at: now,
+            wall_us: wall_us(),
+            how,
+        });
+        self.phase = Phase::Vacant {
+            until: now + self.pause,
+        };
+    }
+
+    /// Whether it is vacant and its pause is over; then it counts as starting from now on.
+    pub(super) fn falls_due(&mut self, now: Instant) -> bool {
+        let due = matches!(self.phase, Phase::Vacant { until } if until <= now);
+        if due {
+            self.phase = Phase::Starting;
+            self.since = now;
+            self.restarts += 1;
+        }
+        due
+    }
+
+    /// Kills a process that has not begun to serve within `patience`.
+    pub(super) fn end_if_late(&mut self, patience: Duration) {
+        let late = self.phase == Phase::Starting && self.since.elapsed() > patience;
+        let Some(process) = self.process.filter(|_| late) else {
+            return;
+        };
+        let (seat, pid) = (self.seat, process.pid);
+        log::warn!("{seat} (pid {pid}) does not serve after {patience:?}: killed");
+        self.since = Instant::now();
+        if let Err(error) = process.signal(Signal::SIGKILL) {
+            log::warn!("{seat}: {error}");
+        }
+    }
+
+    /// During a stop: its process has ended and is not replaced.
+    pub(super) fn ended(&mut self, pid: u32, how: &str) {
+        self.process = None;
+        if how != "exit status 0" {
+            log::warn!("{} (pid {pid}) ended while stopping: {how}", self.seat);
+        }
+    }
+
+    /// Forgets a process that has ended, for when nobody reports that any more.
+    pub(super) fn forget_ended(&mut self) {
+        self.process = self.process.filter(Started::is_alive);
+        self.predecessor.take_if(|it| !it.process().is_alive());
+        self.asked = false;
+    }
+}
+
+/// Whether its process does what it is there for.
+impl Occupancy {
+    /// Looks at its heartbeat.
+    pub(super) fn judge(&mut self, config: &Config, steering: &mut Steering) {
+        let (seat, pages) = (self.seat, steering.pages());
+        let now_ns = monotonic_ns();
+        let heartbeat_ns = pages.heartbeat(seat.slot());
+        let tripped = pages.tripped(seat.slot()).is_some();
+        let limits = Limits {
+            stale: config.stale(),
+            recover: Duration::from_millis(config.steering.recover_ms),
+        };
+        match self.pulse.judge(now_ns, heartbeat_ns, tripped, limits) {
+            Some(Change::Tripped) => {
+                self.trips += 1;
+                steering.set_stale(seat);
+                let flows = match seat {
+                    Seat::Worker(_) => "its flows go to the backup",
+                    Seat::Backup => "workers keep their own flows",
+                };
+                let age_ms = now_ns.saturating_sub(heartbeat_ns) / 1_000_000;
+                log::warn!("{seat} has not beaten for {age_ms} ms: {flows}");
+            }
+            Some(Change::Recovered) => {
+                steering.set_up(seat);
+                log::info!("{seat} is steady again and gets new flows");
+            }
+            None => {}
+        }
+        let patience = watch::patience(config);
+        let watch = self.watch.as_mut();
+        let hung = watch.is_some_and(|it| it.look(seat, now_ns, heartbeat_ns, patience));
+        self.hangs += u64::from(hung);
+    }
+
+    /// Looks at whether it takes the packets that wait for it.
+    pub(super) fn judge_progress(
+        &mut self,
+        config: &Config,
+        steering: &Steering,
+        queues: &[QueueTruth],
+    ) {
+        let seat = self.seat;
+        let waits = |truth: &QueueTruth| truth.queue == self.queue && truth.waiting > 0;
+        let waiting = queues.iter().any(waits);
+        let received = steering.pages().received(seat.slot());
+        let (now_ns, patience) = (monotonic_ns(), watch::patience(config));
+        let look = |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
+        self.hangs += u64::from(self.watch.as_mut().is_some_and(look));
+    }
+
+    /// When its heartbeat is to be judged next: when it turns stale, or what was found can be
+    /// confirmed, and after `latest` at the latest.
+    pub(super) fn next_look(
+        &self,
+        config: &Config,
+        steering: &Steering,
+        latest: Duration,
+    ) -> Duration {
+        let heartbeat_ns = steering.pages().heartbeat(self.seat.slot());
+        let next =
+            |watch: &Watch| watch.next_look(monotonic_ns(), heartbeat_ns, config.stale(), latest);
+        self.watch.as_ref().map_or(latest, next)
+    }
+}
+
+impl Occupancy {
+    /// What waits in its queue gets the verdict of the policy.
+    pub(super) fn settle_pending(&self, config: &Config, board: &Board, truth: QueueTruth) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        let (seat, waiting) = (self.seat, truth.waiting);
+        let (last, disposition) = (PacketId(truth.last_id), config.settle());
+        match settle_through(socket.as_fd(), self.queue, last, disposition) {
+            Ok(()) => {
+                let row = board.row(seat);
+                row.add(Cell::Settled, row.unsettled());
+                log::warn!("{seat}: {waiting} packets were still queued: {disposition:?}");
+            }
+            Err(error) => {
+                log::warn!("{seat}: {waiting} packets still queued are dropped: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn occupancy() -> (Occupancy, Config) {
+        let config = Config::default();
+        (Occupancy::new(Seat::Backup, &config).unwrap(), config)
+    }
+
+    #[test]
+    fn the_first_replacement_comes_at_once_and_those_that_die_young_after_growing_pauses() {
+        let (mut occupancy, mut config) = occupancy();
+        config.workers.restart_pause_max_ms = 35;
+        let mut pauses = Vec::new();
+        for pid in 0..5 {
+            occupancy.exited(pid, "signal SIGSEGV", &config);
+            pauses.push(occupancy.pause.as_millis());
+            let Phase::Vacant { until } = occupancy.phase else {
+                panic!("{occupancy:?}");
+            };
+            assert!(occupancy.falls_due(until));
+            assert!(!occupancy.falls_due(until), "it counts as starting");
+        }
+        assert_eq!(pauses, [0, 10, 20, 35, 35]);
+        assert_eq!(occupancy.restarts, 5);
+    }
+
+    #[test]
+    fn the_last_few_ends_of_processes_are_remembered() {
+        let (mut occupancy, config) = occupancy();
+        for pid in 0..20 {
+            occupancy.exited(pid, &format!("exit status {pid}"), &config);
+        }
+        assert_eq!(occupancy.exits.len(), EXITS);
+        assert_eq!(occupancy.exits[0].how, "exit status 12");
+        assert_eq!(occupancy.last_exit(), Some("exit status 19"));
+    }
+}
