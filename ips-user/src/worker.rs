@@ -24,7 +24,7 @@ use crate::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, Verdict,
 };
 use crate::supervisor::feedback::{FeedbackSocket, Message};
-use crate::supervisor::message::{Channel, Equipment};
+use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
@@ -38,6 +38,7 @@ mod mail;
 mod outlets;
 mod settling;
 
+use mail::Mail;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
@@ -134,17 +135,8 @@ pub fn run(
     let row = shared.board.row(seat);
     settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(
-        shared,
-        config,
-        generation,
-        seat,
-        options.number,
-        row,
-        &desk,
-        channel,
-        inspection,
-    );
+    let mail = Mail::new(channel, generation);
+    let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -232,12 +224,8 @@ type WorkersInspection<'a> = Inspection<Events<'a>, Rejects, Convictions<'a>>;
 struct Turn<'a> {
     shared: &'a Shared,
     config: Config,
-    /// Which rules and configuration.
-    generation: u32,
     seat: Seat,
-    channel: Channel,
-    /// How many messages the desk had announced when the channel was last read.
-    mail_read: Option<u64>,
+    mail: Mail,
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
@@ -255,16 +243,15 @@ impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
         config: Config,
-        generation: u32,
         seat: Seat,
-        queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
-        channel: Channel,
+        mail: Mail,
         inspection: WorkersInspection<'a>,
     ) -> Self {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
-        let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
+        let queued =
+            queue_truth::of(config.queue_number(seat)).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
         let gap = match config.queue.transport {
             Transport::Batched => {
@@ -276,11 +263,9 @@ impl<'a> Turn<'a> {
         };
         Self {
             shared,
-            generation,
             config,
             seat,
-            channel,
-            mail_read: None,
+            mail,
             row,
             base,
             desk,

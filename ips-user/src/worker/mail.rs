@@ -11,7 +11,27 @@ use crate::config::Config;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
 use crate::supervisor::feedback::Message;
+use crate::supervisor::message::Channel;
 use crate::supervisor::message::ToWorker;
+
+/// The seat's channel, and how far it has been read.
+pub(super) struct Mail {
+    channel: Channel,
+    /// How many messages the desk had announced then.
+    read: Option<u64>,
+    /// Which rules and configuration the worker has.
+    generation: u32,
+}
+
+impl Mail {
+    pub(super) const fn new(channel: Channel, generation: u32) -> Self {
+        Self {
+            channel,
+            read: None,
+            generation,
+        }
+    }
+}
 
 impl Turn<'_> {
     /// Reads what there is. Costs one load when there is nothing.
@@ -19,12 +39,12 @@ impl Turn<'_> {
         // Before the messages: for one that comes meanwhile the next turn looks again.
         let announced = self.desk.mail();
         // A worker that has just begun looks in any case: its predecessor's count is not its own.
-        if self.mail_read == Some(announced) {
+        if self.mail.read == Some(announced) {
             return Ok(());
         }
-        self.mail_read = Some(announced);
+        self.mail.read = Some(announced);
         loop {
-            match self.channel.receive() {
+            match self.mail.channel.receive() {
                 Ok(Some((ToWorker::Reload { generation, config }, fds))) => {
                     let image = fds
                         .into_iter()
@@ -45,7 +65,7 @@ impl Turn<'_> {
     /// them.
     fn reload(&mut self, generation: u32, config: Config, image: OwnedFd) -> anyhow::Result<()> {
         // A process that was started meanwhile has it from the beginning.
-        if generation != self.generation {
+        if generation != self.mail.generation {
             let image = Image::open(image)?;
             let options = InspectionOptions {
                 invalid: config.invalid(),
@@ -54,7 +74,7 @@ impl Turn<'_> {
                 ..self.inspection.options().clone()
             };
             self.inspection.reload(image.map()?, options);
-            self.generation = generation;
+            self.mail.generation = generation;
             self.config = config;
         }
         let loaded = Message::Loaded {
