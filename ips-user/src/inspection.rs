@@ -28,6 +28,24 @@ pub trait Feedback {
     fn convict(&mut self, key: &FlowKey, signature_id: u32);
 }
 
+/// Who notes which flow is in hand, and knows the flows that are not to be inspected because
+/// workers died of them.
+pub trait Guard {
+    /// Called when the flow of a packet is known and nothing else has been done with it.
+    /// Whether it may be inspected.
+    fn admit(&mut self, key: &FlowKey) -> bool;
+}
+
+/// For inspections whose death nobody would survive anyway: everything is inspected.
+#[derive(Clone, Copy, Debug)]
+pub struct Unguarded;
+
+impl Guard for Unguarded {
+    fn admit(&mut self, _key: &FlowKey) -> bool {
+        true
+    }
+}
+
 /// Which dropped packets get a `drop` record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRecords {
@@ -45,6 +63,8 @@ pub enum DropRecords {
 pub struct InspectionOptions {
     /// What happens to packets that cannot be decoded.
     pub invalid: Disposition,
+    /// What happens to packets that are not inspected because workers died of their flows.
+    pub quarantine: Disposition,
     /// How far a drop reaches.
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
@@ -65,6 +85,7 @@ impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
             invalid: Disposition::Accept,
+            quarantine: Disposition::Accept,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             seed: [0; 2],
@@ -107,6 +128,9 @@ pub struct InspectionCounters {
     pub alerts_suppressed: u64,
     /// Rules given up because their contents took too many searches.
     pub searches_given_up: u64,
+    /// Packets not inspected because workers died of their flows; also among those accepted or
+    /// dropped.
+    pub quarantined: u64,
     /// Convictions asked for.
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
@@ -167,13 +191,23 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     }
 
     /// Decides about a packet. Called once for each; never panics, whatever its bytes.
-    pub fn inspect(&mut self, packet: Packet<'_>, now: Timestamp) -> Verdict {
+    pub fn inspect(
+        &mut self,
+        packet: Packet<'_>,
+        now: Timestamp,
+        guard: &mut impl Guard,
+    ) -> Verdict {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
         let (disposition, why) = match Decoded::parse(packet.payload) {
             Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
             Ok(decoded) => {
-                let (disposition, why) = self.decoded(&packet, &decoded, now);
+                let (disposition, why) = if guard.admit(&decoded.key) {
+                    self.decoded(&packet, &decoded, now)
+                } else {
+                    self.counters.quarantined += 1;
+                    (self.options.quarantine, Why::Quarantined)
+                };
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
                 }
@@ -325,6 +359,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             // It passes, but not the rules about its addresses.
         }
 
+        #[cfg(feature = "fault-injection")]
+        crate::fault::inject(decoded.payload);
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.searches_given_up += u64::from(detection.given_up);

@@ -12,6 +12,8 @@ pub mod decode;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod flow;
 pub mod health;
 pub mod inspection;
@@ -20,6 +22,7 @@ pub mod log;
 pub mod maps;
 pub mod metrics;
 pub mod netfilter;
+pub mod rejecter;
 pub mod rules;
 pub mod source;
 pub mod supervisor;

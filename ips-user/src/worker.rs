@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use ips_common::{MarkLayout, Steer};
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
@@ -18,6 +17,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth;
+use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
 use crate::source::{
@@ -28,16 +28,21 @@ use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
-    bind_to_cpu, monotonic_ns, random_words, set_name, set_nice, set_oom_score, wall_us,
+    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
+    wall_us,
 };
-use crate::sys::raw_socket::RawSocket;
+use crate::sys::sandbox::{Account, Support};
 
+pub(crate) mod confinement;
+mod guard;
 pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
 mod settling;
 
+pub use guard::Dangers;
+use guard::FlowGuard;
 use mail::Mail;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
@@ -58,10 +63,18 @@ pub struct Shared {
     pub pages: WorkerPages,
     /// Counters.
     pub board: Board,
+    /// Flows that workers died of.
+    pub dangers: Dangers,
     /// To the event writer.
     pub events: EventPipe,
     /// To the supervisor.
     pub feedback: FeedbackSocket,
+    /// To the rejecter.
+    pub rejects: RejectSocket,
+    /// Whom workers become.
+    pub account: Account,
+    /// What the kernel has of their sandbox.
+    pub support: Support,
     /// Whether packets and verdicts are printed.
     pub trace: bool,
     /// Offset of local time from UTC in seconds.
@@ -119,6 +132,10 @@ pub fn run(
             config.workers.nice
         );
     }
+    if config.workers.memory_max > 0 {
+        limit_memory(config.workers.memory_max)
+            .with_context(|| format!("bounding the memory of {seat}"))?;
+    }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => {
             let buffers = Pages::shared(desk.buffers(), NfQueue::buffer_bytes(&options));
@@ -140,6 +157,11 @@ pub fn run(
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
+    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
+    let sandbox = &turn.config.sandbox;
+    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
+        .enter(shared.support)
+        .context("entering the sandbox")?;
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -218,7 +240,7 @@ fn cpu_of(config: &Config, seat: Seat) -> Option<usize> {
 }
 
 /// The inspection as a worker has it.
-type WorkersInspection<'a> = Inspection<Events<'a>, Rejects, Convictions<'a>>;
+type WorkersInspection<'a> = Inspection<Events<'a>, Rejects<'a>, Convictions<'a>>;
 
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
@@ -230,6 +252,7 @@ struct Turn<'a> {
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
     desk: &'a Desk,
+    guard: FlowGuard<'a>,
     /// Address of the queue's buffers, when they are the desk's.
     buffers_at: Option<usize>,
     inspection: WorkersInspection<'a>,
@@ -261,6 +284,7 @@ impl<'a> Turn<'a> {
             }
             Transport::Nfq => Gap::Closed,
         };
+        let stale_ns = config.stale().as_nanos() as u64;
         Self {
             shared,
             config,
@@ -269,6 +293,7 @@ impl<'a> Turn<'a> {
             row,
             base,
             desk,
+            guard: FlowGuard::new(seat, desk, &shared.dangers, &shared.pages, stale_ns),
             buffers_at: None,
             inspection,
             now: now(),
@@ -279,7 +304,7 @@ impl<'a> Turn<'a> {
 
     /// After a batch, or a heartbeat without one.
     fn finish(&mut self, queue: &dyn PacketQueue, served: usize) {
-        self.desk.put_down();
+        self.guard.put_down();
         self.now.monotonic_ns = monotonic_ns();
         self.shared
             .pages
@@ -315,7 +340,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowDropped, inspected.flow_dropped),
             (Cell::InvalidDropped, inspected.invalid_dropped),
             (Cell::Rejected, inspected.rejected),
-            (Cell::RejectsLost, self.inspection.rejects().lost()),
+            (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
             (Cell::FlowsExpired, inspected.flows.expired),
             (Cell::FlowsEvicted, inspected.flows.evicted),
@@ -323,6 +348,7 @@ impl<'a> Turn<'a> {
             (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
+            (Cell::Quarantined, inspected.quarantined),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
@@ -418,17 +444,16 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.guard.batch(self.now.monotonic_ns);
     }
 
     fn packet(&mut self, packet: Packet<'_>) -> Verdict {
         let place = self
             .buffers_at
             .map(|start| packet.payload.as_ptr().addr() - start);
-        // Bytes that are not in the desk's buffers cannot be found again: none, then.
-        let length = place.map_or(0, |_| packet.payload.len());
-        self.desk
-            .take_in_hand(packet.id, place.unwrap_or(0), length);
-        self.inspection.inspect(packet, self.now)
+        self.guard
+            .take_in_hand(packet.id, place, packet.payload.len());
+        self.inspection.inspect(packet, self.now, &mut self.guard)
     }
 }
 
@@ -454,15 +479,11 @@ fn inspection<'a>(
     engine: MappedEngine,
     seat: Seat,
 ) -> anyhow::Result<WorkersInspection<'a>> {
-    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
-    let socket = RawSocket::open(Some(layout.bits(Steer::Bypass)));
-    if let Err(error) = &socket {
-        log::warn!("{seat}: rejections will not be sent: raw socket: {error}");
-    }
     let options = InspectionOptions {
         invalid: config.invalid(),
+        quarantine: config.quarantine(),
         flows: config.flow_limits(),
-        seed: random_words().context("/dev/urandom")?,
+        seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
@@ -475,7 +496,7 @@ fn inspection<'a>(
         engine,
         options,
         Events::new(&shared.events),
-        Rejects::new(socket.ok()),
+        Rejects::new(&shared.rejects),
         Convictions::new(&shared.feedback, seat),
         trace,
     ))

@@ -15,6 +15,7 @@ fn context(interfaces: &[&str]) -> Context {
         mark_mask: 0x00ff_0000,
         workers: 2,
         first_queue: 100,
+        instance: None,
         fix: false,
     }
 }

@@ -12,7 +12,7 @@ const CHANGEABLE: [&str; 16] = [
     "decode",
     "flow",
     "conviction",
-    "failover",
+    "failover.settle",
     "steering.stale_ms",
     "steering.recover_ms",
     "steering.fragment_seconds",

@@ -18,6 +18,7 @@ use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
+use crate::sys::sandbox::Account;
 
 mod change;
 
@@ -25,6 +26,9 @@ pub use change::fixed_differences;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// With less a worker could not even begin.
+const MEMORY_LEAST: u64 = 32 << 20;
 
 /// Which implementation of [`crate::source::PacketQueue`] the workers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -95,6 +99,8 @@ section! {
         fail: Fail = Fail::Open,
         /// `[workers]`
         workers: Workers = Workers::default(),
+        /// `[sandbox]`
+        sandbox: Confinement = Confinement::default(),
         /// `[queue]`
         queue: Queue = Queue::default(),
         /// `[steering]`
@@ -107,6 +113,8 @@ section! {
         conviction: ConvictionPolicy = ConvictionPolicy::default(),
         /// `[failover]`
         failover: Failover = Failover::default(),
+        /// `[exceptions]`
+        exceptions: Exceptions = Exceptions::default(),
         /// `[decode]`
         decode: Decode = Decode::default(),
         /// `[flow]`
@@ -131,6 +139,8 @@ section! {
         pin: bool = true,
         /// Scheduling priority.
         nice: i32 = -10,
+        /// Bytes beyond those at the start, 0 = no bound.
+        memory_max: u64 = 4 << 30,
         /// Wait for the first heartbeat.
         start_ms: u64 = 5000,
         /// Longest pause before a restart.
@@ -139,6 +149,18 @@ section! {
         hang_ms: u64 = 300,
         /// Longest wait of a packet for its worker.
         hang_max_ms: u64 = 5000,
+    }
+}
+
+section! {
+    /// `[sandbox]`
+    Confinement {
+        /// Whom workers and rejecter become.
+        user: String = "nobody".into(),
+        /// Filter of system calls.
+        seccomp: bool = true,
+        /// No file system, no TCP.
+        landlock: bool = true,
     }
 }
 
@@ -229,6 +251,26 @@ section! {
     Failover {
         /// Policy.
         settle: Exception = Exception::Fail,
+        /// Memory of one death.
+        suspect_seconds: u64 = 600,
+        /// Memory of several.
+        quarantine_seconds: u64 = 3600,
+        /// Packets in hand at a death.
+        save_packets: bool = false,
+        /// Where to, empty = where the event log is.
+        packet_directory: PathBuf = PathBuf::new(),
+        /// Bytes of each.
+        packet_limit_bytes: u32 = 65_535,
+        /// Files kept.
+        packet_files: usize = 32,
+    }
+}
+
+section! {
+    /// `[exceptions]`
+    Exceptions {
+        /// Policy.
+        quarantine: Exception = Exception::Fail,
     }
 }
 
@@ -400,6 +442,21 @@ impl Config {
                 format!("-20 to 19, not {}", self.workers.nice),
             );
         }
+        if self.workers.memory_max != 0
+            && !(MEMORY_LEAST..=1 << 44).contains(&self.workers.memory_max)
+        {
+            return invalid(
+                "workers.memory_max",
+                format!(
+                    "0 for no bound, or {MEMORY_LEAST} to {}, not {}",
+                    1_u64 << 44,
+                    self.workers.memory_max
+                ),
+            );
+        }
+        if let Err(error) = Account::named(&self.sandbox.user) {
+            return invalid("sandbox.user", error.to_string());
+        }
         if !(1..=1024).contains(&self.queue.batch) {
             return invalid(
                 "queue.batch",
@@ -431,6 +488,7 @@ impl Config {
         const HOUR_MS: u64 = 3_600_000;
         const YEAR: u64 = 31_536_000;
         let (workers, steering, flow) = (&self.workers, &self.steering, &self.flow);
+        let failover = &self.failover;
         let times = [
             ("workers.start_ms", workers.start_ms, 1, HOUR_MS),
             (
@@ -457,6 +515,18 @@ impl Config {
             (
                 "steering.adoption_idle_seconds",
                 steering.adoption_idle_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "failover.suspect_seconds",
+                failover.suspect_seconds,
+                1,
+                YEAR,
+            ),
+            (
+                "failover.quarantine_seconds",
+                failover.quarantine_seconds,
                 1,
                 YEAR,
             ),
@@ -520,6 +590,18 @@ impl Config {
                 return invalid(key, format!("1 to {}, not {entries}", 1 << 24));
             }
         }
+        if !(64..=1 << 17).contains(&failover.packet_limit_bytes) {
+            return invalid(
+                "failover.packet_limit_bytes",
+                format!("64 to {}, not {}", 1 << 17, failover.packet_limit_bytes),
+            );
+        }
+        if !(1..=65_536).contains(&failover.packet_files) {
+            return invalid(
+                "failover.packet_files",
+                format!("1 to 65536, not {}", failover.packet_files),
+            );
+        }
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
         }
@@ -575,6 +657,11 @@ impl Config {
         self.exception(self.failover.settle)
     }
 
+    /// What becomes of packets that are not inspected because workers died of their flows.
+    pub fn quarantine(&self) -> Disposition {
+        self.exception(self.exceptions.quarantine)
+    }
+
     /// What becomes of packets that cannot be decoded.
     pub fn invalid(&self) -> Disposition {
         self.exception(self.decode.invalid)
@@ -590,6 +677,16 @@ impl Config {
     /// Age at which a heartbeat is stale.
     pub fn stale(&self) -> Duration {
         Duration::from_millis(self.steering.stale_ms)
+    }
+
+    /// Where packets are saved that workers had in hand when they died.
+    pub fn packet_directory(&self) -> &Path {
+        let directory = &self.failover.packet_directory;
+        if directory.as_os_str().is_empty() {
+            &self.log.directory
+        } else {
+            directory
+        }
     }
 
     /// Path of the event log.
@@ -672,6 +769,11 @@ mod tests {
         );
         check("queue.first = 65535\nworkers.count = 1", "queue.first");
         check("queue.batch = 0", "queue.batch");
+        check(
+            "sandbox.user = 'sluice-has-no-such-user'",
+            "sandbox.user: there is no user \"sluice-has-no-such-user\"",
+        );
+        check("sandbox.user = 'root'", "sandbox.user: \"root\" is root");
         check("steering.stale_ms = 5", "steering.stale_ms");
         check("workers.hang_ms = 5", "workers.hang_ms: 20 to");
         check(

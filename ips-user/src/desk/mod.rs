@@ -7,6 +7,9 @@
 //!
 //! Each word has one writer, and says at [`Word`] who that is.
 
+pub mod hands;
+pub mod watchlist;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,7 +101,8 @@ pub struct InHand {
     /// Its flow, unless the worker had not got that far.
     pub key: Option<FlowKey>,
     offset: u32,
-    length: u32,
+    /// Its bytes in the buffers; zero when it was not there.
+    pub length: u32,
 }
 
 /// See the module.

@@ -9,9 +9,10 @@
 //! Whatever an `Engine`'s clone allocates ([`Freeze`](crate::sys::frozen::Freeze)): memory with
 //! pointers, to itself and to the program's code. A database of another library is
 //! position-independent bytes (Hyperscan's is, once serialised, and can be deserialised into
-//! memory that the clone provides: `hs_deserialize_database_at`) and fits as it is. What
-//! holds memory that a library allocates by itself, machine code above all (PCRE2's JIT), does
-//! not: the image then has the pattern, and each worker compiles it when it first needs it, into
+//! memory that the clone provides: `hs_deserialize_database_at`) and fits as it is. What holds
+//! memory that a library allocates by itself, machine code above all (PCRE2's JIT), does not, and
+//! neither does anything that is written later: the image is mapped for reading only. Of a PCRE2
+//! expression it then has the pattern, and each worker compiles that when it first needs it, into
 //! memory of its own that belongs with the scratch space, and not with the `Engine`.
 
 use std::fs::File;

@@ -7,6 +7,7 @@
 
 mod config_gz;
 mod foreign;
+mod instance;
 mod interfaces;
 mod kernel;
 mod marks;
@@ -20,6 +21,7 @@ mod trial;
 
 use serde::Serialize;
 
+pub use instance::{Capabilities, Instance, Process};
 use mend::Mend;
 pub use render::render;
 
@@ -34,6 +36,8 @@ pub struct Context {
     pub workers: u32,
     /// Number of the first queue. Workers and the backup are taken to have adjacent ones.
     pub first_queue: u16,
+    /// The instance of this configuration, when it runs.
+    pub instance: Option<Instance>,
     /// Mend what can be mended safely.
     pub fix: bool,
 }
@@ -129,6 +133,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// What `--fix` changed.
     pub applied: Vec<Applied>,
+    /// The processes of the running instance.
+    pub processes: Vec<Process>,
 }
 
 impl Report {
@@ -161,10 +167,17 @@ pub fn examine(context: &Context) -> Report {
             checks = all(context);
         }
     }
+    let mut processes = Vec::new();
+    if let Some(instance) = &context.instance {
+        let (seen, found) = instance::examine(instance);
+        processes = seen;
+        checks.extend(found);
+    }
     Report {
         kernel: kernel::release(),
         checks,
         applied,
+        processes,
     }
 }
 
@@ -191,6 +204,7 @@ mod tests {
             mark_mask: 0x00ff_0000,
             workers: 2,
             first_queue: 100,
+            instance: None,
             fix: false,
         }
     }

@@ -7,7 +7,31 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::{Check, Context, Status, kernel};
 
 /// Capabilities by their number in `linux/capability.h`.
-const CAPABILITIES: [(u32, &str, Status, &str); 4] = [
+const CAPABILITIES: [(u32, &str, Status, &str); 9] = [
+    (
+        5,
+        "CAP_KILL",
+        Status::Warn,
+        "the supervisor ends workers, which run as another user",
+    ),
+    (
+        6,
+        "CAP_SETGID",
+        Status::Warn,
+        "workers leave their group and supplementary groups",
+    ),
+    (
+        7,
+        "CAP_SETUID",
+        Status::Warn,
+        "workers become a user without login",
+    ),
+    (
+        8,
+        "CAP_SETPCAP",
+        Status::Warn,
+        "workers empty their bounding set",
+    ),
     (
         12,
         "CAP_NET_ADMIN",
@@ -19,6 +43,12 @@ const CAPABILITIES: [(u32, &str, Status, &str); 4] = [
         "CAP_NET_RAW",
         Status::Warn,
         "reject answers with packets of its own",
+    ),
+    (
+        19,
+        "CAP_SYS_PTRACE",
+        Status::Info,
+        "a new supervisor fetches descriptors from workers that survived the former one",
     ),
     (
         21,

@@ -90,6 +90,7 @@ mod tests {
                 new: "1".to_owned(),
                 error: None,
             }],
+            processes: Vec::new(),
         };
         assert_eq!(
             render(&report),

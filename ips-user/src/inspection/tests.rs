@@ -75,7 +75,13 @@ pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
 }
 
 fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
-    let packet = Packet {
+    inspection
+        .inspect(packet(bytes), now, &mut Unguarded)
+        .disposition
+}
+
+fn packet(bytes: &[u8]) -> Packet<'_> {
+    Packet {
         id: PacketId(17),
         hook: 2,
         ethertype: 0x0800,
@@ -86,8 +92,7 @@ fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition
         original_len: bytes.len() as u32,
         checksum: Checksum::Unverified,
         gso: false,
-    };
-    inspection.inspect(packet, now).disposition
+    }
 }
 
 fn tcp(to_server: bool, flags: &str, payload: &[u8]) -> Vec<u8> {
@@ -212,6 +217,45 @@ fn a_dropped_udp_packet_leaves_its_flow_alone() {
     assert_eq!(feed(&mut inspection, &udp(b"bad")), DROP);
     assert_eq!(feed(&mut inspection, &udp(b"good")), ACCEPT);
     assert!(inspection.feedback().0.is_empty());
+}
+
+/// Lets all flows in but one, and remembers what it was asked.
+struct Barring(FlowKey, Vec<FlowKey>);
+
+impl Guard for Barring {
+    fn admit(&mut self, key: &FlowKey) -> bool {
+        self.1.push(*key);
+        *key != self.0
+    }
+}
+
+#[test]
+fn a_flow_that_workers_died_of_is_settled_without_inspection() {
+    let rules = "drop ip any any -> any any (content:\"bad\"; sid:7;)";
+    let key = Decoded::parse(&udp(b"")).unwrap().key;
+    for disposition in [ACCEPT, DROP] {
+        let options = InspectionOptions {
+            quarantine: disposition,
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options(rules, options);
+        let mut guard = Barring(key, Vec::new());
+        let mut inspect = |bytes: &[u8]| {
+            let now = Timestamp::default();
+            inspection
+                .inspect(packet(bytes), now, &mut guard)
+                .disposition
+        };
+        assert_eq!(inspect(&udp(b"bad")), disposition);
+        assert_eq!(inspect(&tcp(true, "A", b"bad")), DROP);
+        assert_eq!(inspect(b"no packet at all"), ACCEPT);
+        assert_eq!(guard.1.len(), 2, "of what has no key nobody is asked");
+        assert_eq!(kinds(&inspection), ["alert", "drop"]);
+        let counters = inspection.counters();
+        assert_eq!((counters.packets, counters.quarantined), (3, 1));
+        assert_eq!(counters.accepted + counters.dropped, 3);
+        assert_eq!(counters.flows.created, 1);
+    }
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub enum Why {
     },
     /// It could not be decoded.
     Invalid(Invalid),
+    /// Workers died of its flow.
+    Quarantined,
 }
 
 impl Why {
@@ -109,6 +111,7 @@ impl fmt::Display for Traced<'_> {
             Why::Rejected { signature_id } => write!(f, ", rejected by sid {signature_id}"),
             Why::FlowDropped { signature_id } => write!(f, ", flow dropped by sid {signature_id}"),
             Why::Invalid(reason) => write!(f, ", {reason}"),
+            Why::Quarantined => f.write_str(", flow quarantined"),
         }
     }
 }

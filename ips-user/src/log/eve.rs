@@ -8,8 +8,10 @@ mod record;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use ips_common::FlowKey;
 use record::{
-    AlertFields, DropFields, FlowFields, Kind, Line, Metadata, Other, Time, VerdictFields,
+    AlertFields, DropFields, EndsFields, FlowFields, IncidentLine, Kind, Line, Metadata, StatsLine,
+    Time, VerdictFields,
 };
 
 use crate::decode::{Decoded, Transport, protocol};
@@ -80,20 +82,29 @@ pub fn drop(
 
 /// A `stats` record; `stats` is the tree under that name.
 pub fn stats(time: Timestamp, utc_offset_s: i32, stats: &serde_json::Value) -> Vec<u8> {
-    other("stats", time, utc_offset_s, stats)
+    let line = StatsLine {
+        timestamp: Time::new(time, utc_offset_s),
+        event_type: "stats",
+        stats,
+    };
+    // Serialising plain data into memory cannot fail.
+    serde_json::to_vec(&line).unwrap_or_default()
 }
 
-/// A record that is about no packet: its fields stand under the name of its type.
-pub fn other(
-    event_type: &'static str,
+/// A record about Sluice itself, of type `sluice`; `details` is the tree under that name. With
+/// the flow that it is about, whose ends stand in the order of its key: which of them had sent
+/// the packet nobody has looked at.
+pub fn incident(
     time: Timestamp,
     utc_offset_s: i32,
-    fields: &serde_json::Value,
+    flow: Option<&FlowKey>,
+    details: &serde_json::Value,
 ) -> Vec<u8> {
-    let line = Other {
+    let line = IncidentLine {
         timestamp: Time::new(time, utc_offset_s),
-        event_type,
-        fields,
+        event_type: "sluice",
+        ends: flow.map(ends_fields),
+        sluice: details,
     };
     // Serialising plain data into memory cannot fail.
     serde_json::to_vec(&line).unwrap_or_default()
@@ -238,10 +249,7 @@ fn drop_fields(packet: &Decoded<'_>, reason: DropReason) -> DropFields {
 fn flow_fields(flow: &Flow, context: &PacketContext<'_>) -> FlowFields {
     let (client, server) = flow.key.ends(flow.client);
     let family = flow.key.family;
-    let ports = matches!(
-        flow.key.protocol,
-        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
-    );
+    let ports = has_ports(flow.key.protocol);
     FlowFields {
         pkts_toserver: flow.to_server.packets,
         pkts_toclient: flow.to_client.packets,
@@ -253,6 +261,26 @@ fn flow_fields(flow: &Flow, context: &PacketContext<'_>) -> FlowFields {
         src_port: ports.then_some(client.port),
         dest_port: ports.then_some(server.port),
     }
+}
+
+fn ends_fields(key: &FlowKey) -> EndsFields {
+    let (low, high) = (key.low(), key.high());
+    let ports = has_ports(key.protocol);
+    EndsFields {
+        src_ip: low.ip(key.family),
+        src_port: ports.then_some(low.port),
+        dest_ip: high.ip(key.family),
+        dest_port: ports.then_some(high.port),
+        proto: protocol_name(key.protocol),
+        ip_v: key.family,
+    }
+}
+
+const fn has_ports(number: u8) -> bool {
+    matches!(
+        number,
+        protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
+    )
 }
 
 /// Protocol names as Suricata writes them; others are written as three digits.

@@ -70,7 +70,7 @@ cells! {
     FlowDropped = "flow_dropped",
     /// Packets answered with a reset or an unreachable.
     Rejected = "rejected",
-    /// Resets and unreachables that could not be sent.
+    /// Resets and unreachables that the rejecter could not take.
     RejectsLost = "rejects_lost",
     /// Flows remembered now.
     Flows = "flows",
@@ -88,6 +88,8 @@ cells! {
     Events = "events",
     /// Events lost because the writer's queue was full.
     EventsLost = "events_lost",
+    /// Packets not inspected because workers died of their flows; also accepted or dropped.
+    Quarantined = "quarantined",
     /// Convictions asked for.
     Convictions = "convictions",
     /// Convictions that could not be asked for.

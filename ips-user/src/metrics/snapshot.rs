@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::{Cell, Row};
 use super::queue_truth::QueueTruth;
+use crate::rejecter::RejecterCounters;
 use crate::supervisor::seat::Seat;
 
 /// One instance.
@@ -48,16 +49,73 @@ pub struct Snapshot {
     pub workers: Vec<Worker>,
     /// The backup.
     pub backup: Worker,
+    /// Process of the launcher.
+    pub launcher: u32,
+    /// The rejecter.
+    pub rejecter: Rejecter,
+    /// What workers and rejecter give up.
+    pub sandbox: Sandbox,
     /// Counters of the eBPF programs.
     pub counters: BTreeMap<String, u64>,
     /// Flows convicted now.
     pub convicted: usize,
     /// Flows adopted by the backup now.
     pub adopted: usize,
+    /// What ended workers, and what was done about it.
+    #[serde(default)]
+    pub deaths: Deaths,
+    /// Flows that workers died of, the last one first; at most [`WATCHED_SHOWN`].
+    #[serde(default)]
+    pub watched: Vec<WatchedFlow>,
+    /// Flows that only their own workers inspect, because one died of them.
+    #[serde(default)]
+    pub suspects: usize,
+    /// Flows that nobody inspects, because several died of them.
+    #[serde(default)]
+    pub quarantined: usize,
     /// Events written, and events the disk refused.
     pub events_written: u64,
     /// Events that the disk refused.
     pub events_failed: u64,
+}
+
+/// Most flows that a snapshot lists.
+pub const WATCHED_SHOWN: usize = 64;
+
+/// How workers ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// With a packet of a known flow in hand, which is held against the flow.
+    pub in_flow: u64,
+    /// With a packet in hand that was not decoded yet.
+    pub undecoded: u64,
+    /// With no packet in hand.
+    pub idle: u64,
+    /// By a signal that somebody sent, or as they were told to.
+    pub killed: u64,
+    /// Flows that became suspects.
+    pub suspected: u64,
+    /// Flows quarantined.
+    pub quarantined: u64,
+    /// Flows forgotten early because the list was full.
+    pub evicted: u64,
+    /// Packets in hand saved.
+    pub packets_saved: u64,
+    /// Packets in hand that could not be saved.
+    pub packets_unsaved: u64,
+}
+
+/// A flow that workers died of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedFlow {
+    /// Its key.
+    pub flow: String,
+    /// `suspect` or `quarantined`.
+    pub standing: String,
+    /// Workers that died or hung with it in hand.
+    pub deaths: u32,
+    /// Seconds since the last one.
+    pub age_seconds: u64,
 }
 
 /// Programs on an interface.
@@ -69,6 +127,29 @@ pub struct Attachment {
     pub xdp: String,
     /// Why that XDP mode.
     pub xdp_reason: String,
+}
+
+/// The process that sends resets and unreachables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejecter {
+    /// Process, zero when none.
+    pub pid: u32,
+    /// How many times it was started again.
+    pub restarts: u64,
+    /// What it has sent, and not.
+    #[serde(flatten)]
+    pub counters: RejecterCounters,
+}
+
+/// The sandbox of workers and rejecter, as far as the kernel does not show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// Whom they become.
+    pub user: String,
+    /// Whether their system calls are filtered.
+    pub seccomp: bool,
+    /// Version of Landlock that confines them; `None`: not confined by it.
+    pub landlock: Option<u32>,
 }
 
 /// One seat.
@@ -251,6 +332,32 @@ impl fmt::Display for Snapshot {
             self.adopted,
             self.events_written,
             self.total(Cell::EventsLost) + self.events_failed
+        )?;
+        if self.suspects + self.quarantined > 0 {
+            writeln!(
+                f,
+                "flows that workers died of: {} suspects, {} quarantined",
+                self.suspects, self.quarantined
+            )?;
+        }
+        for watched in &self.watched {
+            writeln!(
+                f,
+                "  {} {}: {} deaths, the last {} s ago",
+                watched.standing, watched.flow, watched.deaths, watched.age_seconds
+            )?;
+        }
+        let RejecterCounters {
+            sent,
+            refused,
+            failed,
+        } = self.rejecter.counters;
+        writeln!(
+            f,
+            "rejecter: pid {}, {} restarts; {sent} sent, {refused} refused, {failed} failed, {} not taken",
+            self.rejecter.pid,
+            self.rejecter.restarts,
+            self.total(Cell::RejectsLost)
         )?;
         writeln!(f, "kernel programs:")?;
         for (name, value) in self.counters.iter().filter(|(_, value)| **value > 0) {

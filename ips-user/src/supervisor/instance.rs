@@ -79,6 +79,8 @@ impl Started {
 pub(super) struct Record {
     /// The process that workers are forks of.
     pub(super) launcher: Option<Started>,
+    /// The process that sends resets.
+    pub(super) rejecter: Option<Started>,
     /// Id of the map in which the workers stamp their heartbeats.
     pub(super) workers_map: u32,
     /// Who serves which queue.
@@ -197,7 +199,7 @@ impl Record {
     /// The processes that a predecessor left running: its workers, which go on inspecting.
     pub(super) fn alive(&self) -> Vec<Started> {
         let seats = self.seats.iter().filter_map(|sitting| sitting.process);
-        let recorded: Vec<_> = seats.chain(self.launcher).collect();
+        let recorded: Vec<_> = seats.chain(self.launcher).chain(self.rejecter).collect();
         // A supervisor may have died before it could record a process that the launcher had
         // just forked for it. Workers stay in the launcher's process group.
         let unrecorded = self.launcher.iter().filter(|it| !it.is_reused());

@@ -11,8 +11,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ips_common::{MarkLayout, Steer};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -23,13 +25,17 @@ use super::feedback::FeedbackSocket;
 use super::message::{Channel, Compiled, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
+use crate::desk::hands::Hands;
+use crate::desk::watchlist::Watchlist;
 use crate::detect::{Building, Daachorse, Engine, Image, Summary};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::rejecter::{Keeper, Place, Tally};
 use crate::rules;
 use crate::sys::process::{self, set_name};
-use crate::worker::{self, Orders, Shared};
+use crate::sys::sandbox::{Account, Support};
+use crate::worker::{self, Dangers, Orders, Shared};
 
 /// Findings about rules that go to the log.
 const DIAGNOSTICS_SHOWN: usize = 20;
@@ -54,23 +60,25 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
 
-    let Some(shared) = prepare(&channel)? else {
+    let Some((shared, rejecter)) = prepare(&channel)? else {
         return Ok(());
     };
     let mut launcher = Launcher {
         channel,
         shared,
+        rejecter,
         blocked,
         seats: HashMap::new(),
         current: None,
         building: None,
     };
     loop {
+        let patience = launcher.look_after_rejecter()?;
         let mut ready = [
             PollFd::new(launcher.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut ready, PollTimeout::NONE) {
+        match poll(&mut ready, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error).context("poll"),
         }
@@ -81,6 +89,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
             continue;
         }
         let Some((message, fds)) = launcher.channel.receive()? else {
+            launcher.leave();
             return Ok(());
         };
         match message {
@@ -92,30 +101,69 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
 }
 
 /// Receives the first message. `None`: the supervisor is gone.
-fn prepare(channel: &Channel) -> anyhow::Result<Option<Shared>> {
+fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let Some((message, fds)) = channel.receive()? else {
         return Ok(None);
     };
-    let ToLauncher::Prepare { trace } = message else {
+    let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback]: [OwnedFd; 4] = fds
+    let [pages, board, events, feedback, tally, watchlist, hands]: [OwnedFd; 7] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
-    Ok(Some(Shared {
+    let account = Account::named(&config.sandbox.user)?;
+    let support = support(&config);
+    let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
+    let place = Place {
+        mark: layout.bits(Steer::Bypass),
+        account,
+        landlock: config.sandbox.landlock,
+        seccomp: config.sandbox.seccomp,
+        support,
+    };
+    let tally = Tally::map(tally).context("mapping the rejecter's counters")?;
+    let (rejecter, rejects) = Keeper::new(place, tally).context("the rejecter's socket")?;
+    let shared = Shared {
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
         board: Board::map(board).context("mapping the workers' counters")?,
+        dangers: Dangers {
+            watchlist: Watchlist::map(watchlist).context("mapping the list of flows")?,
+            hands: Hands::map(hands).context("mapping the workers' hands")?,
+        },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
+        rejects,
+        account,
+        support,
         trace,
         utc_offset_s: process::utc_offset_s(),
-    }))
+    };
+    Ok(Some((shared, rejecter)))
+}
+
+/// What the kernel has of the sandbox; says what is missing, once for all processes.
+fn support(config: &Config) -> Support {
+    let support = Support::of_kernel();
+    let sandbox = &config.sandbox;
+    if sandbox.landlock && support.landlock.is_none() {
+        log::warn!("the kernel has no Landlock, or it is not enabled: workers do without");
+    }
+    if sandbox.seccomp && !support.seccomp {
+        log::warn!("the kernel cannot filter system calls: workers do without");
+    }
+    support
+}
+
+fn milliseconds(duration: Duration) -> PollTimeout {
+    // Rounded up: not before it is due.
+    PollTimeout::try_from(duration.as_millis() + 1).unwrap_or(PollTimeout::MAX)
 }
 
 /// What it has and whom it has started.
 struct Launcher {
     channel: Channel,
     shared: Shared,
+    rejecter: Keeper,
     /// Signals that are blocked here, and not in workers.
     blocked: SigSet,
     seats: HashMap<Pid, Seat>,
@@ -126,6 +174,37 @@ struct Launcher {
 }
 
 impl Launcher {
+    /// Starts the rejecter when it is due; returns how long nothing else is.
+    fn look_after_rejecter(&mut self) -> anyhow::Result<PollTimeout> {
+        // Without rules there are no workers that could ask it.
+        if self.current.is_none() {
+            return Ok(PollTimeout::NONE);
+        }
+        if self.rejecter.due_in().is_some()
+            && let Some(pid) = self.rejecter.start()
+        {
+            let pid = Some(pid.as_raw() as u32);
+            self.channel.send(&FromLauncher::Rejecter { pid }, &[])?;
+        }
+        let due = self.rejecter.due_in();
+        Ok(due.map_or(PollTimeout::NONE, milliseconds))
+    }
+
+    /// The supervisor is gone.
+    fn leave(self) {
+        let Self {
+            seats,
+            shared,
+            rejecter,
+            ..
+        } = self;
+        if seats.is_empty() {
+            // Nobody is left who asks for rejections, once this process does not either.
+            drop(shared);
+            rejecter.end();
+        }
+    }
+
     /// Has the rules compiled by another process; [`Self::reap`] answers when that has ended.
     fn compile(&mut self, generation: u32, config: Config) -> anyhow::Result<()> {
         let building = match self.building {
@@ -192,9 +271,15 @@ impl Launcher {
                 .ok_or_else(|| io::Error::other("no rules yet"))?;
             let generation = image.generation();
             process::fork(|| {
-                // The child must not keep the launcher's end open, nor its blocked signals.
-                if let Err(error) = nix::unistd::close(self.channel.as_raw_fd()) {
-                    log::warn!("{seat}: closing the launcher's socket: {error}");
+                // The child must not keep the launcher's ends open, nor its blocked signals.
+                let ends = [
+                    self.channel.as_raw_fd(),
+                    self.rejecter.requests().as_raw_fd(),
+                ];
+                for end in ends {
+                    if let Err(error) = nix::unistd::close(end) {
+                        log::warn!("{seat}: closing the launcher's socket: {error}");
+                    }
                 }
                 let status = self.enter_worker(seat, succeeds, equipment);
                 i32::from(status.is_err())
@@ -263,6 +348,9 @@ impl Launcher {
                 .take_if(|(_, building)| building.process() == pid)
             {
                 self.compiled(config, building, &ended)?;
+            } else if self.rejecter.ended(pid, &how) {
+                self.channel
+                    .send(&FromLauncher::Rejecter { pid: None }, &[])?;
             } else if let Some(seat) = self.seats.remove(&pid) {
                 self.channel.send(
                     &FromLauncher::Exited {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, FromLauncher, ToLauncher};
 use super::seat::Seat;
@@ -16,10 +17,21 @@ use crate::desk::Desk;
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
+use crate::rejecter::Tally;
 use crate::sys::readable::Readable;
 
 /// How long the launcher may take to end once its socket is closed.
 const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// What all workers and the rejecter share with the supervisor.
+pub(super) struct Common<'a> {
+    pub(super) pages: &'a WorkerPages,
+    pub(super) board: &'a Board,
+    pub(super) events: &'a EventPipe,
+    pub(super) feedback: &'a FeedbackSocket,
+    pub(super) tally: &'a Tally,
+    pub(super) deaths: &'a Deaths,
+}
 
 /// The launcher process and the socket to it.
 #[derive(Debug)]
@@ -51,18 +63,27 @@ impl Launching {
         })
     }
 
-    /// Gives it what all workers share.
+    /// Gives it the configuration and what all workers share.
     pub(super) fn prepare(
         &self,
+        config: &Config,
         trace: bool,
-        pages: &WorkerPages,
-        board: &Board,
-        events: &EventPipe,
-        feedback: &FeedbackSocket,
+        common: &Common<'_>,
     ) -> anyhow::Result<()> {
-        let message = ToLauncher::Prepare { trace };
-        let pages = pages.fd().context("the heartbeat map has no descriptor")?;
-        let fds = [pages, board.as_fd(), events.as_fd(), feedback.as_fd()];
+        let message = ToLauncher::Prepare {
+            config: Box::new(config.clone()),
+            trace,
+        };
+        let pages = common.pages.fd();
+        let fds = [
+            pages.context("the heartbeat map has no descriptor")?,
+            common.board.as_fd(),
+            common.events.as_fd(),
+            common.feedback.as_fd(),
+            common.tally.as_fd(),
+            common.deaths.watchlist(),
+            common.deaths.hands(),
+        ];
         self.send(&message, &fds).context("preparing the launcher")
     }
 

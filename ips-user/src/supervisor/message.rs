@@ -19,9 +19,12 @@ use crate::sys::descriptors;
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
-    /// First message. Carries the `WORKERS` map, the board, the events socket and the feedback
-    /// socket, in this order.
+    /// First message. Carries the `WORKERS` map, the board, the events socket, the feedback
+    /// socket, the rejecter's counters, the list of flows that workers died of and the workers'
+    /// hands, in this order.
     Prepare {
+        /// The validated configuration, for what is the same in all of them.
+        config: Box<Config>,
         /// Workers print packets and verdicts.
         trace: bool,
     },
@@ -78,6 +81,11 @@ pub enum FromLauncher {
         seat: Seat,
         /// Why.
         message: String,
+    },
+    /// The rejecter was started, or has ended.
+    Rejecter {
+        /// Its process, when it was started.
+        pid: Option<u32>,
     },
     /// A worker has ended.
     Exited {

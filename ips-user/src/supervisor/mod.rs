@@ -7,6 +7,7 @@
 //! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
 //! and stays when it is over: nothing passes uninspected in between either.
 
+mod deaths;
 pub mod feedback;
 pub mod gate;
 mod inheritance;
@@ -15,12 +16,15 @@ pub mod launcher;
 mod launching;
 pub mod message;
 mod occupancy;
+mod rejecter;
 pub mod reload;
+mod saved_packets;
 pub mod seat;
 mod seats;
 mod status;
 mod steering;
 mod succession;
+mod suspects;
 pub mod upgrade;
 mod watch;
 
@@ -37,22 +41,28 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
+use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
-use self::launching::Launching;
+use self::launching::{Common, Launching};
 use self::message::{Compiled, FromLauncher};
+use self::rejecter::Rejecter;
 use self::reload::Reloading;
 use self::seat::Seat;
 use self::seats::Seats;
-use self::steering::Steering;
+use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
+use crate::desk::watchlist::Standing;
+use crate::flow::Timestamp;
 use crate::loader::LoadError;
-use crate::log::pipe::{EventPipe, EventWriter};
+use crate::log::eve;
+use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
-use crate::sys::process::{set_oom_score, utc_offset_s};
+use crate::source::Disposition;
+use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -173,6 +183,7 @@ struct Supervisor {
     writer: EventWriter,
     events: EventPipe,
     board: Board,
+    rejecter: Rejecter,
     feedback: FeedbackSocket,
     /// When workers have said something through it.
     spoken: Readable,
@@ -189,6 +200,7 @@ struct Supervisor {
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
+    deaths: Deaths,
     /// Which rules and configuration are in force.
     generation: u32,
     /// What became of these rules.
@@ -237,6 +249,7 @@ impl Supervisor {
             None => FeedbackSocket::pair()?,
         };
         let spoken = Readable::of(&feedback)?;
+        let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config)?;
@@ -253,6 +266,7 @@ impl Supervisor {
             writer,
             events,
             board,
+            rejecter: Rejecter::create().context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -266,6 +280,7 @@ impl Supervisor {
             upgrade: None,
             upgrades: left.upgrades,
             left,
+            deaths,
             generation: FIRST_GENERATION,
             compiled: Compiled::default(),
             last_generation: FIRST_GENERATION,
@@ -337,13 +352,15 @@ impl Supervisor {
     }
 
     fn tell_launcher(&self) -> anyhow::Result<()> {
-        self.launching.prepare(
-            self.trace,
-            self.steering.pages(),
-            &self.board,
-            &self.events,
-            &self.workers_feedback,
-        )?;
+        let common = Common {
+            pages: self.steering.pages(),
+            board: &self.board,
+            events: &self.events,
+            feedback: &self.workers_feedback,
+            tally: &self.rejecter.tally,
+            deaths: &self.deaths,
+        };
+        self.launching.prepare(&self.config, self.trace, &common)?;
         self.launching.compile(self.generation, &self.config)
     }
 
@@ -443,9 +460,10 @@ impl Supervisor {
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
                     self.seats.judge_progress(&self.config, &self.steering);
+                    self.return_suspects();
                 }
                 _ = rules.tick() => self.steering.watch_rules(&self.config),
-                _ = sweep.tick() => self.steering.sweep(&self.config),
+                _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
                 Some(ask) = asked.recv() => match ask.request {
                     Request::Reload {} => self.begin_reload(ask.answer),
@@ -487,10 +505,12 @@ impl Supervisor {
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
-                if self.seats.exited(seat, pid, &how, &self.config) {
-                    self.steering.set_down(seat);
-                }
+                let finding = self.on_exit(seat, pid, &how);
                 self.look()?;
+                // The disk last: nothing waits for it.
+                if let Some(finding) = finding {
+                    self.report(finding);
+                }
             }
             Some(FromLauncher::NotSpawned { seat, message }) => {
                 log::error!("{seat} could not be started: {message}");
@@ -510,6 +530,10 @@ impl Supervisor {
                 log::error!("the new launcher cannot use the rules: {message}");
             }
             None => self.launcher_lost(),
+            Some(FromLauncher::Rejecter { pid }) => {
+                self.rejecter.became(pid);
+                self.record()?;
+            }
         }
         Ok(())
     }
@@ -556,8 +580,10 @@ impl Supervisor {
     /// What has to be looked at often because nobody tells.
     fn look(&mut self) -> anyhow::Result<()> {
         self.look_after_predecessors()?;
-        for seat in self.seats.look_after_orphans(&self.config) {
-            self.steering.set_down(seat);
+        for (seat, pid) in self.seats.look_after_orphans(&self.config) {
+            if let Some(finding) = self.examine(seat, pid) {
+                self.report(finding);
+            }
         }
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher()?;
@@ -570,9 +596,75 @@ impl Supervisor {
         Ok(())
     }
 
-    fn serves(&self, seat: Seat, pid: u32) {
+    /// A process has ended. What is known of its last packet is passed on before any flow of its
+    /// seat can go to the backup.
+    fn on_exit(&mut self, seat: Seat, pid: u32, how: &str) -> Option<Finding> {
+        if !self.seats.exited(seat, pid, how, &self.config) {
+            return None;
+        }
+        self.examine(seat, pid)
+    }
+
+    /// What the process that had a seat held in its hands, and what follows from that.
+    fn examine(&mut self, seat: Seat, pid: u32) -> Option<Finding> {
+        let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
+        let end = End {
+            seat,
+            pid,
+            how: occupancy.last_exit().unwrap_or_default().to_owned(),
+        };
+        let now_ns = monotonic_ns();
+        let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
+        self.steering.set_down(seat);
+        if let Some(flow) = &finding.forgotten {
+            self.steering.acquit(&flow.key);
+        }
+        if let Some(flow) = &finding.accused
+            && flow.standing == Standing::Quarantined
+            && self.config.quarantine() == Disposition::Drop
+        {
+            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+        Some(finding)
+    }
+
+    fn report(&mut self, finding: Finding) {
+        let now = Timestamp {
+            wall_us: wall_us(),
+            monotonic_ns: monotonic_ns(),
+        };
+        let report = self.deaths.report(finding, now.wall_us);
+        let flow = report.flow.as_ref();
+        let line = eve::incident(now, self.utc_offset_s, flow, &report.details);
+        if self.events.emit(&line) == Emitted::Lost {
+            log::warn!("an event was lost: the event writer does not keep up");
+        }
+    }
+
+    fn serves(&mut self, seat: Seat, pid: u32) {
         self.steering.set_up(seat);
+        self.return_suspects();
         log::info!("{seat} serves its queue, pid {pid}");
+    }
+
+    /// Suspects go back from the backup, which does not inspect them, to their own workers.
+    fn return_suspects(&mut self) {
+        for flow in self.deaths.flows() {
+            if flow.standing == Standing::Suspect {
+                self.steering.give_back(&flow.key);
+            }
+        }
+    }
+
+    /// Forgets what has been long ago.
+    fn sweep(&mut self) {
+        self.steering.sweep(&self.config);
+        for flow in self.deaths.forget_old(monotonic_ns()) {
+            if flow.standing == Standing::Quarantined {
+                self.steering.acquit(&flow.key);
+            }
+        }
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can
@@ -616,6 +708,7 @@ impl Supervisor {
     fn for_successor(&self) -> anyhow::Result<Record> {
         Ok(Record {
             launcher: self.launching.pid().and_then(Started::of),
+            rejecter: self.rejecter.process(),
             workers_map: self.steering.workers_map()?,
             seats: self.seats.sitting(),
             upgrades: self.upgrades,

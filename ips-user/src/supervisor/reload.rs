@@ -207,7 +207,9 @@ impl Supervisor {
             compiled.skipped,
             reloaded.total_ms
         );
-        self.emit("reload", &json!(reloaded));
+        let mut details = json!(reloaded);
+        details["event"] = "reloaded".into();
+        self.tell(&details);
         if let Some(reloading) = self.reloading.take() {
             let _ = reloading.answer.send(Response::Ok(json!(reloaded)));
         }
@@ -215,22 +217,18 @@ impl Supervisor {
 
     fn reload_failed(&self, generation: u32, why: &str, answer: oneshot::Sender<Response>) {
         log::error!("reload: nothing is changed: {why}");
-        self.emit(
-            "reload",
-            &json!({ "generation": generation, "failed": why }),
-        );
+        self.tell(&json!({ "event": "reload_failed", "generation": generation, "why": why }));
         let _ = answer.send(Response::Error(why.to_owned()));
     }
 
-    /// Writes an event that is about no packet.
-    fn emit(&self, event_type: &'static str, fields: &serde_json::Value) {
+    fn tell(&self, details: &serde_json::Value) {
         let now = Timestamp {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let line = eve::other(event_type, now, self.utc_offset_s, fields);
+        let line = eve::incident(now, self.utc_offset_s, None, details);
         if self.events.emit(&line) == pipe::Emitted::Lost {
-            log::warn!("a {event_type} event was lost: the event writer does not keep up");
+            log::warn!("an event was lost: the event writer does not keep up");
         }
     }
 }

@@ -1,18 +1,24 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ips_common::Counter;
 use serde_json::{Value, json};
 
 use super::Supervisor;
+use super::deaths::standing_name;
 use super::occupancy::{Occupancy, Phase};
+use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
-use crate::metrics::snapshot::{Exit, Snapshot, Worker, cells};
+use crate::metrics::snapshot::{
+    Exit, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
+};
 use crate::sys::process::{monotonic_ns, wall_us};
+use crate::sys::sandbox::Support;
 
 impl Supervisor {
     /// This moment.
@@ -42,11 +48,46 @@ impl Supervisor {
             compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
+            launcher: self.launching.pid().unwrap_or(0),
+            rejecter: self.rejecter.snapshot(),
+            sandbox: self.sandbox(),
             counters: self.steering.counters(),
             convicted: self.steering.convicted(),
             adopted: self.steering.adopted(),
+            deaths: self.deaths.counters(),
+            watched: self.watched(),
+            suspects: self.standing(Standing::Suspect),
+            quarantined: self.standing(Standing::Quarantined),
             events_written,
             events_failed,
+        }
+    }
+
+    fn standing(&self, standing: Standing) -> usize {
+        let flows = self.deaths.flows().iter();
+        flows.filter(|flow| flow.standing == standing).count()
+    }
+
+    fn watched(&self) -> Vec<WatchedFlow> {
+        let mut flows = self.deaths.flows().to_vec();
+        flows.sort_unstable_by_key(|flow| Reverse(flow.since_ns));
+        let now_ns = monotonic_ns();
+        let shown = flows.iter().take(WATCHED_SHOWN).map(|flow| WatchedFlow {
+            flow: flow.key.to_string(),
+            standing: standing_name(flow.standing).into(),
+            deaths: flow.deaths,
+            age_seconds: Duration::from_nanos(now_ns.saturating_sub(flow.since_ns)).as_secs(),
+        });
+        shown.collect()
+    }
+
+    /// What workers and rejecter give up.
+    fn sandbox(&self) -> Sandbox {
+        let (sandbox, support) = (&self.config.sandbox, Support::of_kernel());
+        Sandbox {
+            user: sandbox.user.clone(),
+            seccomp: sandbox.seccomp && support.seccomp,
+            landlock: support.landlock.filter(|_| sandbox.landlock),
         }
     }
 
@@ -172,6 +213,11 @@ fn stats(snapshot: &Snapshot) -> Value {
             "rejects_lost": total(Cell::RejectsLost),
             "events_lost": total(Cell::EventsLost) + snapshot.events_failed,
             "flows_evicted": total(Cell::FlowsEvicted),
+            "quarantined": total(Cell::Quarantined),
+            "deaths": snapshot.deaths,
+            "suspected_flows": snapshot.suspects,
+            "quarantined_flows": snapshot.quarantined,
+            "rejecter": snapshot.rejecter.counters,
             "adopted": snapshot.adopted,
             "convicted": snapshot.convicted,
             "rules_restored": snapshot.rules_restored,

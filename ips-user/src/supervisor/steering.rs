@@ -82,7 +82,7 @@ impl Steering {
         let seed = match former.seed {
             seed if seed != HashSeed::default() => seed,
             _ => HashSeed {
-                key: random_words().context("/dev/urandom")?,
+                key: random_words().context("getrandom")?,
             },
         };
         let steer = SteerConfig {
@@ -317,6 +317,32 @@ impl Steering {
         }
     }
 
+    /// Has the programs drop a quarantined flow.
+    pub(super) fn shut_out(&mut self, key: &FlowKey, until_ns: u64) {
+        let conviction = Conviction {
+            expires_ns: until_ns,
+            ..Conviction::default()
+        };
+        if let Err(error) = self.maps.convictions.convict(key, &conviction) {
+            // The workers go on dropping it.
+            log::warn!("{key} is not dropped by the kernel: {error}");
+        }
+    }
+
+    /// Lets a flow in that was shut out.
+    pub(super) fn acquit(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.convictions.pardon(key) {
+            log::warn!("{key} is still dropped by the kernel: {error}");
+        }
+    }
+
+    /// Has a flow that the backup took over go to its own worker again.
+    pub(super) fn give_back(&mut self, key: &FlowKey) {
+        if let Err(error) = self.maps.adoptions.release(key) {
+            log::warn!("{key} stays with the backup: {error}");
+        }
+    }
+
     /// Waits until the programs have reported something.
     pub(super) async fn event(&self) {
         let logged = async {
@@ -479,6 +505,6 @@ pub(super) fn plan(config: &Config) -> anyhow::Result<netfilter::Plan> {
     })
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }

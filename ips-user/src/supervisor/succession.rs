@@ -110,8 +110,8 @@ impl Seats {
         }
     }
 
-    /// Looks for orphans that have ended; their seats are vacant now.
-    pub(super) fn look_after_orphans(&mut self, config: &Config) -> Vec<Seat> {
+    /// Looks for orphans that have ended, and were in which process; their seats are vacant now.
+    pub(super) fn look_after_orphans(&mut self, config: &Config) -> Vec<(Seat, u32)> {
         let mut ended = Vec::new();
         for occupancy in self.iter_mut().filter(|it| it.orphan) {
             let Some(process) = occupancy.process.filter(|it| !it.is_alive()) else {
@@ -120,7 +120,7 @@ impl Seats {
             process.reap();
             occupancy.orphan = false;
             occupancy.vacate("nobody saw how, the launcher had ended".into(), config);
-            ended.push(occupancy.seat);
+            ended.push((occupancy.seat, process.pid));
         }
         ended
     }

@@ -182,7 +182,8 @@ pub(super) fn fill<T>(
     }
     ftruncate(file, WINDOW_BYTES as i64)?;
     let start = window(number);
-    let mapped = map_at(start, WINDOW_BYTES, MapFlags::MAP_SHARED, file)?;
+    let writable = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    let mapped = map_at(start, WINDOW_BYTES, writable, MapFlags::MAP_SHARED, file)?;
     let value = {
         let _switch = Switch::on(start + reserved, start + WINDOW_BYTES);
         Box::into_raw(Box::new(make()))
@@ -197,13 +198,14 @@ pub(super) fn fill<T>(
     Ok(filled)
 }
 
-/// Maps a file at an address, for reading and writing.
+/// Maps a file at an address.
 ///
 /// # Errors
 /// When something is mapped there (`AlreadyExists`), or the file cannot be mapped.
 pub(super) fn map_at(
     address: usize,
     bytes: usize,
+    protection: ProtFlags,
     how: MapFlags,
     file: BorrowedFd<'_>,
 ) -> io::Result<NonNull<u8>> {
@@ -214,7 +216,7 @@ pub(super) fn map_at(
         mmap(
             Some(at),
             length,
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            protection,
             how | MapFlags::MAP_FIXED_NOREPLACE | MapFlags::MAP_NORESERVE,
             file,
             0,

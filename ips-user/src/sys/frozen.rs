@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytemuck::{Pod, Zeroable};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, madvise, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, munmap};
 use nix::unistd::ftruncate;
 
 use super::arena::{WINDOW_BYTES, WINDOWS, fill, map_at, window};
@@ -36,8 +36,8 @@ const NOTE_AT: usize = 256;
 /// # Safety
 /// A clone owns all that it points to, except for code and constants of the program, and has
 /// allocated it while it was made. So nothing in it is shared (`Rc`, `Arc`, a reference to
-/// leaked memory) or a handle of something else (a descriptor, a thread). A cache that is filled
-/// later is fine: it is filled in each process for itself.
+/// leaked memory) or a handle of something else (a descriptor, a thread). Nothing in it is written
+/// through a shared reference (cells, atomics, caches): it is mapped for reading only.
 pub unsafe trait Freeze: Clone {}
 
 // SAFETY: vectors, boxes and strings all the way down: rules, the memmem searchers of their
@@ -200,7 +200,15 @@ impl<T, N: Pod> FrozenFile<T, N> {
     pub fn map(&self) -> io::Result<Frozen<T>> {
         // As `open` has checked, these fit.
         let (start, bytes) = (self.header.start as usize, self.header.bytes as usize);
-        let mapped = map_at(start, bytes, MapFlags::MAP_PRIVATE, self.file.as_fd())?;
+        // Writable it would count as memory of this process's own, against `RLIMIT_DATA` and
+        // where memory is not overcommitted, though nobody writes.
+        let mapped = map_at(
+            start,
+            bytes,
+            ProtFlags::PROT_READ,
+            MapFlags::MAP_PRIVATE,
+            self.file.as_fd(),
+        )?;
         let value = ptr::with_exposed_provenance_mut(self.header.value as usize);
         Ok(Frozen {
             mapped,
@@ -217,8 +225,8 @@ impl<T, N> AsFd for FrozenFile<T, N> {
     }
 }
 
-/// A mapped value. Its memory is shared with all that have mapped it; what this process changes
-/// in it (through interior mutability) it alone sees. Dropping it unmaps it; no destructor runs.
+/// A mapped value, for reading only. Its memory is shared with all that have mapped it. Dropping
+/// it unmaps it; no destructor runs.
 #[derive(Debug)]
 pub struct Frozen<T> {
     mapped: NonNull<u8>,

@@ -5,11 +5,13 @@ pub mod bpf_link;
 pub mod bpf_probe;
 pub mod descriptors;
 pub mod ethtool;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod frozen;
 pub mod pages;
 pub mod pidfd;
 pub mod process;
-pub mod raw_socket;
 pub mod readable;
+pub mod sandbox;
 pub mod shared_words;
 pub mod vitals;

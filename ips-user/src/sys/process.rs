@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::UsageWho;
+use nix::sys::resource::{Resource, UsageWho, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
@@ -30,14 +31,20 @@ pub fn utc_offset_s() -> i32 {
     time::UtcOffset::current_local_offset().map_or(0, time::UtcOffset::whole_seconds)
 }
 
-/// 128 random bits.
+/// 128 random bits. Opens no file: workers cannot.
 ///
 /// # Errors
-/// When /dev/urandom cannot be read.
+/// When getrandom(2) fails.
 pub fn random_words() -> io::Result<[u64; 2]> {
-    let mut bytes = [0; 16];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
-    Ok(bytemuck::cast(bytes))
+    let mut words = [0_u64; 2];
+    let bytes = size_of_val(&words);
+    // SAFETY: the pointer and length describe `words`, which outlives the call.
+    let filled = unsafe { libc::getrandom(words.as_mut_ptr().cast(), bytes, 0) };
+    // Up to 256 bytes come whole (getrandom(2)).
+    match usize::try_from(filled) {
+        Ok(filled) if filled == bytes => Ok(words),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Threads of this process.
@@ -95,6 +102,37 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
+/// The same; the child has only standard input, output and error, and copies of `keep` under the
+/// same numbers. It must use no other descriptor of the parent's.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_with_only(keep: &[BorrowedFd<'_>], child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    fork(|| match close_all_but(keep) {
+        Ok(()) => child(),
+        Err(error) => {
+            log::error!("closing the launcher's descriptors: {error}");
+            1
+        }
+    })
+}
+
+/// For a child that has just been forked.
+fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    let kept =
+        |fd: &RawFd| *fd <= libc::STDERR_FILENO || keep.iter().any(|it| it.as_raw_fd() == *fd);
+    for fd in open.into_iter().filter(|fd| !kept(fd)) {
+        // The list holds the descriptor that it was read by, which is closed already.
+        // SAFETY: a copy that came with the fork; the caller's child uses only what is kept, and
+        // runs no destructors of the parent's.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
 /// Exit status of a forked child that panicked, as of a Rust program.
 pub const PANICKED: i32 = 101;
 
@@ -129,6 +167,30 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
 /// When the kernel refuses.
 pub fn set_oom_score(adjustment: i32) -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+}
+
+/// Lets the calling process use at most `bytes` more memory of its own than it does now
+/// (`RLIMIT_DATA`, which since Linux 4.7 covers all private writable mappings).
+///
+/// # Errors
+/// When /proc cannot be read, or the kernel refuses.
+pub fn limit_memory(bytes: u64) -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let now =
+        data_bytes(&status).ok_or_else(|| io::Error::other("no VmData in /proc/self/status"))?;
+    // Whoever started this process may have set a lower bound.
+    let (_, most) = getrlimit(Resource::RLIMIT_DATA)?;
+    let limit = now.saturating_add(bytes).min(most);
+    Ok(setrlimit(Resource::RLIMIT_DATA, limit, limit)?)
+}
+
+/// What counts against `RLIMIT_DATA` (proc_pid_status(5)).
+fn data_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmData:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// The CPUs that this process may use, ascending.
@@ -196,6 +258,13 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         assert_eq!(start_time(pid), None);
+    }
+
+    #[test]
+    fn the_memory_in_use_is_read_from_the_status() {
+        let status = "Name:\tx\nVmData:\t    1204 kB\nVmStk:\t 132 kB\n";
+        assert_eq!(data_bytes(status), Some(1204 * 1024));
+        assert_eq!(data_bytes("VmStk:\t 132 kB\n"), None);
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::decode::{Decoded, Transport, protocol};
 /// TTL and hop limit of what is sent: the usual initial value (RFC 1700).
 const TTL: u8 = 64;
 /// Longest ICMP error: RFC 1812 §4.3.2.3.
-const MAX_ICMPV4_ERROR: usize = 576;
+pub(crate) const MAX_ICMPV4_ERROR: usize = 576;
 /// Longest ICMPv6 error: the least MTU, RFC 4443 §2.4 (c).
-const MAX_ICMPV6_ERROR: usize = 1280;
+pub(crate) const MAX_ICMPV6_ERROR: usize = 1280;
 /// IP and ICMP header before the quote.
 const ICMPV4_OVERHEAD: usize = 28;
 const ICMPV6_OVERHEAD: usize = 48;
@@ -84,7 +84,7 @@ const fn answerable_icmpv6(kind: u8) -> bool {
     kind >= 128 && kind != REDIRECT
 }
 
-fn is_host(address: IpAddr) -> bool {
+pub(crate) fn is_host(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] >= 240);
     !(address.is_multicast() || address.is_unspecified() || broadcast)
 }

@@ -69,11 +69,13 @@ impl Turn<'_> {
             let image = Image::open(image)?;
             let options = InspectionOptions {
                 invalid: config.invalid(),
+                quarantine: config.quarantine(),
                 flows: config.flow_limits(),
                 convict: config.conviction.enabled,
                 ..self.inspection.options().clone()
             };
             self.inspection.reload(image.map()?, options);
+            self.guard.set_stale(config.stale().as_nanos() as u64);
             self.mail.generation = generation;
             self.config = config;
         }

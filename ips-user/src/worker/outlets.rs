@@ -7,9 +7,9 @@ use ips_common::FlowKey;
 
 use crate::inspection::{EventSink, Feedback, PacketTrace, RejectSender, Traced};
 use crate::log::pipe::{Emitted, EventPipe};
+use crate::rejecter::RejectSocket;
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::seat::Seat;
-use crate::sys::raw_socket::RawSocket;
 
 /// To the event writer.
 pub(super) struct Events<'a> {
@@ -37,35 +37,24 @@ impl EventSink for Events<'_> {
     }
 }
 
-/// To the ends of rejected flows. Without CAP_NET_RAW there is no socket: then rejected packets
-/// are dropped all the same, and the rejection counts as lost.
-pub(super) struct Rejects {
-    socket: Option<RawSocket>,
-    unsendable: u64,
+/// To the ends of rejected flows, by way of the rejecter. What it cannot take is lost: the
+/// packets are dropped all the same.
+pub(super) struct Rejects<'a> {
+    socket: &'a RejectSocket,
+    pub(super) lost: u64,
 }
 
-impl Rejects {
-    pub(super) fn new(socket: Option<RawSocket>) -> Self {
-        Self {
-            socket,
-            unsendable: 0,
-        }
-    }
-
-    pub(super) fn lost(&self) -> u64 {
-        self.unsendable
-            + self
-                .socket
-                .as_ref()
-                .map_or(0, |socket| socket.counters().failed)
+impl<'a> Rejects<'a> {
+    pub(super) fn new(socket: &'a RejectSocket) -> Self {
+        Self { socket, lost: 0 }
     }
 }
 
-impl RejectSender for Rejects {
-    fn send(&mut self, packet: &[u8], to: IpAddr) {
-        match &mut self.socket {
-            Some(socket) => socket.send(packet, to),
-            None => self.unsendable += 1,
+impl RejectSender for Rejects<'_> {
+    /// The rejecter reads the receiver from the packet itself.
+    fn send(&mut self, packet: &[u8], _: IpAddr) {
+        if self.socket.send(packet).is_err() {
+            self.lost += 1;
         }
     }
 }

@@ -262,6 +262,14 @@ fn common_fields(event: &Value, case: &Case, server: &Witness) {
     );
 }
 
+/// How many packets of ours a case brings about.
+fn ends_told(case: &Case) -> usize {
+    match case.action {
+        "rejectboth" => 2,
+        _ => usize::from(case.reject.is_some()),
+    }
+}
+
 fn counted(status: &Snapshot) {
     // Each family once; the dropped TCP segments come again until their flow is convicted.
     let blocked = CASES.iter().filter(|case| !case.delivered).count() as u64;
@@ -269,6 +277,9 @@ fn counted(status: &Snapshot) {
     assert_eq!(status.total(Cell::RuleDropped), 2 * blocked, "{status}");
     assert_eq!(status.total(Cell::Rejected), 2 * rejected, "{status}");
     assert_eq!(status.total(Cell::RejectsLost), 0, "{status}");
+    let told: usize = CASES.iter().map(ends_told).sum();
+    assert_eq!(status.rejecter.counters.sent, 2 * told as u64, "{status}");
+    assert_eq!(status.rejecter.counters.refused, 0, "{status}");
     assert_eq!(status.total(Cell::EventsLost), 0, "{status}");
     assert!(status.total(Cell::Alerts) >= 2 * blocked + 4, "{status}");
     assert_eq!(status.rules, CASES.len() as u64, "{status}");

@@ -224,8 +224,8 @@ fn workers_go_on_inspecting_without_their_supervisor_and_a_restart_takes_over() 
         old.iter().all(|pid| !running.contains(pid)),
         "{old:?} of the former run in {running:?}"
     );
-    // The supervisor, the launcher, two workers and the backup.
-    assert_eq!(running.len(), 5, "{running:?}");
+    // The supervisor, the launcher, the rejecter, two workers and the backup.
+    assert_eq!(running.len(), 6, "{running:?}");
     let (answered, sent) = traffic(&lab);
     assert_eq!(answered, sent);
     assert_eq!(say(&lab, b"evil"), End::Silence);

@@ -11,6 +11,8 @@ mod failover;
 mod hang;
 mod lifecycle;
 mod load;
+mod poison;
+mod privileges;
 mod reload;
 mod rig;
 mod steering;

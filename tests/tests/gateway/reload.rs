@@ -125,9 +125,10 @@ fn rules_change_under_traffic_and_flows_keep_what_was_decided_about_them() {
     gateway.await_event("the new rule's alert", |event| {
         event["alert"]["signature_id"] == 2 && event["event_type"] == "alert"
     });
-    let event = gateway.await_event("the reload", |event| event["event_type"] == "reload");
-    assert_eq!(event["reload"]["generation"], 2, "{event}");
-    assert_eq!(event["reload"]["rules"], 3, "{event}");
+    let event = gateway.await_event("the reload", |event| event["sluice"]["event"] == "reloaded");
+    assert_eq!(event["event_type"], "sluice");
+    assert_eq!(event["sluice"]["generation"], 2, "{event}");
+    assert_eq!(event["sluice"]["rules"], 3, "{event}");
 
     let status = gateway.status();
     assert_eq!(status.total(Cell::FlowsCreated), created, "{status}");
@@ -239,11 +240,11 @@ fn a_reload_that_cannot_be_done_changes_nothing_and_says_why() {
     let errors = String::from_utf8_lossy(&refused.stderr);
     assert!(errors.contains("missing.rules"), "{errors}");
     let event = gateway.await_event("the failure", |event| {
-        event["reload"]["failed"]
+        event["sluice"]["why"]
             .as_str()
             .is_some_and(|it| it.contains("missing.rules"))
     });
-    assert_eq!(event["event_type"], "reload");
+    assert_eq!(event["sluice"]["event"], "reload_failed");
 
     let after = gateway.status();
     assert_eq!((after.generation, after.rules), (1, 1), "{after}");

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 
@@ -62,21 +61,32 @@ pub(super) enum Kind<'a> {
     },
 }
 
-#[derive(Debug)]
-pub(super) struct Other<'a> {
+#[derive(Debug, Serialize)]
+pub(super) struct StatsLine<'a> {
     pub(super) timestamp: Time,
     pub(super) event_type: &'static str,
-    pub(super) fields: &'a serde_json::Value,
+    pub(super) stats: &'a serde_json::Value,
 }
 
-impl Serialize for Other<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut line = serializer.serialize_map(Some(3))?;
-        line.serialize_entry("timestamp", &self.timestamp)?;
-        line.serialize_entry("event_type", self.event_type)?;
-        line.serialize_entry(self.event_type, self.fields)?;
-        line.end()
-    }
+#[derive(Debug, Serialize)]
+pub(super) struct IncidentLine<'a> {
+    pub(super) timestamp: Time,
+    pub(super) event_type: &'static str,
+    #[serde(flatten)]
+    pub(super) ends: Option<EndsFields>,
+    pub(super) sluice: &'a serde_json::Value,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EndsFields {
+    pub(super) src_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_port: Option<u16>,
+    pub(super) dest_ip: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dest_port: Option<u16>,
+    pub(super) proto: Cow<'static, str>,
+    pub(super) ip_v: u8,
 }
 
 #[derive(Debug, Serialize)]

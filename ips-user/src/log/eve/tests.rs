@@ -149,3 +149,25 @@ fn stats_hold_the_given_tree() {
     assert_eq!(value["event_type"], "stats");
     assert_eq!(value["stats"]["capture"]["kernel_packets"], 5);
 }
+
+#[test]
+fn an_incident_names_the_flow_that_it_is_about_if_there_is_one() {
+    let details = json!({"event": "worker_died", "deaths": 1});
+    let key = Decoded::parse(&tcp()).unwrap().key;
+    let line = incident(TIME, 0, Some(&key), &details);
+    let value: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(value["event_type"], "sluice");
+    assert_eq!(value["sluice"], details);
+    assert_eq!(
+        (&value["proto"], &value["ip_v"]),
+        (&json!("TCP"), &json!(4))
+    );
+    let mut ends = [&value["src_ip"], &value["dest_ip"]].map(|end| end.as_str().unwrap());
+    ends.sort_unstable();
+    assert_eq!(ends, ["192.0.2.1", "198.51.100.7"]);
+    assert!(value["src_port"].is_u64() && value["dest_port"].is_u64());
+
+    let line = incident(TIME, 0, None, &details);
+    let value: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(value.as_object().unwrap().len(), 3, "{value}");
+}

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -10,55 +10,47 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 
-use crate::verdict::RejectSender;
-
 /// Sends rejections through the host's own routing.
 ///
 /// `IPPROTO_RAW` means that the header is included, for IPv4 (raw(7)) and for IPv6 (Linux
 /// `inet6_create`). The kernel fills in a zero IPv4 identification and the IPv4 checksum.
 #[derive(Debug)]
-pub struct RawSocket {
+pub(super) struct RawSocket {
     v4: OwnedFd,
     /// `None` on hosts without IPv6.
     v6: Option<OwnedFd>,
-    counters: RawSocketCounters,
-}
-
-/// Totals of a [`RawSocket`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RawSocketCounters {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets that the kernel did not take: no route, full buffer, forbidden by a filter.
-    pub failed: u64,
 }
 
 impl RawSocket {
     /// Opens both sockets, nonblocking. `mark` is the `skb->mark` of what is sent, so that
-    /// Sluice's own rules can let it pass. Needs CAP_NET_RAW, with a mark CAP_NET_ADMIN too.
+    /// Sluice's own rules can let it pass. Needs CAP_NET_RAW, for the mark CAP_NET_ADMIN too
+    /// (before Linux 5.17); sending needs neither.
     ///
     /// # Errors
     /// When a socket cannot be opened or marked; that the host has no IPv6 is none.
-    pub fn open(mark: Option<u32>) -> io::Result<Self> {
+    pub(super) fn open(mark: u32) -> io::Result<Self> {
         let v4 = open(AddressFamily::Inet, mark)?;
         let v6 = match open(AddressFamily::Inet6, mark) {
             Ok(socket) => Some(socket),
             Err(Errno::EAFNOSUPPORT) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self {
-            v4,
-            v6,
-            counters: RawSocketCounters::default(),
-        })
+        Ok(Self { v4, v6 })
     }
 
-    /// Totals so far.
-    pub fn counters(&self) -> RawSocketCounters {
-        self.counters
+    /// Its descriptors.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.v4), self.v6.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
     }
 
-    fn try_send(&self, packet: &[u8], to: IpAddr) -> nix::Result<usize> {
+    /// Sends a packet that is complete from the IP header on.
+    ///
+    /// # Errors
+    /// When the kernel does not take it: no route, full buffer, forbidden by a filter.
+    pub(super) fn send(&self, packet: &[u8], to: IpAddr) -> nix::Result<usize> {
         match (to, &self.v6) {
             (IpAddr::V4(to), _) => {
                 let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
@@ -73,22 +65,11 @@ impl RawSocket {
     }
 }
 
-fn open(family: AddressFamily, mark: Option<u32>) -> nix::Result<OwnedFd> {
+fn open(family: AddressFamily, mark: u32) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Raw, flags, SockProtocol::Raw)?;
-    if let Some(mark) = mark {
-        setsockopt(&socket, sockopt::Mark, &mark)?;
-    }
+    setsockopt(&socket, sockopt::Mark, &mark)?;
     Ok(socket)
-}
-
-impl RejectSender for RawSocket {
-    fn send(&mut self, packet: &[u8], to: IpAddr) {
-        match self.try_send(packet, to) {
-            Ok(_) => self.counters.sent += 1,
-            Err(_) => self.counters.failed += 1,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -130,12 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_sent_as_they_are_and_failures_are_counted() {
+    fn packets_are_sent_as_they_are_and_failures_are_told() {
         let ran = in_namespace(|| {
-            let mut socket = RawSocket::open(Some(0x10)).unwrap();
+            let socket = RawSocket::open(0x10).unwrap();
             // Loopback is still down.
-            socket.send(&reset(false), [127, 0, 0, 2].into());
-            assert_eq!(socket.counters().failed, 1);
+            socket
+                .send(&reset(false), [127, 0, 0, 2].into())
+                .unwrap_err();
             let up = Command::new("ip")
                 .args(["link", "set", "lo", "up"])
                 .status();
@@ -147,12 +129,12 @@ mod tests {
                 SockProtocol::Tcp,
             )
             .unwrap();
-            socket.send(&reset(false), [127, 0, 0, 2].into());
+            socket.send(&reset(false), [127, 0, 0, 2].into()).unwrap();
             let mut bytes = [0; 100];
             let length = recv(receiver.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
             assert_eq!(&bytes[20..length], &reset(false)[20..]);
-            socket.send(&reset(true), std::net::Ipv6Addr::LOCALHOST.into());
-            assert_eq!(socket.counters(), RawSocketCounters { sent: 2, failed: 1 });
+            let localhost = std::net::Ipv6Addr::LOCALHOST.into();
+            socket.send(&reset(true), localhost).unwrap();
         });
         if !ran {
             println!("skipped: a network namespace needs CAP_SYS_ADMIN");
