@@ -1,13 +1,12 @@
 //! The packet's way through a worker, on one page: decode → flow → detect → verdict → log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ips_common::FlowKey;
 
 use crate::decode::{Decoded, Invalid, InvalidCounters};
 use crate::desk::Overload;
-use crate::detect::{Detection, Engine, Scratch};
+use crate::detect::{Detection, Engine, Rules, Scratch};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
@@ -149,7 +148,7 @@ pub struct InspectionCounters {
 /// runs, and otherwise does not happen. A later fragment has no ports and is a flow of its
 /// own.
 pub struct Inspection<S, R, F> {
-    engine: Arc<Engine>,
+    engine: Rules,
     scratch: Scratch,
     flows: FlowTable,
     options: InspectionOptions,
@@ -174,13 +173,14 @@ const EXPIRE_BUDGET: usize = 256;
 impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// An inspection with these rules. `trace` is shown every packet with its verdict.
     pub fn new(
-        engine: Arc<Engine>,
+        engine: impl Into<Rules>,
         options: InspectionOptions,
         events: S,
         rejects: R,
         feedback: F,
         trace: Option<Box<dyn PacketTrace>>,
     ) -> Self {
+        let engine = engine.into();
         Self {
             scratch: engine.scratch(),
             engine,
@@ -226,6 +226,26 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// How much is left undone from now on.
     pub fn set_overload(&mut self, level: Overload) {
         self.overload = level;
+    }
+
+    /// Goes on with other rules and options: what is known about flows, and what was decided
+    /// about them, stays. The seed of the flow table stays, too.
+    pub fn reload(&mut self, engine: impl Into<Rules>, options: InspectionOptions) {
+        self.engine = engine.into();
+        self.scratch = self.engine.scratch();
+        self.flows.set_limits(options.flows);
+        self.options = options;
+    }
+
+    /// Has some more of the rules ready for use; false when all of them are. To be called
+    /// between packets.
+    pub fn warm(&mut self) -> bool {
+        self.engine.warm()
+    }
+
+    /// How packets are inspected.
+    pub fn options(&self) -> &InspectionOptions {
+        &self.options
     }
 
     /// Forgets idle flows. To be called regularly, also when no packets arrive.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::desk::{Command, Desk};
-use crate::detect::Engine;
+use crate::detect::MappedEngine;
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -39,11 +38,13 @@ pub(crate) mod confinement;
 mod guard;
 pub mod handing_over;
 pub mod held;
+mod mail;
 mod outlets;
 mod settling;
 
 pub use guard::Dangers;
 use guard::FlowGuard;
+use mail::Mail;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
@@ -62,10 +63,6 @@ const BEAT_EVERY: u32 = 16;
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
 pub struct Shared {
-    /// The validated configuration.
-    pub config: Config,
-    /// The compiled rules.
-    pub engine: Arc<Engine>,
     /// Heartbeats.
     pub pages: WorkerPages,
     /// Counters.
@@ -88,6 +85,15 @@ pub struct Shared {
     pub utc_offset_s: i32,
 }
 
+/// What a worker begins with, until the supervisor sends it something else.
+#[derive(Debug)]
+pub struct Orders {
+    /// The validated configuration.
+    pub config: Config,
+    /// The compiled rules.
+    pub engine: MappedEngine,
+}
+
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
 /// One that `succeeds` takes over from a worker that serves the queue still.
@@ -99,15 +105,17 @@ pub struct Shared {
 /// When the queue cannot be opened or fails.
 pub fn run(
     shared: &Shared,
+    orders: Orders,
     seat: Seat,
     equipment: Equipment,
     succeeds: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let config = &shared.config;
+    let Orders { config, engine } = orders;
+    let generation = engine.generation();
     let Equipment {
         desk,
-        channel: _channel,
+        channel,
         socket,
     } = held::place(equipment, &shared.board).context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
@@ -115,7 +123,7 @@ pub fn run(
         Seat::Worker(index) => format!("sluice-{index}"),
         Seat::Backup => "sluice-b".into(),
     });
-    if let Some(cpu) = cpu_of(config, seat) {
+    if let Some(cpu) = cpu_of(&config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
     if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
@@ -141,19 +149,20 @@ pub fn run(
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
-    let mut inspection = inspection(shared, seat)?;
+    let mut inspection = inspection(shared, &config, engine, seat)?;
     if succeeds {
-        take_over(shared, seat, &desk, &mut inspection)?;
+        take_over(shared, &config, seat, &desk, &mut inspection)?;
     }
     let row = shared.board.row(seat);
-    settle_leftovers(shared, seat, row, queue.as_mut())?;
+    settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row, &desk, inspection);
+    let mail = Mail::new(channel, generation);
+    let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
     // Everything is open and mapped; from here on there are bytes that an attacker wrote.
-    let sandbox = &config.sandbox;
+    let sandbox = &turn.config.sandbox;
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
@@ -165,6 +174,8 @@ pub fn run(
         turn.finish(queue.as_ref(), served.as_ref().copied().unwrap_or(0));
         let served = served?;
         turn.settle_gap(queue.as_mut(), served)?;
+        turn.inspection.warm();
+        turn.read_mail()?;
         if turn.carry_out_command() == After::Leave {
             break;
         }
@@ -176,6 +187,7 @@ pub fn run(
 /// Waits for the predecessor's end, and takes over its flows.
 fn take_over(
     shared: &Shared,
+    config: &Config,
     seat: Seat,
     desk: &Desk,
     inspection: &mut WorkersInspection<'_>,
@@ -184,7 +196,7 @@ fn take_over(
     let pid = std::process::id();
     let waiting = shared.feedback.send(Message::Waiting { seat, pid });
     waiting.context("the supervisor does not listen")?;
-    let patience = Duration::from_millis(shared.config.workers.start_ms);
+    let patience = Duration::from_millis(config.workers.start_ms);
     let bytes = handing_over::await_flows(desk, done_before, patience)?;
     if bytes.is_empty() {
         return Ok(());
@@ -237,7 +249,9 @@ type WorkersInspection<'a> = Inspection<Events<'a>, Rejects<'a>, Convictions<'a>
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
+    config: Config,
     seat: Seat,
+    mail: Mail,
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
@@ -257,16 +271,18 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
+        config: Config,
         seat: Seat,
-        queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
+        mail: Mail,
         inspection: WorkersInspection<'a>,
     ) -> Self {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
-        let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
+        let queued =
+            queue_truth::of(config.queue_number(seat)).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
-        let gap = match shared.config.queue.transport {
+        let gap = match config.queue.transport {
             Transport::Batched => {
                 // The socket counts them, and it is the predecessor's.
                 base[Cell::Overruns as usize] = 0;
@@ -274,19 +290,16 @@ impl<'a> Turn<'a> {
             }
             Transport::Nfq => Gap::Closed,
         };
+        let stale_ns = config.stale().as_nanos() as u64;
         Self {
             shared,
+            config,
             seat,
+            mail,
             row,
             base,
             desk,
-            guard: FlowGuard::new(
-                seat,
-                desk,
-                &shared.dangers,
-                &shared.pages,
-                shared.config.stale().as_nanos() as u64,
-            ),
+            guard: FlowGuard::new(seat, desk, &shared.dangers, &shared.pages, stale_ns),
             buffers_at: None,
             inspection,
             now: now(),
@@ -429,7 +442,7 @@ impl<'a> Turn<'a> {
     }
 
     fn count_gap(&self, (count, last): (u32, PacketId)) -> (PacketId, Disposition) {
-        let disposition = self.shared.config.settle();
+        let disposition = self.config.settle();
         log::warn!(
             "{}: {count} packets that a dead worker had just taken: {disposition:?}",
             self.seat
@@ -490,8 +503,12 @@ fn now() -> Timestamp {
 }
 
 /// A fresh inspection as configured.
-fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'_>> {
-    let config = &shared.config;
+fn inspection<'a>(
+    shared: &'a Shared,
+    config: &Config,
+    engine: MappedEngine,
+    seat: Seat,
+) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
@@ -506,7 +523,7 @@ fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'
         .trace
         .then(|| Box::new(StandardError::new(seat)) as Box<dyn PacketTrace>);
     Ok(Inspection::new(
-        Arc::clone(&shared.engine),
+        engine,
         options,
         Events::new(&shared.events),
         Rejects::new(&shared.rejects),

@@ -22,6 +22,10 @@ use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
 use crate::sys::sandbox::Account;
 
+mod change;
+
+pub use change::fixed_differences;
+
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
 

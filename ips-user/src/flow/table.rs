@@ -76,6 +76,15 @@ impl Default for FlowLimits {
 /// There is no room for a new flow: all that are remembered have had packets just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableFull;
+impl FlowLimits {
+    /// The nearest that a table can keep.
+    fn possible(self) -> Self {
+        Self {
+            max_flows: self.max_flows.clamp(1, u32::MAX - 1),
+            ..self
+        }
+    }
+}
 
 /// Totals of a flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,10 +180,7 @@ impl FlowTable {
     pub fn new(limits: FlowLimits, seed: [u64; 2]) -> Self {
         let seed = KeyedHash(HashSeed { key: seed });
         Self {
-            limits: FlowLimits {
-                max_flows: limits.max_flows.clamp(1, u32::MAX - 1),
-                ..limits
-            },
+            limits: limits.possible(),
             seed,
             next_id: seed.0.key[0] ^ seed.0.key[1].rotate_left(32),
             slots: HashMap::with_hasher(seed),
@@ -182,6 +188,17 @@ impl FlowTable {
             free: Vec::new(),
             idle: IdleLists::new(),
             counters: FlowCounters::default(),
+        }
+    }
+
+    /// Changes the bounds; when there are too many flows now, the longest idle ones are evicted.
+    pub fn set_limits(&mut self, limits: FlowLimits) {
+        self.limits = limits.possible();
+        while self.slots.len() > self.limits.max_flows as usize
+            && let Some(slot) = self.longest_idle()
+        {
+            self.discard(slot);
+            self.counters.evicted += 1;
         }
     }
 
@@ -368,12 +385,9 @@ impl FlowTable {
         }
     }
 
+    /// Makes room for a new flow.
     fn evict(&mut self, now: Timestamp) -> Result<(), TableFull> {
-        let longest_idle = Class::ALL
-            .into_iter()
-            .filter_map(|class| self.idle.oldest(class))
-            .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns);
-        let Some(slot) = longest_idle else {
+        let Some(slot) = self.longest_idle() else {
             return Ok(());
         };
         let idle_ns = now.since_ns(self.flows[slot as usize].last);
@@ -383,6 +397,13 @@ impl FlowTable {
         self.discard(slot);
         self.counters.evicted += 1;
         Ok(())
+    }
+
+    fn longest_idle(&self) -> Option<u32> {
+        Class::ALL
+            .into_iter()
+            .filter_map(|class| self.idle.oldest(class))
+            .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns)
     }
 
     fn discard(&mut self, slot: u32) {

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -49,12 +50,15 @@ impl PacketTrace for Collected {
 
 pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 
-fn with_options(rules: &str, options: InspectionOptions) -> Tested {
+fn engine(rules: &str) -> Arc<Engine> {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
     assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
-    let engine = Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap());
+    Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap())
+}
+
+fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     Inspection::new(
-        engine,
+        engine(rules),
         options,
         Lines::default(),
         Sent::default(),
@@ -140,6 +144,34 @@ fn an_alert_is_reported_and_the_packet_goes_on() {
         (2, 2, 1)
     );
     assert_eq!(counters.flows.created, 1);
+}
+
+#[test]
+fn other_rules_leave_what_was_decided_about_flows() {
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+    assert_eq!(feed(&mut inspection, &udp(b"worse")), ACCEPT);
+    let options = InspectionOptions {
+        flows: FlowLimits {
+            max_flows: 10,
+            ..FlowLimits::default()
+        },
+        ..inspection.options().clone()
+    };
+    // Longer, so that working memory for the old rules would not do.
+    let rules: String = (0..50)
+        .map(|sid| format!("drop udp any any -> any any (content:\"{sid} worse\"; sid:{sid};)\n"))
+        .collect();
+    inspection.reload(
+        engine(&rules.replace("0 worse\"; sid:0;", "worse\"; sid:90;")),
+        options,
+    );
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
+    assert_eq!(feed(&mut inspection, &udp(b"worse")), DROP);
+    let counters = inspection.counters();
+    assert_eq!((counters.flows.created, counters.flows.midstream), (2, 0));
+    assert_eq!((counters.flow_dropped, counters.packets), (1, 5));
 }
 
 #[test]

@@ -44,9 +44,12 @@ impl Supervisor {
             netfilter: self.steering.netfilter(),
             rules_restored: self.steering.rules_restored(),
             interfaces: self.steering.attachments().clone(),
-            rules: self.rules,
-            rules_skipped: self.rules_skipped,
-            rules_wrong: self.rules_wrong,
+            generation: self.generation,
+            rules: self.compiled.rules,
+            rules_skipped: self.compiled.skipped,
+            rules_wrong: self.compiled.wrong,
+            image_bytes: self.compiled.image_bytes,
+            compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
             launcher: self.launching.pid().unwrap_or(0),
@@ -114,6 +117,7 @@ impl Supervisor {
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
+            generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
             restarts: occupancy.restarts,
@@ -248,6 +252,8 @@ fn stats(snapshot: &Snapshot) -> Value {
         "detect": {
             "engines": [{
                 "id": 0,
+                "generation": snapshot.generation,
+                "memory": snapshot.image_bytes,
                 "rules_loaded": snapshot.rules,
                 "rules_failed": snapshot.rules_wrong,
                 "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),

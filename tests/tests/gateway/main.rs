@@ -14,6 +14,7 @@ mod load;
 mod overload;
 mod poison;
 mod privileges;
+mod reload;
 mod rig;
 mod scaling;
 mod steering;

@@ -169,6 +169,25 @@ fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
 }
 
 #[test]
+fn a_lower_limit_evicts_the_longest_idle_flows_at_once() {
+    let mut table = table(9);
+    for port in 1..=9 {
+        feed(&mut table, &udp(true, port), u64::from(port));
+    }
+    table.set_limits(FlowLimits {
+        max_flows: 2,
+        ..FlowLimits::default()
+    });
+    let counters = table.counters();
+    assert_eq!((counters.current, counters.evicted), (2, 7));
+    let key = |port| Decoded::parse(&udp(true, port)).unwrap().key;
+    assert!(table.get(&key(7)).is_none());
+    assert!(table.get(&key(8)).is_some());
+    feed(&mut table, &udp(true, 10), 10);
+    assert_eq!(table.counters().current, 2);
+}
+
+#[test]
 fn flows_expire_by_the_timeout_of_their_state() {
     let mut table = table(100);
     feed(&mut table, &udp(true, 1), 0);

@@ -99,6 +99,15 @@ impl AsFd for QueueSocket {
     }
 }
 
+/// Changes how many packets may wait in a queue, through the socket that has bound it; more than
+/// that may be waiting already. The queue may be served meanwhile.
+///
+/// # Errors
+/// When the message cannot be sent.
+pub fn set_length(socket: BorrowedFd<'_>, number: u16, max_length: u32) -> io::Result<()> {
+    socket::send_to_kernel(socket, &verdict::new_length(number, max_length))
+}
+
 fn configure(socket: &OwnedFd, options: &QueueOptions) -> Result<(), QueueError> {
     let failed = |call| {
         move |source| QueueError::Io {
