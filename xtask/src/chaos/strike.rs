@@ -1,6 +1,7 @@
 //! Faults that hit a process: killed, stopped, out of memory.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -128,8 +129,15 @@ pub(super) fn limit(pid: u32, limits: &str) -> Result<()> {
     } else {
         format!("{limits}:")
     };
+    let Some((user, group)) = owner(pid) else {
+        return Ok(());
+    };
     let output = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--data={limits}")])
+        // As the process itself: without CAP_SYS_RESOURCE, which containers lack, nobody may set
+        // the limits of others, not even root.
+        .uid(user)
+        .gid(group)
         .output()
         .context("cannot start prlimit")?;
     if !output.status.success() && fs::metadata(format!("/proc/{pid}")).is_ok() {
@@ -137,6 +145,16 @@ pub(super) fn limit(pid: u32, limits: &str) -> Result<()> {
         bail!("prlimit --pid {pid} --data={limits}: {}", error.trim());
     }
     Ok(())
+}
+
+/// Real user and group of a process; `None` when it has ended.
+fn owner(pid: u32) -> Option<(u32, u32)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let real = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((real("Uid:")?, real("Gid:")?))
 }
 
 /// `soft:hard` of the line `Max data size` (proc_pid_limits(5)).
