@@ -17,7 +17,7 @@ use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
-use crate::metrics::queue_truth;
+use crate::metrics::queue_truth::Reader;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -138,21 +138,25 @@ pub fn run(
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
     let mut inspection = inspection(shared, seat)?;
+    let mut queue_truth = Reader::open().ok();
+    // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
+    // have taken over.
+    let sandbox = &config.sandbox;
+    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
+        .enter(shared.support)
+        .context("entering the sandbox")?;
     if succeeds {
         take_over(shared, seat, &desk, &mut inspection)?;
     }
     let row = shared.board.row(seat);
     settle_leftovers(shared, seat, row, queue.as_mut())?;
 
-    let mut turn = Turn::new(shared, seat, options.number, row, &desk, inspection);
+    let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
+    let queued = truth.map(|truth| truth.last_id);
+    let mut turn = Turn::new(shared, seat, queued, row, &desk, inspection);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
-    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
-    let sandbox = &config.sandbox;
-    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
-        .enter(shared.support)
-        .context("entering the sandbox")?;
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -252,18 +256,18 @@ impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
         seat: Seat,
-        queue_number: u16,
+        queued: Option<u32>,
         row: Row<'a>,
         desk: &'a Desk,
         inspection: WorkersInspection<'a>,
     ) -> Self {
         let noted = shared.pages.received(seat.slot()).unwrap_or(0);
-        let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
         let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
         let gap = match shared.config.queue.transport {
             Transport::Batched => {
                 // The socket counts them, and it is the predecessor's.
                 base[Cell::Overruns as usize] = 0;
+                let queued = queued.unwrap_or(noted);
                 Gap::Open { noted, queued }
             }
             Transport::Nfq => Gap::Closed,
