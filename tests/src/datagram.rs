@@ -128,6 +128,8 @@ pub struct RequestReport {
     pub corrupt: u64,
     /// The longest time between a request and its reply.
     pub slowest: Duration,
+    /// When the requests not answered were sent, from the first one on.
+    pub lost_at: Vec<Duration>,
     /// The longest time between two replies.
     pub longest_gap: Duration,
 }
@@ -258,6 +260,10 @@ fn request_all(plan: &RequestPlan) -> io::Result<RequestReport> {
         std::thread::sleep(Duration::from_millis(1));
     }
     answers.report.lost = answers.report.sent - answers.report.answered;
+    answers.report.lost_at = (answers.answered.iter().zip(&answers.sent_at))
+        .filter(|(answered, _)| !**answered)
+        .filter_map(|(_, sent_at)| Some(sent_at.as_ref()?.duration_since(started)))
+        .collect();
     Ok(answers.report)
 }
 

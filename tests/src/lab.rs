@@ -254,6 +254,17 @@ impl Lab {
         [self.server_v4().into(), self.server_v6().into()]
     }
 
+    /// The addresses of a side, each with the name of its family.
+    #[must_use]
+    pub fn families(&self, side: Side) -> [(&'static str, IpAddr); 2] {
+        let interface = match side {
+            Side::Client => Self::CLIENT_INTERFACE,
+            Side::Server => Self::SERVER_INTERFACE,
+        };
+        let (v4, v6) = self.interface_addresses(interface);
+        [("IPv4", v4.into()), ("IPv6", v6.into())]
+    }
+
     /// The IPv4 (/24) and IPv6 (/64) address of one of the lab's interfaces.
     ///
     /// # Panics

@@ -19,6 +19,11 @@ use crate::Namespace;
 pub const PERIOD: usize = 1_048_573;
 /// Most bytes of one write or read.
 const CHUNK: usize = 128 * 1024;
+/// The same where the rate is limited: less comes in bursts.
+const PACED_CHUNK: usize = 16 * 1024;
+/// How long the last bytes may take to arrive: TCP that was in bad luck waits for half of that
+/// before it tries again (RFC 6298 §5.5).
+const FAREWELL: Duration = Duration::from_secs(30);
 /// Width of one step of a [`Timeline`].
 pub const STEP: Duration = Duration::from_millis(10);
 
@@ -270,20 +275,22 @@ fn check_stream(mut stream: TcpStream, state: &SinkState) -> Result<(), String> 
     let mut buffer = vec![0; CHUNK];
     let mut offset = 0_u64;
     let mut last = None;
-    loop {
+    // Asked each time: a sender that does not end must not keep its receiver.
+    while !state.stop.load(Ordering::Relaxed) {
         let read = match stream.read(&mut buffer) {
             Ok(0) => {
                 state.finished.fetch_add(1, Ordering::Relaxed);
                 return Ok(());
             }
             Ok(read) => read,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if state.stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
                 continue;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(format!("after {offset} bytes: {error}")),
         };
         let now = Instant::now();
@@ -305,6 +312,7 @@ fn check_stream(mut stream: TcpStream, state: &SinkState) -> Result<(), String> 
         state.steps[step].fetch_add(read as u64, Ordering::Relaxed);
         state.received.fetch_add(read as u64, Ordering::Relaxed);
     }
+    Ok(())
 }
 
 /// How long a [`Sender`] sends.
@@ -314,6 +322,8 @@ pub enum Extent {
     Bytes(u64),
     /// So long, or until stopped.
     Time(Duration),
+    /// The same, but no more than so many bytes a second.
+    Paced(Duration, u64),
 }
 
 /// What a sender has done.
@@ -408,8 +418,16 @@ fn send_stream(
             Extent::Bytes(total) => {
                 usize::try_from(total - offset).map_or(CHUNK, |left| left.min(CHUNK))
             }
-            Extent::Time(limit) if started.elapsed() >= limit => 0,
+            Extent::Time(limit) | Extent::Paced(limit, _) if started.elapsed() >= limit => 0,
             Extent::Time(_) => CHUNK,
+            Extent::Paced(_, rate) => {
+                let due = u128::from(rate) * started.elapsed().as_millis() / 1000;
+                if u128::from(offset) > due {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                PACED_CHUNK
+            }
         };
         if len == 0 {
             break;
@@ -429,7 +447,7 @@ fn send_stream(
     }
     stream.shutdown(Shutdown::Write)?;
     // The receiver's FIN says that it has read everything.
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(FAREWELL))?;
     loop {
         match stream.read(&mut [0; 16]) {
             Ok(0) => return Ok(()),

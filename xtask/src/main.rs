@@ -10,10 +10,12 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod progress;
 mod run;
 mod setup;
+mod stage;
 mod test;
 mod toolchain;
 mod workspace;
@@ -44,6 +46,8 @@ enum Command {
     Test(test::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Random faults under mixed load: nothing may be lost, broken or unaccounted for
+    Chaos(chaos::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +70,6 @@ fn dispatch() -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&workspace, &arguments),
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
+        Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
     }
 }

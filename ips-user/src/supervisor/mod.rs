@@ -18,7 +18,9 @@ mod launching;
 pub mod message;
 mod moving;
 mod occupancy;
+mod overload;
 mod rejecter;
+pub mod reload;
 mod saved_packets;
 mod scaling;
 pub mod seat;
@@ -48,9 +50,10 @@ use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::{Common, Launching};
-use self::message::FromLauncher;
+use self::message::{Compiled, FromLauncher};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
+use self::reload::Reloading;
 pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
@@ -94,19 +97,26 @@ const LAUNCHER_PAUSE: Duration = Duration::from_secs(1);
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Runs an instance until SIGINT or SIGTERM.
+/// The first set of rules.
+const FIRST_GENERATION: u32 = 1;
+
+/// Reads the configuration that the instance was started with once more.
+pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
+
+/// Runs an instance until SIGINT or SIGTERM; `read_config` is for reloads.
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays if that was not taken over yet.
-pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
+/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays
+/// if that was not taken over yet.
+pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let gated = config.fail == Fail::Closed;
-        let mut supervisor = Supervisor::new(config, trace).inspect_err(|_| {
+        let mut supervisor = Supervisor::new(config, read_config, trace).inspect_err(|_| {
             if gated {
                 log::warn!("fail is closed: a gate that has been closed stays so");
             }
@@ -168,7 +178,11 @@ impl Signals {
 }
 
 struct Supervisor {
+    /// What is in force.
     config: Config,
+    /// As it was last read. Commands may have changed what is in force since.
+    configured: Config,
+    read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
     started: Instant,
@@ -195,9 +209,13 @@ struct Supervisor {
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
     deaths: Deaths,
-    rules: usize,
-    rules_skipped: usize,
-    rules_wrong: usize,
+    /// Which rules and configuration are in force.
+    generation: u32,
+    /// What became of these rules.
+    compiled: Compiled,
+    /// The last one that was tried.
+    last_generation: u32,
+    reloading: Option<Reloading>,
     /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
     /// predecessor's, whose workers go on inspecting.
     took_over: bool,
@@ -205,7 +223,7 @@ struct Supervisor {
 
 impl Supervisor {
     /// Claims the instance and makes what needs no undoing in the kernel.
-    fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
+    fn new(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
         let instance = Instance::claim(&config.control.directory, &config.name)?;
@@ -244,7 +262,7 @@ impl Supervisor {
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config, &workers)?;
-        if steering.workers_map()? != left.workers_map {
+        if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
             // They beat where nobody looks any more.
             log::warn!("the workers of a former run beat in another map");
             inheritance.seats.clear();
@@ -275,10 +293,13 @@ impl Supervisor {
             upgrades: left.upgrades,
             left,
             deaths,
-            rules: 0,
-            rules_skipped: 0,
-            rules_wrong: 0,
+            generation: FIRST_GENERATION,
+            compiled: Compiled::default(),
+            last_generation: FIRST_GENERATION,
+            reloading: None,
             took_over: false,
+            configured: config.clone(),
+            read_config,
             config,
         })
     }
@@ -312,8 +333,8 @@ impl Supervisor {
             self.seats.workers(|_| true).len(),
             self.seats.all().len(),
             self.config.queue.first,
-            self.rules,
-            self.rules_skipped
+            self.compiled.rules,
+            self.compiled.skipped
         );
         Ok(())
     }
@@ -355,23 +376,20 @@ impl Supervisor {
             tally: &self.rejecter.tally,
             deaths: &self.deaths,
         };
-        self.launching.prepare(&self.config, self.trace, &common)
+        self.launching.prepare(&self.config, self.trace, &common)?;
+        self.launching.compile(self.generation, &self.config)
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
         self.tell_launcher()?;
         match self.launching.next().await? {
-            Some(FromLauncher::Ready {
-                rules,
-                skipped,
-                wrong,
-            }) => {
-                (self.rules, self.rules_skipped, self.rules_wrong) = (rules, skipped, wrong);
+            Some(FromLauncher::Compiled { compiled, .. }) => {
+                self.compiled = compiled;
                 self.launching.set_ready();
                 Ok(())
             }
-            Some(FromLauncher::Failed { message }) => bail!("{message}"),
-            other => bail!("the launcher said {other:?} instead of being ready"),
+            Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+            other => bail!("the launcher said {other:?} instead of compiling the rules"),
         }
     }
 
@@ -415,7 +433,7 @@ impl Supervisor {
         let mut look = ticks(INTERFACES_EVERY);
         let mut rules = ticks(RULES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
-        let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
+        let mut stats = ticks(stats_period(&self.config));
         log::info!("ready");
         let result = loop {
             tokio::select! {
@@ -438,12 +456,17 @@ impl Supervisor {
                 () = self.steering.event() => self.steering.drain_events(),
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
+                    self.judge_overload();
                     self.seats.end_late_starters(&self.config);
                     if let Err(error) = self.look() {
                         break Err(error);
                     }
                     if let Err(error) = self.advance_scaling().await {
                         break Err(error);
+                    }
+                    self.pursue_reload();
+                    if stats.period() != stats_period(&self.config) {
+                        stats = ticks(stats_period(&self.config));
                     }
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
@@ -480,6 +503,7 @@ impl Supervisor {
             Request::Upgrade { program } => {
                 let _ = answer.send(self.prepare_upgrade(program).await);
             }
+            Request::Reload {} => self.begin_reload(answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
             Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
@@ -496,10 +520,15 @@ impl Supervisor {
     /// A message of the launcher's; `None` when it is gone: then it is replaced.
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
-            Some(FromLauncher::Spawned { seat, pid }) => {
+            Some(FromLauncher::Spawned {
+                seat,
+                pid,
+                generation,
+            }) => {
                 if self.seats.spawned(seat, pid) {
                     self.serves(seat, pid);
                 }
+                self.seats.has_generation(seat, pid, generation);
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
@@ -514,8 +543,17 @@ impl Supervisor {
                 log::error!("{seat} could not be started: {message}");
                 self.seats.not_spawned(seat, &message, &self.config);
             }
-            Some(FromLauncher::Ready { .. }) => self.launcher_is_back()?,
-            Some(FromLauncher::Failed { message }) => {
+            Some(FromLauncher::Compiled {
+                generation,
+                compiled,
+                image,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+            Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
+            Some(FromLauncher::NotCompiled {
+                generation,
+                message,
+            }) if self.launching.is_ready() => self.not_compiled(generation, &message)?,
+            Some(FromLauncher::NotCompiled { message, .. }) => {
                 log::error!("the new launcher cannot use the rules: {message}");
             }
             None => self.launcher_lost(),
@@ -532,6 +570,7 @@ impl Supervisor {
         self.launching.end();
         self.rejecter.launcher_lost();
         self.seats.launcher_lost();
+        self.compiler_lost();
         let pause = match self.launcher_since.elapsed() {
             lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
             _ => LAUNCHER_PAUSE,
@@ -549,7 +588,8 @@ impl Supervisor {
     }
 
     /// Only workers of one launcher can share rules with those to come: the others hand over.
-    fn launcher_is_back(&mut self) -> anyhow::Result<()> {
+    fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
+        self.compiled = compiled;
         log::info!("a new launcher has compiled the rules");
         self.launching.set_ready();
         for seat in self.seats.relieve_orphans() {
@@ -667,6 +707,11 @@ impl Supervisor {
                     }
                 }
                 Ok(Message::Waiting { seat, .. }) => self.seats.waits(seat),
+                Ok(Message::Loaded {
+                    seat,
+                    pid,
+                    generation,
+                }) => self.on_loaded(seat, pid, generation),
                 Ok(Message::Convict {
                     seat,
                     key,
@@ -729,7 +774,7 @@ impl Supervisor {
                     Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
                         self.seats.ended(seat, pid, &how);
                     }
-                    Ok(Some(FromLauncher::Spawned { seat, pid })) => {
+                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
                         self.seats.spawned(seat, pid);
                         self.seats.ask_to_stop();
                     }
@@ -771,6 +816,10 @@ impl Supervisor {
             self.seats.forget_ended();
         }
     }
+}
+
+fn stats_period(config: &Config) -> Duration {
+    Duration::from_secs(config.log.stats_seconds.max(1))
 }
 
 /// When an upgrade is due.

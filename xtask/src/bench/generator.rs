@@ -17,6 +17,8 @@ pub(crate) const FRAME: usize = 60;
 pub(crate) const PORT: u16 = 9;
 /// Frames of one system call: a fraction of a second, so that the end can be timed.
 const FRAMES_A_CALL: u32 = 1 << 16;
+/// Frames of one system call at a limited rate: what comes at once fits into a queue.
+const FRAMES_A_BURST: u32 = 1 << 9;
 /// Frames that the kernel runs and sends at a time; 64 is its default.
 const FRAMES_A_BATCH: u32 = 64;
 
@@ -52,8 +54,9 @@ impl Generator {
         })
     }
 
-    /// Sends for so long, from the calling thread's CPU, and returns the number of frames.
-    pub(crate) fn run(&mut self, duration: Duration) -> Result<u64> {
+    /// Sends for so long, from the calling thread's CPU, and returns the number of frames. No
+    /// more than `pace` frames a second, or as many as it can.
+    pub(crate) fn run(&mut self, duration: Duration, pace: Option<f64>) -> Result<u64> {
         let program: &Xdp = self
             .ebpf
             .program("generator")
@@ -68,21 +71,28 @@ impl Generator {
             .collect();
         // The interface is looked up in the calling thread's namespace.
         self.client.enter(|| {
-            let deadline = Instant::now() + duration;
-            let mut frames = 0;
-            while Instant::now() < deadline {
+            let began = Instant::now();
+            let repeat = pace.map_or(FRAMES_A_CALL, |_| FRAMES_A_BURST);
+            let mut frames = 0_u32;
+            while began.elapsed() < duration {
+                if let Some(pace) = pace
+                    && Duration::from_secs_f64(f64::from(frames) / pace) > began.elapsed()
+                {
+                    std::thread::sleep(Duration::from_micros(100));
+                    continue;
+                }
                 program
                     .test_run(TestRunOptions {
                         data_in: Some(&[0; FRAME]),
                         ctx_in: Some(&context),
-                        repeat: FRAMES_A_CALL,
+                        repeat,
                         attrs: TestRunAttrs::new().xdp_live_frames(FRAMES_A_BATCH),
                         ..TestRunOptions::new()
                     })
                     .context("BPF_PROG_TEST_RUN with live frames (Linux 5.18)")?;
-                frames += u64::from(FRAMES_A_CALL);
+                frames += repeat;
             }
-            Ok(frames)
+            Ok(u64::from(frames))
         })
     }
 }

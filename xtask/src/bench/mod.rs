@@ -7,7 +7,10 @@ use clap::Subcommand;
 
 use crate::workspace::Workspace;
 
+mod endurance;
 mod generator;
+mod memory;
+mod overload;
 mod path;
 mod pinned;
 mod report;
@@ -25,11 +28,17 @@ pub(crate) struct Arguments {
 enum What {
     /// Both queue transports accepting everything, against plain forwarding
     Transport(transport::TransportArgs),
+    /// TCP streams while a worker is killed every 100 ms, against undisturbed ones
+    Endurance(endurance::EnduranceArgs),
+    /// Three times the packets that can be inspected, and where each has ended
+    Overload(overload::OverloadArgs),
 }
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.what {
         What::Transport(arguments) => transport::transport(workspace, arguments),
+        What::Overload(arguments) => overload::overload(workspace, arguments),
+        What::Endurance(arguments) => endurance::endurance(workspace, arguments),
     }
 }

@@ -1,5 +1,6 @@
 //! The gateway in one of the three states that are compared.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use sluice_tests::queue_state::{self, QueueState};
 use sluice_tests::{Lab, Process};
+
+use super::udp::Inspected;
 
 /// The queue of the inspector.
 pub(crate) const QUEUE: u16 = 0;
@@ -67,11 +70,6 @@ impl<'a> Gateway<'a> {
         Ok(gateway)
     }
 
-    /// What the kernel says about the queue, if there is one.
-    pub(crate) fn queue_state(&self) -> Result<Option<QueueState>> {
-        queue_state::of(self.lab.gateway(), QUEUE)
-    }
-
     /// Ends the inspector in order and returns its counters.
     pub(crate) fn finish(mut self) -> Result<Option<serde_json::Value>> {
         let Some(mut inspector) = self.inspector.take() else {
@@ -103,6 +101,31 @@ impl<'a> Gateway<'a> {
         }
         Ok(())
     }
+}
+
+impl Inspected for Gateway<'_> {
+    fn waiting(&self) -> Result<u64> {
+        let state = queue_state::of(self.lab.gateway(), QUEUE)?;
+        Ok(state.map_or(0, |state| state.waiting.into()))
+    }
+
+    fn dropped(&self) -> Result<BTreeMap<String, u64>> {
+        Ok(dropped_by(queue_state::of(self.lab.gateway(), QUEUE)?))
+    }
+}
+
+/// What the kernel says that queues have dropped.
+pub(crate) fn dropped_by(queues: impl IntoIterator<Item = QueueState>) -> BTreeMap<String, u64> {
+    let mut dropped = BTreeMap::new();
+    for queue in queues {
+        for (cause, packets) in [
+            ("queue full", queue.queue_dropped),
+            ("receive buffer full", queue.user_dropped),
+        ] {
+            *dropped.entry(cause.to_owned()).or_default() += packets;
+        }
+    }
+    dropped
 }
 
 impl Drop for Gateway<'_> {

@@ -218,7 +218,7 @@ impl Bench<'_> {
                     &mut self.generator,
                     &gateway,
                     self.cpus,
-                    duration,
+                    (duration, None),
                 )?;
                 eprintln!(
                     "  generated {:.0} kpps; {}",

@@ -7,11 +7,19 @@ use anyhow::{Context, Result, ensure};
 use sluice_tests::{Lab, Namespace};
 
 use super::generator::{Generator, PORT};
-use super::path::Gateway;
 use super::pinned::{Cpus, on_cpu};
 
 /// The rate is measured from here on: before, queues fill.
 const WARM_UP: Duration = Duration::from_millis(300);
+
+/// What packets go through on their way, as far as this is about it.
+pub(crate) trait Inspected {
+    /// Packets without a verdict now.
+    fn waiting(&self) -> Result<u64>;
+
+    /// What it has dropped so far, by cause.
+    fn dropped(&self) -> Result<BTreeMap<String, u64>>;
+}
 
 /// Where packets ended.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -53,15 +61,16 @@ pub(crate) fn prepare(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Generates for `duration` and waits until the last packet has been dealt with.
+/// Generates for `duration`, at no more than `pace` packets a second if that is given, and waits
+/// until the last packet has been dealt with.
 pub(crate) fn measure(
     lab: &Lab,
     generator: &mut Generator,
-    gateway: &Gateway<'_>,
+    inspected: &dyn Inspected,
     cpus: Cpus,
-    duration: Duration,
+    (duration, pace): (Duration, Option<f64>),
 ) -> Result<Measurement> {
-    let before = Counters::read(lab, gateway)?;
+    let before = Counters::read(lab, inspected)?;
     let server = lab.server();
     let (generated, elapsed, window) = std::thread::scope(|scope| {
         let watch = scope.spawn(move || -> Result<(u64, Duration)> {
@@ -71,13 +80,13 @@ pub(crate) fn measure(
             Ok((received(server)? - first, started.elapsed()))
         });
         let started = Instant::now();
-        let generated = on_cpu(cpus.client, || generator.run(duration))??;
+        let generated = on_cpu(cpus.client, || generator.run(duration, pace))??;
         let elapsed = started.elapsed();
         let window = watch.join().expect("the watch does not panic")?;
         anyhow::Ok((generated, elapsed, window))
     })?;
-    settle(lab, gateway)?;
-    let after = Counters::read(lab, gateway)?;
+    settle(lab, inspected)?;
+    let after = Counters::read(lab, inspected)?;
     let rate = |packets: u64, time: Duration| {
         #[expect(clippy::cast_precision_loss, reason = "a rate is for people")]
         let packets = packets as f64;
@@ -91,13 +100,13 @@ pub(crate) fn measure(
 }
 
 /// Waits until the queue is empty and nothing arrives any more.
-fn settle(lab: &Lab, gateway: &Gateway<'_>) -> Result<()> {
+fn settle(lab: &Lab, inspected: &dyn Inspected) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut last = received(lab.server())?;
     loop {
         std::thread::sleep(Duration::from_millis(100));
         let now = received(lab.server())?;
-        let waiting = gateway.queue_state()?.map_or(0, |state| state.waiting);
+        let waiting = inspected.waiting()?;
         if now == last && waiting == 0 {
             return Ok(());
         }
@@ -127,12 +136,8 @@ struct Counters {
 }
 
 impl Counters {
-    fn read(lab: &Lab, gateway: &Gateway<'_>) -> Result<Self> {
-        let mut dropped = BTreeMap::new();
-        if let Some(queue) = gateway.queue_state()? {
-            dropped.insert("queue full".to_owned(), queue.queue_dropped);
-            dropped.insert("receive buffer full".to_owned(), queue.user_dropped);
-        }
+    fn read(lab: &Lab, inspected: &dyn Inspected) -> Result<Self> {
+        let mut dropped = inspected.dropped()?;
         for (namespace, interface) in lab.interfaces() {
             for (name, value) in interface_drops(namespace, interface)? {
                 dropped.insert(format!("{interface} {name}"), value);

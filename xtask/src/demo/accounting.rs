@@ -7,10 +7,8 @@ use serde_json::json;
 use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 
-use super::benign::families;
-use super::report::Report;
-use super::stage::Stage;
-use super::status::Status;
+use crate::stage::Stage;
+use crate::stage::report::Report;
 
 /// Outcomes of the TC program; each packet has one.
 const TC_OUTCOMES: [&str; 7] = [
@@ -27,17 +25,19 @@ const TC_OUTCOMES: [&str; 7] = [
 pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     report.act("the accounts are closed");
     let settled = stage.await_status(Duration::from_secs(5), |status| {
-        balanced(status) && waiting(status) == 0
+        status.balanced() && status.waiting() == 0
     })?;
     let status = match settled {
         Some(status) => status,
         None => stage.status()?,
     };
-    let total = |of: fn(&super::status::Seat) -> u64| status.seats().map(of).sum::<u64>();
+    let total = |of: fn(&crate::stage::status::Seat) -> u64| status.seats().map(of).sum::<u64>();
     let received = total(|seat| seat.received);
     let accepted = total(|seat| seat.accepted);
     let dropped = total(|seat| seat.dropped);
+    let replaced = total(|seat| seat.replaced);
     let settled = total(|seat| seat.settled);
+    let shed = total(|seat| seat.shed);
     let lost = total(|seat| seat.kernel.queue_dropped + seat.kernel.user_dropped);
     for seat in status.seats() {
         report.note(&format!(
@@ -53,22 +53,23 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     }
     report.add(
         "Every packet received has one verdict",
-        balanced(&status) && received > 0,
+        status.balanced() && received > 0,
         format!(
-            "{received} received = {accepted} accepted + {dropped} dropped + {settled} settled for killed workers"
+            "{received} received = {accepted} accepted + {dropped} dropped + {replaced} replaced + {settled} settled for killed workers + {shed} shed"
         ),
         json!({
-            "received": received, "accepted": accepted, "dropped": dropped, "settled": settled,
+            "received": received, "accepted": accepted, "dropped": dropped,
+            "replaced": replaced, "settled": settled, "shed": shed,
         }),
     );
     report.add(
         "No packet is left in a queue or lost by one",
-        waiting(&status) == 0 && lost == 0,
+        status.waiting() == 0 && lost == 0,
         format!(
             "waiting = {}, lost to full queues or buffers = {lost}",
-            waiting(&status)
+            status.waiting()
         ),
-        json!({ "waiting": waiting(&status), "lost": lost }),
+        json!({ "waiting": status.waiting(), "lost": lost }),
     );
     let packets = status.counter("tc.packets");
     let outcomes: u64 = TC_OUTCOMES.iter().map(|name| status.counter(name)).sum();
@@ -106,7 +107,7 @@ pub(super) fn end(stage: &mut Stage, report: &mut Report) -> Result<()> {
         json!({ "milliseconds": took.as_millis(), "left": left }),
     );
     let (mut answered, mut sent) = (0, 0);
-    for (_, address) in families(&stage.lab, Side::Server) {
+    for (_, address) in stage.lab.families(Side::Server) {
         let replier = Replier::start(stage.lab.server(), address, 0)?;
         let got = Requester::run(stage.lab.client(), RequestPlan::to(replier.address()))?;
         answered += got.answered;
@@ -119,15 +120,4 @@ pub(super) fn end(stage: &mut Stage, report: &mut Report) -> Result<()> {
         json!({ "sent": sent, "answered": answered }),
     );
     Ok(())
-}
-
-fn waiting(status: &Status) -> u64 {
-    status.seats().map(|seat| seat.kernel.waiting).sum()
-}
-
-/// Packets that a killed worker had received and not decided are settled by its successor.
-fn balanced(status: &Status) -> bool {
-    status
-        .seats()
-        .all(|seat| seat.received == seat.accepted + seat.dropped + seat.settled)
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
+use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::stream::{Extent, Sender, Sink};
-use sluice_tests::{Lab, Side};
 
-use super::report::Report;
-use super::stage::Stage;
+use crate::stage::Stage;
+use crate::stage::report::Report;
 
 /// Bytes of each TCP stream.
 const STREAM_BYTES: u64 = 64 << 20;
@@ -36,10 +36,10 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
 fn streams(stage: &Stage, report: &mut Report) -> Result<()> {
     let lab = &stage.lab;
     let mut runs = Vec::new();
-    for (family, address) in families(lab, Side::Server) {
+    for (family, address) in lab.families(Side::Server) {
         runs.push((family, "to the server", lab.server(), lab.client(), address));
     }
-    for (family, address) in families(lab, Side::Client) {
+    for (family, address) in lab.families(Side::Client) {
         runs.push((family, "to the client", lab.client(), lab.server(), address));
     }
     let mut data = Vec::new();
@@ -86,7 +86,7 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
     let mut data = Vec::new();
     let (mut answered, mut lost, mut wrong) = (0, 0, 0);
     let elsewhere = Elsewhere::watch(lab)?;
-    for (family, address) in families(lab, Side::Server) {
+    for (family, address) in lab.families(Side::Server) {
         stage.interrupt.check()?;
         let replier = Replier::start(lab.server(), address, 0)?;
         let got = Requester::run(
@@ -114,20 +114,6 @@ fn datagrams(stage: &Stage, report: &mut Report, promise: &str, size: usize) -> 
         json!({ "runs": data, "lost_elsewhere": elsewhere }),
     );
     Ok(())
-}
-
-/// Both addresses of a side with their names.
-pub(super) fn families(lab: &Lab, side: Side) -> [(&'static str, std::net::IpAddr); 2] {
-    match side {
-        Side::Server => [
-            ("IPv4", lab.server_v4().into()),
-            ("IPv6", lab.server_v6().into()),
-        ],
-        Side::Client => [
-            ("IPv4", lab.client_v4().into()),
-            ("IPv6", lab.client_v6().into()),
-        ],
-    }
 }
 
 /// A rate for people.

@@ -7,11 +7,10 @@ use serde_json::json;
 use sluice_tests::frame::FrameSocket;
 use sluice_tests::{Lab, Side};
 
-use super::benign::families;
-use super::report::Report;
 use super::rules::CASES;
-use super::stage::Stage;
-use super::status::Status;
+use crate::stage::Stage;
+use crate::stage::report::Report;
+use crate::stage::status::Status;
 use sluice_tests::witness::{Transport, Witness, attempt};
 
 /// How often the convicted segment is sent again.
@@ -27,7 +26,7 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     let mut data = Vec::new();
     let mut ok = true;
     let mut shown = Vec::new();
-    for (family, address) in families(&stage.lab, Side::Server) {
+    for (family, address) in stage.lab.families(Side::Server) {
         stage.interrupt.check()?;
         let wire = FrameSocket::open(stage.lab.client(), Lab::CLIENT_INTERFACE)?;
         let server = Witness::start(stage.lab.server(), address, 0)?;

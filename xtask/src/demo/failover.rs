@@ -9,12 +9,12 @@ use nix::unistd::Pid;
 use serde_json::json;
 use sluice_tests::Side;
 
-use super::benign::families;
+use super::STALE;
 use super::dip::Dip;
 use super::load::{AFTER, BEFORE, Datagrams, Stream};
-use super::report::Report;
-use super::stage::{STALE, Stage};
-use super::status::{Seat, Status};
+use crate::stage::Stage;
+use crate::stage::report::Report;
+use crate::stage::status::{Seat, Status};
 
 /// Throughput has to be back after this.
 const RECOVERY: Duration = Duration::from_millis(100);
@@ -34,7 +34,7 @@ const HANG: Duration = Duration::from_millis(1_500);
 
 /// Plays the act.
 pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
-    for (family, address) in families(&stage.lab, Side::Server) {
+    for (family, address) in stage.lab.families(Side::Server) {
         report.act(&format!(
             "a worker is killed (SIGKILL) under TCP load, {family}"
         ));

@@ -10,8 +10,8 @@ use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute, snmp};
 use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
 
-use super::benign::{families, gigabits};
-use super::stage::Stage;
+use super::benign::gigabits;
+use crate::stage::Stage;
 
 /// Load before the failure: what is usual is measured here.
 pub(super) const BEFORE: Duration = Duration::from_millis(1_500);
@@ -121,7 +121,9 @@ impl Datagrams {
     pub(super) fn start(stage: &Stage) -> Result<Self> {
         let elsewhere = Elsewhere::watch(&stage.lab)?;
         let requests = u64::try_from((BEFORE + AFTER).as_millis() / INTERVAL.as_millis())?;
-        let runs = families(&stage.lab, Side::Server)
+        let runs = stage
+            .lab
+            .families(Side::Server)
             .into_iter()
             .map(|(_, address)| {
                 let replier = Replier::start(stage.lab.server(), address, 0)?;

@@ -5,8 +5,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 mod accounting;
 mod benign;
@@ -14,21 +16,21 @@ mod conviction;
 mod dip;
 mod events;
 mod failover;
-mod interrupt;
 mod load;
-mod report;
 mod rules;
-mod stage;
-mod status;
 mod steering;
 mod verdicts;
 
-use interrupt::{Interrupt, Interrupted};
-use report::Report;
-use stage::Stage;
+use events::Events;
 
-/// What a process ended by SIGINT reports (128 + 2), as shells do.
-const INTERRUPTED: u8 = 130;
+use crate::stage::interrupt::{INTERRUPTED, Interrupt, Interrupted};
+use crate::stage::report::Report;
+use crate::stage::{Settings, Stage};
+
+/// A worker whose heartbeat is older than this is bypassed; the default of Sluice.
+const STALE: Duration = Duration::from_millis(200);
+/// Workers besides the backup.
+const WORKERS: usize = 2;
 
 /// Plays the demonstration with this `sluice`; success only if every promise held.
 pub(crate) fn run(sluice: &Path, json: Option<&Path>) -> Result<ExitCode> {
@@ -47,7 +49,7 @@ pub(crate) fn run(sluice: &Path, json: Option<&Path>) -> Result<ExitCode> {
     }
     report.print();
     if let Some(path) = json {
-        report.write(path)?;
+        report.write(path, &json!({ "workers": WORKERS }))?;
         println!("The table with all figures: {}", path.display());
     }
     Ok(if report.holds() {
@@ -60,9 +62,10 @@ pub(crate) fn run(sluice: &Path, json: Option<&Path>) -> Result<ExitCode> {
 /// Sets the stage, plays all acts, and takes the stage down whatever happens.
 fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> {
     report.act("three namespaces: client ── gateway with Sluice ── server");
-    let mut stage = Stage::set(sluice, interrupt)?;
+    let mut stage = Stage::set(sluice, interrupt, settings())?;
+    let events = Events::follow(&stage.event_log());
     introduce(&stage, report)?;
-    let played = acts(&mut stage, report);
+    let played = acts(&mut stage, &events, report);
     let worth_a_look = match &played {
         Ok(()) => !report.holds(),
         Err(error) => !error.is::<Interrupted>(),
@@ -76,6 +79,21 @@ fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> 
         );
     }
     played
+}
+
+fn settings() -> Settings {
+    Settings {
+        name: "demo",
+        rules: rules::text(),
+        keys: format!(
+            "fail = \"open\"\n\
+             workers.count = {WORKERS}\n\
+             steering.stale_ms = {}\n\
+             steering.xdp = \"native\"\n\
+             log.stats_seconds = 5\n",
+            STALE.as_millis()
+        ),
+    }
 }
 
 fn introduce(stage: &Stage, report: &Report) -> Result<()> {
@@ -99,17 +117,19 @@ fn introduce(stage: &Stage, report: &Report) -> Result<()> {
 
 /// An act that fails is a promise that did not hold; the others are played all the same, as
 /// long as Sluice runs.
-fn acts(stage: &mut Stage, report: &mut Report) -> Result<()> {
-    type Act = fn(&Stage, &mut Report) -> Result<()>;
-    let acts: [(&str, Act); 6] = [
-        ("Harmless traffic passes", benign::play),
-        ("Flows are steered", steering::play),
+fn acts(stage: &mut Stage, events: &Events, report: &mut Report) -> Result<()> {
+    type Act<'a> = &'a dyn Fn(&Stage, &mut Report) -> Result<()>;
+    let acts: [(&str, Act<'_>); 6] = [
+        ("Harmless traffic passes", &benign::play),
+        ("Flows are steered", &steering::play),
         // Before the others: the far ends of rejected connections repeat themselves for seconds,
         // and that would be counted here.
-        ("Convicted flows die in XDP", conviction::play),
-        ("Attacks are stopped", verdicts::play),
-        ("Workers fail over", failover::play),
-        ("The accounts balance", accounting::play),
+        ("Convicted flows die in XDP", &conviction::play),
+        ("Attacks are stopped", &|stage, report| {
+            verdicts::play(stage, events, report)
+        }),
+        ("Workers fail over", &failover::play),
+        ("The accounts balance", &accounting::play),
     ];
     for (name, act) in acts {
         if let Err(error) = act(stage, report) {

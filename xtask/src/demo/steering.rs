@@ -13,10 +13,10 @@ use sluice_tests::Side;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::stream::{Echo, exchange};
 
-use super::benign::families;
-use super::report::Report;
-use super::stage::{Stage, WORKERS};
-use super::status::Status;
+use super::WORKERS;
+use crate::stage::Stage;
+use crate::stage::report::Report;
+use crate::stage::status::Status;
 
 /// UDP flows of each family.
 const UDP_FLOWS: u32 = 48;
@@ -173,7 +173,7 @@ fn add(measured: &Measured, report: &mut Report) {
 
 fn udp(stage: &Stage, status: &Status) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (_, address) in families(&stage.lab, Side::Server) {
+    for (_, address) in stage.lab.families(Side::Server) {
         let replier = Replier::start(stage.lab.server(), address, 0)?;
         for _ in 0..UDP_FLOWS {
             let through = through(stage, || one_udp_flow(stage, replier.address(), 64))?;
@@ -187,7 +187,7 @@ fn udp(stage: &Stage, status: &Status) -> Result<Tally> {
 /// together before, so only the queue matters.
 fn udp_fragments(stage: &Stage, status: &Status) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (_, address) in families(&stage.lab, Side::Server) {
+    for (_, address) in stage.lab.families(Side::Server) {
         let replier = Replier::start(stage.lab.server(), address, 0)?;
         for _ in 0..FRAGMENTED_FLOWS {
             let through = through(stage, || one_udp_flow(stage, replier.address(), 3_500))?;
@@ -217,7 +217,7 @@ fn one_udp_flow(stage: &Stage, to: SocketAddr, size: usize) -> Result<()> {
 
 fn tcp(stage: &Stage, status: &Status) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (_, address) in families(&stage.lab, Side::Server) {
+    for (_, address) in stage.lab.families(Side::Server) {
         let echo = Echo::start(stage.lab.server(), address, 0)?;
         for _ in 0..CONNECTIONS {
             let through = through(stage, || {

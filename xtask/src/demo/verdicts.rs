@@ -7,10 +7,10 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use sluice_tests::Side;
 
-use super::benign::families;
-use super::report::Report;
+use super::events::Events;
 use super::rules::{CASES, Case};
-use super::stage::Stage;
+use crate::stage::Stage;
+use crate::stage::report::Report;
 use sluice_tests::witness::{End, Witness, attempt};
 
 /// Goes before every attack, to show that the connection worked until then.
@@ -26,9 +26,11 @@ struct Finding {
 }
 
 /// Plays the act.
-pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
+pub(super) fn play(stage: &Stage, events: &Events, report: &mut Report) -> Result<()> {
     report.act("attacks are alerted, dropped, rejected");
-    let servers = families(&stage.lab, Side::Server)
+    let servers = stage
+        .lab
+        .families(Side::Server)
         .into_iter()
         .map(|(family, address)| Ok((family, Witness::start(stage.lab.server(), address, 8080)?)))
         .collect::<Result<Vec<_>>>()?;
@@ -36,7 +38,7 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
         let mut findings = Vec::new();
         for (family, server) in &servers {
             stage.interrupt.check()?;
-            findings.push(examine(stage, case, family, server)?);
+            findings.push(examine(stage, events, case, family, server)?);
         }
         let faults: Vec<String> = findings
             .iter()
@@ -90,8 +92,14 @@ fn expectation(case: &Case) -> String {
     )
 }
 
-fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result<Finding> {
-    let mark = stage.events.mark();
+fn examine(
+    stage: &Stage,
+    events: &Events,
+    case: &Case,
+    family: &str,
+    server: &Witness,
+) -> Result<Finding> {
+    let mark = events.mark();
     let attack = case.attack.as_bytes();
     let to = server.address();
     let tried = attempt(
@@ -149,7 +157,7 @@ fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result
     );
     let action = if case.delivered { "allowed" } else { "blocked" };
     let of_flow = |event: &Value| of_flow(event, tried.local, to);
-    let alert = stage.events.find(mark, Duration::from_secs(2), |event| {
+    let alert = events.find(mark, Duration::from_secs(2), |event| {
         event["event_type"] == "alert"
             && event["alert"]["signature_id"] == case.sid
             && event["alert"]["action"] == action
@@ -164,7 +172,7 @@ fn examine(stage: &Stage, case: &Case, family: &str, server: &Witness) -> Result
     } else {
         Duration::from_secs(2)
     };
-    let drop = stage.events.find(mark, patience, |event| {
+    let drop = events.find(mark, patience, |event| {
         event["event_type"] == "drop" && of_flow(event)
     });
     expect(

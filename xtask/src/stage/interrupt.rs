@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+/// What a process ended by SIGINT reports (128 + 2), as shells do.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// The run was ended by a signal.
 #[derive(Debug)]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,14 +27,14 @@ impl std::error::Error for Interrupted {}
 
 /// Whether a signal has come.
 #[derive(Clone)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     came: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     /// Takes over SIGINT, SIGTERM and SIGHUP. By handlers, not by a mask: a mask would be
     /// inherited by every process started from here, and Sluice could not be stopped.
-    pub(super) fn take_over() -> Result<Self> {
+    pub(crate) fn take_over() -> Result<Self> {
         let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&came))
@@ -41,7 +44,7 @@ impl Interrupt {
     }
 
     /// An error when a signal has come.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.came.load(Ordering::Relaxed) {
             return Err(Interrupted.into());
         }
@@ -49,7 +52,7 @@ impl Interrupt {
     }
 
     /// Sleeps, unless a signal comes.
-    pub(super) fn pause(&self, time: Duration) -> Result<()> {
+    pub(crate) fn pause(&self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         loop {
             self.check()?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// One promise and what was found.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// What is promised.
     promise: String,
     /// Whether it held.
@@ -24,7 +24,7 @@ pub(super) struct Row {
 }
 
 /// All promises of one run.
-pub(super) struct Report {
+pub(crate) struct Report {
     rows: Vec<Row>,
     started: Instant,
     colour: bool,
@@ -32,7 +32,7 @@ pub(super) struct Report {
 
 impl Report {
     /// An empty one.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             rows: Vec::new(),
             started: Instant::now(),
@@ -41,18 +41,18 @@ impl Report {
     }
 
     /// Says what is done now.
-    pub(super) fn act(&self, title: &str) {
+    pub(crate) fn act(&self, title: &str) {
         let seconds = self.started.elapsed().as_secs_f32();
         println!("\n{seconds:5.1} s  {}", self.paint("1", title));
     }
 
     /// Says something about the act.
-    pub(super) fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         println!("         {text}");
     }
 
     /// Adds a promise with what was found, and shows it.
-    pub(super) fn add(&mut self, promise: &str, ok: bool, evidence: String, data: Value) {
+    pub(crate) fn add(&mut self, promise: &str, ok: bool, evidence: String, data: Value) {
         println!("      {}  {promise}: {evidence}", self.mark(ok));
         self.rows.push(Row {
             promise: promise.to_owned(),
@@ -63,7 +63,7 @@ impl Report {
     }
 
     /// Adds a promise that could not even be examined.
-    pub(super) fn failed(&mut self, promise: &str, error: &anyhow::Error) {
+    pub(crate) fn failed(&mut self, promise: &str, error: &anyhow::Error) {
         let text = format!("{error:#}");
         // The rest is a log; it is in the directory that is named at the end.
         let first = text.lines().next().unwrap_or_default().to_owned();
@@ -71,12 +71,12 @@ impl Report {
     }
 
     /// Whether there are promises and all of them held.
-    pub(super) fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|row| row.ok)
     }
 
     /// Prints the table.
-    pub(super) fn print(&self) {
+    pub(crate) fn print(&self) {
         let width = self
             .rows
             .iter()
@@ -102,11 +102,12 @@ impl Report {
         );
     }
 
-    /// Writes the table with all figures.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
+    /// Writes the table with all figures; `about` says what was run.
+    pub(crate) fn write(&self, path: &Path, about: &Value) -> Result<()> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let document = json!({
             "ok": self.holds(),
+            "about": about,
             "seconds": self.started.elapsed().as_secs_f64(),
             "kernel": kernel.trim(),
             "cpus": std::thread::available_parallelism().map_or(0, usize::from),
