@@ -281,7 +281,8 @@ impl Supervisor {
             writer,
             events,
             board,
-            rejecter: Rejecter::create().context("the rejecter's counters")?,
+            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
+                .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -345,7 +346,12 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
-        let staying: Vec<_> = self.seats.processes().collect();
+        let mut staying: Vec<_> = self.seats.processes().collect();
+        let workers = staying.len();
+        if workers > 0 {
+            // It ends by itself when the last of them does.
+            staying.extend(self.left.rejecter);
+        }
         let mut ending = self.left.alive();
         // The launcher's own children are among those that nobody recorded.
         let own = Started::of(std::process::id());
@@ -354,8 +360,8 @@ impl Supervisor {
         if let Some(launcher) = self.left.launcher {
             launcher.reap();
         }
-        if !staying.is_empty() {
-            log::info!("{} workers of a former run are taken over", staying.len());
+        if workers > 0 {
+            log::info!("{workers} workers of a former run are taken over");
         } else if !ending.is_empty() {
             let ended = ending.len();
             log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
@@ -596,6 +602,7 @@ impl Supervisor {
     /// The workers go on without it, but nobody could replace them.
     fn launcher_lost(&mut self) {
         self.launching.end();
+        self.rejecter.launcher_lost();
         self.seats.launcher_lost();
         self.compiler_lost();
         let pause = match self.launcher_since.elapsed() {
@@ -630,6 +637,7 @@ impl Supervisor {
     }
 
     fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+        self.rejecter.look_after_former();
         if self.seats.look_after_predecessors() {
             self.record()?;
         }
