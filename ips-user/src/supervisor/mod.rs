@@ -381,7 +381,7 @@ impl Supervisor {
             deaths: &self.deaths,
         };
         self.launching.prepare(&self.config, self.trace, &common)?;
-        self.launching.compile(self.generation, &self.config)
+        self.launching.compile(self.generation, &self.config, true)
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
@@ -537,7 +537,7 @@ impl Supervisor {
             Request::Upgrade { program } => {
                 let _ = answer.send(self.prepare_upgrade(program).await);
             }
-            Request::Reload {} => self.begin_reload(answer),
+            Request::Reload { lenient } => self.begin_reload(lenient, answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
             Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
