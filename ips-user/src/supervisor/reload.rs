@@ -62,7 +62,7 @@ enum Stage {
 
 impl Supervisor {
     /// Begins a reload; `answer` is given when it is over.
-    pub(super) fn begin_reload(&mut self, answer: oneshot::Sender<Response>) {
+    pub(super) fn begin_reload(&mut self, lenient: bool, answer: oneshot::Sender<Response>) {
         let busy = if self.reloading.is_some() {
             Some("a reload is going on")
         } else if !self.launching.is_ready() || self.seats.any_predecessor() {
@@ -82,7 +82,7 @@ impl Supervisor {
         let begun = self.reread().and_then(|configured| {
             let mut config = configured.clone();
             config.workers.count = self.config.workers.count;
-            self.launching.compile(generation, &config)?;
+            self.launching.compile(generation, &config, lenient)?;
             Ok((configured, config))
         });
         match begun {

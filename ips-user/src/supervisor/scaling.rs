@@ -366,7 +366,7 @@ impl Supervisor {
         for &seat in added {
             self.steering.vacate_slot(seat.slot());
             self.seats.add(seat, &self.config)?;
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         Ok(())
     }
