@@ -1,26 +1,30 @@
 //! The packet's way through a worker, on one page: decode → flow → detect → verdict → log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ips_common::FlowKey;
 
 use crate::decode::{Decoded, Invalid, InvalidCounters};
-use crate::detect::{Detection, Engine, Scratch};
+use crate::desk::Overload;
+use crate::detect::{Detection, Engine, Rules, Scratch};
+use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
     Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, ImportError, Imported, PacketDirection,
-    TcpState,
+    TableFull,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
 pub use crate::verdict::RejectSender;
-use crate::verdict::{Decision, DropScope, Outcome, Toward, decide, reject};
+use crate::verdict::{Decision, DropScope, Outcome, Toward, decide, except, reject};
 
+mod exceptions;
 pub mod trace;
 
+pub use exceptions::ExceptionCounters;
+use exceptions::Exceptions;
 pub use trace::{PacketTrace, Traced, Why};
 
 /// What a worker tells those who steer.
@@ -50,7 +54,7 @@ impl Guard for Unguarded {
 /// Which dropped packets get a `drop` record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropRecords {
-    /// Those that a rule or a decoding policy dropped, not the rest of a dropped flow.
+    /// Those that a rule dropped or that cannot be decoded, not the rest of a dropped flow.
     #[default]
     Decisions,
     /// Every one.
@@ -62,10 +66,11 @@ pub enum DropRecords {
 /// How packets are inspected.
 #[derive(Clone, Debug)]
 pub struct InspectionOptions {
-    /// What happens to packets that cannot be decoded.
-    pub invalid: Disposition,
-    /// What happens to packets that are not inspected because workers died of their flows.
-    pub quarantine: Disposition,
+    /// What happens to packets that cannot be inspected as they should be.
+    pub exceptions: Treatments,
+    /// Under a first level of overload, flows are shed of which so many bytes were inspected and
+    /// no rule has matched.
+    pub shed_first_bytes: u64,
     /// How far a drop reaches.
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
@@ -85,8 +90,8 @@ pub struct InspectionOptions {
 impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
-            invalid: Disposition::Accept,
-            quarantine: Disposition::Accept,
+            exceptions: Treatments::default(),
+            shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             seed: [0; 2],
@@ -113,9 +118,9 @@ pub struct InspectionCounters {
     pub rule_dropped: u64,
     /// Of those dropped: rest of a dropped flow.
     pub flow_dropped: u64,
-    /// Of those dropped: not decodable.
-    pub invalid_dropped: u64,
-    /// Packets dropped by a rule that rejects.
+    /// Packets that went by an exception policy.
+    pub exceptions: ExceptionCounters,
+    /// Packets rejected by a rule or an exception policy.
     pub rejected: u64,
     /// Resets and ICMP errors handed to the sender.
     pub rejections: u64,
@@ -129,9 +134,6 @@ pub struct InspectionCounters {
     pub alerts_suppressed: u64,
     /// Rules given up because their contents took too many searches.
     pub searches_given_up: u64,
-    /// Packets not inspected because workers died of their flows; also among those accepted or
-    /// dropped.
-    pub quarantined: u64,
     /// Convictions asked for.
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
@@ -146,10 +148,12 @@ pub struct InspectionCounters {
 /// runs, and otherwise does not happen. A later fragment has no ports and is a flow of its
 /// own.
 pub struct Inspection<S, R, F> {
-    engine: Arc<Engine>,
+    engine: Rules,
     scratch: Scratch,
     flows: FlowTable,
     options: InspectionOptions,
+    exceptions: Exceptions,
+    overload: Overload,
     events: S,
     rejects: R,
     feedback: F,
@@ -169,17 +173,20 @@ const EXPIRE_BUDGET: usize = 256;
 impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// An inspection with these rules. `trace` is shown every packet with its verdict.
     pub fn new(
-        engine: Arc<Engine>,
+        engine: impl Into<Rules>,
         options: InspectionOptions,
         events: S,
         rejects: R,
         feedback: F,
         trace: Option<Box<dyn PacketTrace>>,
     ) -> Self {
+        let engine = engine.into();
         Self {
             scratch: engine.scratch(),
             engine,
             flows: FlowTable::new(options.flows, options.seed),
+            exceptions: Exceptions::new(options.exceptions),
+            overload: Overload::None,
             options,
             events,
             rejects,
@@ -200,14 +207,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
         let (disposition, why) = match Decoded::parse(packet.payload) {
-            Err(reason) => (self.invalid(reason), Why::Invalid(reason)),
+            Err(reason) => (self.unreadable(reason, now), Why::Invalid(reason)),
             Ok(decoded) => {
-                let (disposition, why) = if guard.admit(&decoded.key) {
-                    self.decoded(&packet, &decoded, now)
-                } else {
-                    self.counters.quarantined += 1;
-                    (self.options.quarantine, Why::Quarantined)
-                };
+                let admitted = guard.admit(&decoded.key);
+                let (disposition, why) = self.decoded(&packet, &decoded, admitted, now);
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
                 }
@@ -220,6 +223,31 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.verdict(disposition)
     }
 
+    /// How much is left undone from now on.
+    pub fn set_overload(&mut self, level: Overload) {
+        self.overload = level;
+    }
+
+    /// Goes on with other rules and options: what is known about flows, and what was decided
+    /// about them, stays. The seed of the flow table stays, too.
+    pub fn reload(&mut self, engine: impl Into<Rules>, options: InspectionOptions) {
+        self.engine = engine.into();
+        self.scratch = self.engine.scratch();
+        self.flows.set_limits(options.flows);
+        self.options = options;
+    }
+
+    /// Has some more of the rules ready for use; false when all of them are. To be called
+    /// between packets.
+    pub fn warm(&mut self) -> bool {
+        self.engine.warm()
+    }
+
+    /// How packets are inspected.
+    pub fn options(&self) -> &InspectionOptions {
+        &self.options
+    }
+
     /// Forgets idle flows. To be called regularly, also when no packets arrive.
     pub fn expire(&mut self, now: Timestamp) -> usize {
         self.flows.expire(now, EXPIRE_BUDGET)
@@ -229,6 +257,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     pub fn counters(&self) -> InspectionCounters {
         InspectionCounters {
             flows: self.flows.counters(),
+            exceptions: self.exceptions.counters,
             ..self.counters
         }
     }
@@ -279,22 +308,30 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
-    fn invalid(&mut self, reason: Invalid) -> Disposition {
+    /// A packet without as much as addresses. There is nothing to inspect if it is ignored.
+    fn unreadable(&mut self, reason: Invalid, now: Timestamp) -> Disposition {
+        const CAUSE: Cause = Cause::Undecodable;
         self.counters.invalid.count(reason);
-        if self.options.invalid == Disposition::Drop {
-            self.counters.invalid_dropped += 1;
+        let treatment = self.exceptions.treatments.of(CAUSE);
+        let Some(disposition) = treatment.disposition() else {
+            return Disposition::Accept;
+        };
+        let dropped = disposition == Disposition::Drop;
+        if let Some(packets) = self.exceptions.count(CAUSE, dropped, now) {
+            let offset = self.options.utc_offset_s;
+            let line = eve::exception_without_addresses(now, offset, CAUSE, treatment, packets);
+            self.events.emit(&line);
         }
-        self.options.invalid
+        disposition
     }
 
     fn decoded(
         &mut self,
         packet: &Packet<'_>,
         decoded: &Decoded<'_>,
+        admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
-        let mut flow = self.flows.packet(decoded, now);
-        let action = flow.as_ref().map(|(flow, _)| flow.action);
         let mut report = Reporter {
             context: PacketContext {
                 time: now,
@@ -309,7 +346,21 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             buffer: &mut self.buffer,
             records: self.options.drop_records,
         };
-        match action {
+        if !admitted {
+            let cause = Cause::Quarantine;
+            // Before anything looks further, and packet by packet: who is admitted changes.
+            let outcome = report.except(&mut self.exceptions, cause, &mut None);
+            return self.excepted(cause, outcome.unwrap_or(Outcome::Drop), decoded);
+        }
+        let found = self.flows.packet(decoded, now);
+        if let Err(TableFull) = found {
+            let cause = Cause::FlowMemory;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        let mut flow = found.unwrap_or_default();
+        match flow.as_ref().map(|(flow, _)| flow.action) {
             Some(FlowAction::Drop { signature_id }) => {
                 self.counters.flow_dropped += 1;
                 report.rest_of_flow(flow.as_ref());
@@ -323,6 +374,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 }
                 return (Disposition::Drop, Why::FlowDropped { signature_id });
             }
+            Some(FlowAction::Refuse { cause }) => {
+                self.counters.flow_dropped += 1;
+                report.rest_of_flow(flow.as_ref());
+                return (Disposition::Drop, Why::FlowRefused(cause));
+            }
             Some(FlowAction::Pass) => {
                 self.counters.passed += 1;
                 return (Disposition::Accept, Why::FlowPassed);
@@ -331,12 +387,18 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
         if let Some(reason) = decoded.invalid() {
             self.counters.invalid.count(reason);
-            if self.options.invalid == Disposition::Drop {
-                self.counters.invalid_dropped += 1;
-                report.undecodable(flow.as_ref());
-                return (Disposition::Drop, Why::Invalid(reason));
+            let cause = Cause::Undecodable;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
+                let (disposition, _) = self.excepted(cause, outcome, decoded);
+                return (disposition, Why::Invalid(reason));
             }
-            // It passes, but not the rules about its addresses.
+            // The rules about its addresses can be asked all the same.
+        }
+        if sheds(self.overload, self.options.shed_first_bytes, flow.as_ref()) {
+            let cause = Cause::Overload;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
+                return self.excepted(cause, outcome, decoded);
+            }
         }
 
         #[cfg(feature = "fault-injection")]
@@ -344,6 +406,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let detection = self.engine.inspect(decoded, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.searches_given_up += u64::from(detection.given_up);
+        if let Some((flow, _)) = &mut flow {
+            flow.inspected(decoded.len(), !detection.matches.is_empty());
+        }
         let decision = decide(&self.engine, &detection, decoded, self.options.drop_scope);
         let signature_id = decision
             .rule
@@ -389,6 +454,24 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
+    /// What an exception policy has decided.
+    fn excepted(
+        &mut self,
+        cause: Cause,
+        outcome: Outcome,
+        packet: &Decoded<'_>,
+    ) -> (Disposition, Why) {
+        if let Outcome::Reject(target) = outcome {
+            self.counters.rejected += 1;
+            self.reject(packet, target);
+        }
+        let disposition = match outcome.accepts() {
+            true => Disposition::Accept,
+            false => Disposition::Drop,
+        };
+        (disposition, Why::Exception(cause))
+    }
+
     fn reject(&mut self, packet: &Decoded<'_>, target: RejectTarget) {
         let ends: &[Toward] = match target {
             RejectTarget::Source => &[Toward::Source],
@@ -415,16 +498,24 @@ fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
         Outcome::Drop => flow.action = FlowAction::Drop { signature_id },
         Outcome::Reject(_) => {
             flow.action = FlowAction::Drop { signature_id };
-            // Its ends have been told: the next SYN on these ports is a new connection. This
-            // is also why a rejected flow is not convicted.
-            if flow.key.protocol == crate::decode::protocol::TCP {
-                flow.tcp = TcpState::Closed;
-            }
+            // This is also why a rejected flow is not convicted.
+            flow.ends_told();
         }
     }
 }
 
 type InFlow<'a, 'f> = Option<&'a (&'f mut Flow, PacketDirection)>;
+
+/// Whether a packet of this flow is not inspected under the present load.
+fn sheds(level: Overload, first_bytes: u64, flow: InFlow<'_, '_>) -> bool {
+    match level {
+        Overload::None => false,
+        Overload::Some => flow
+            .and_then(|(flow, _)| flow.clean_bytes)
+            .is_some_and(|clean| clean >= first_bytes),
+        Overload::All => true,
+    }
+}
 
 /// Makes the records about one packet.
 struct Reporter<'a, S> {
@@ -456,17 +547,32 @@ impl<S: EventSink> Reporter<'_, S> {
         }
     }
 
-    fn undecodable(&mut self, flow: InFlow<'_, '_>) {
-        if self.records != DropRecords::None {
+    /// Does what the policy for `cause` says, counts and reports it. `None` when the inspection
+    /// goes on.
+    fn except(
+        &mut self,
+        exceptions: &mut Exceptions,
+        cause: Cause,
+        flow: &mut Option<(&mut Flow, PacketDirection)>,
+    ) -> Option<Outcome> {
+        let treatment = exceptions.treatments.of(cause);
+        let of_flow = flow.as_mut().map(|(flow, _)| &mut **flow);
+        let outcome = except(cause, treatment, self.context.packet, of_flow)?;
+        let dropped = !outcome.accepts();
+        let outcome_shown = if dropped { outcome } else { Outcome::Pass };
+        if let Some(packets) = exceptions.count(cause, dropped, self.context.time) {
             let mut line = std::mem::take(self.buffer);
-            eve::drop(
-                &self.context(flow, Outcome::Drop),
-                DropReason::Decode,
-                None,
-                &mut line,
-            );
+            let context = self.context(flow.as_ref(), outcome_shown);
+            eve::exception(&context, cause, treatment, packets, &mut line);
             self.emit(line);
         }
+        if dropped && self.records != DropRecords::None && cause.records_drops() {
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(flow.as_ref(), outcome);
+            eve::drop(&context, DropReason::Exception(cause), None, &mut line);
+            self.emit(line);
+        }
+        Some(outcome)
     }
 
     /// Records of all matches and, if it is dropped, of the packet; returns how many alerts.

@@ -12,6 +12,7 @@ pub mod decode;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+pub mod exception;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod flow;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
 use crate::desk::{Command, Desk};
-use crate::detect::Engine;
+use crate::detect::MappedEngine;
+use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
-use crate::metrics::queue_truth;
+use crate::metrics::queue_truth::Reader;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -38,11 +38,13 @@ pub(crate) mod confinement;
 mod guard;
 pub mod handing_over;
 pub mod held;
+mod mail;
 mod outlets;
 mod settling;
 
 pub use guard::Dangers;
 use guard::FlowGuard;
+use mail::Mail;
 use outlets::{Convictions, Events, Rejects, StandardError};
 use settling::{Gap, settle_leftovers};
 
@@ -55,13 +57,12 @@ const OOM_SCORE_ADJUSTMENT: i32 = -500;
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
 
+/// Heartbeats within a batch: a batch of long packets may take longer than a heartbeat may.
+const BEAT_EVERY: u32 = 16;
+
 /// What a worker shares with the supervisor and the other workers.
 #[derive(Debug)]
 pub struct Shared {
-    /// The validated configuration.
-    pub config: Config,
-    /// The compiled rules.
-    pub engine: Arc<Engine>,
     /// Heartbeats.
     pub pages: WorkerPages,
     /// Counters.
@@ -84,6 +85,15 @@ pub struct Shared {
     pub utc_offset_s: i32,
 }
 
+/// What a worker begins with, until the supervisor sends it something else.
+#[derive(Debug)]
+pub struct Orders {
+    /// The validated configuration.
+    pub config: Config,
+    /// The compiled rules.
+    pub engine: MappedEngine,
+}
+
 /// Serves the queue of `seat` until `stop` is set and the queue is empty.
 ///
 /// One that `succeeds` takes over from a worker that serves the queue still.
@@ -95,15 +105,17 @@ pub struct Shared {
 /// When the queue cannot be opened or fails.
 pub fn run(
     shared: &Shared,
+    orders: Orders,
     seat: Seat,
     equipment: Equipment,
     succeeds: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
-    let config = &shared.config;
+    let Orders { config, engine } = orders;
+    let generation = engine.generation();
     let Equipment {
         desk,
-        channel: _channel,
+        channel,
         socket,
     } = held::place(equipment, &shared.board).context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
@@ -111,7 +123,7 @@ pub fn run(
         Seat::Worker(index) => format!("sluice-{index}"),
         Seat::Backup => "sluice-b".into(),
     });
-    if let Some(cpu) = cpu_of(config, seat) {
+    if let Some(cpu) = cpu_of(&config, seat) {
         bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
     }
     if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
@@ -137,22 +149,27 @@ pub fn run(
         (Transport::Batched, None) => anyhow::bail!("{seat} was given no queue socket"),
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
-    let mut inspection = inspection(shared, seat)?;
-    if succeeds {
-        take_over(shared, seat, &desk, &mut inspection)?;
-    }
-    let row = shared.board.row(seat);
-    settle_leftovers(shared, seat, row, queue.as_mut())?;
-
-    let mut turn = Turn::new(shared, seat, options.number, row, &desk, inspection);
-    turn.buffers_at = queue.buffers_at();
-    shared.pages.set_pid(seat.slot(), std::process::id());
-    shared.pages.stamp(seat.slot(), monotonic_ns());
-    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
+    let mut inspection = inspection(shared, &config, engine, seat)?;
+    let mut queue_truth = Reader::open().ok();
+    // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
+    // have taken over.
     let sandbox = &config.sandbox;
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
+    if succeeds {
+        take_over(shared, &config, seat, &desk, &mut inspection)?;
+    }
+    let row = shared.board.row(seat);
+    settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
+
+    let mail = Mail::new(channel, generation);
+    let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
+    let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
+    turn.expect_gap(truth.map(|truth| truth.last_id));
+    turn.buffers_at = queue.buffers_at();
+    shared.pages.set_pid(seat.slot(), std::process::id());
+    shared.pages.stamp(seat.slot(), monotonic_ns());
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -161,6 +178,8 @@ pub fn run(
         turn.finish(queue.as_ref(), served.as_ref().copied().unwrap_or(0));
         let served = served?;
         turn.settle_gap(queue.as_mut(), served)?;
+        turn.inspection.warm();
+        turn.read_mail()?;
         if turn.carry_out_command() == After::Leave {
             break;
         }
@@ -172,6 +191,7 @@ pub fn run(
 /// Waits for the predecessor's end, and takes over its flows.
 fn take_over(
     shared: &Shared,
+    config: &Config,
     seat: Seat,
     desk: &Desk,
     inspection: &mut WorkersInspection<'_>,
@@ -180,7 +200,7 @@ fn take_over(
     let pid = std::process::id();
     let waiting = shared.feedback.send(Message::Waiting { seat, pid });
     waiting.context("the supervisor does not listen")?;
-    let patience = Duration::from_millis(shared.config.workers.start_ms);
+    let patience = Duration::from_millis(config.workers.start_ms);
     let bytes = handing_over::await_flows(desk, done_before, patience)?;
     if bytes.is_empty() {
         return Ok(());
@@ -233,7 +253,9 @@ type WorkersInspection<'a> = Inspection<Events<'a>, Rejects<'a>, Convictions<'a>
 /// One worker's state across the turns of its loop.
 struct Turn<'a> {
     shared: &'a Shared,
+    config: Config,
     seat: Seat,
+    mail: Mail,
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
@@ -246,46 +268,49 @@ struct Turn<'a> {
     /// When the kernel was last asked for what it counts of the queue's socket.
     asked_ns: u64,
     gap: Gap,
+    /// Packets of this batch until the next heartbeat.
+    until_beat: u32,
 }
 
 impl<'a> Turn<'a> {
     fn new(
         shared: &'a Shared,
+        config: Config,
         seat: Seat,
-        queue_number: u16,
         row: Row<'a>,
         desk: &'a Desk,
+        mail: Mail,
         inspection: WorkersInspection<'a>,
     ) -> Self {
-        let noted = shared.pages.received(seat.slot()).unwrap_or(0);
-        let queued = queue_truth::of(queue_number).map_or(noted, |truth| truth.last_id);
-        let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
-        let gap = match shared.config.queue.transport {
-            Transport::Batched => {
-                // The socket counts them, and it is the predecessor's.
-                base[Cell::Overruns as usize] = 0;
-                Gap::Open { noted, queued }
-            }
-            Transport::Nfq => Gap::Closed,
-        };
+        let base = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
+        let stale_ns = config.stale().as_nanos() as u64;
         Self {
             shared,
+            config,
             seat,
+            mail,
             row,
             base,
             desk,
-            guard: FlowGuard::new(
-                seat,
-                desk,
-                &shared.dangers,
-                &shared.pages,
-                shared.config.stale().as_nanos() as u64,
-            ),
+            guard: FlowGuard::new(seat, desk, &shared.dangers, &shared.pages, stale_ns),
             buffers_at: None,
             inspection,
             now: now(),
             asked_ns: 0,
-            gap,
+            gap: Gap::Closed,
+            until_beat: BEAT_EVERY,
+        }
+    }
+
+    /// A predecessor may have taken packets from the socket without noting it; `queued` is the
+    /// kernel's last id.
+    fn expect_gap(&mut self, queued: Option<u32>) {
+        if self.config.queue.transport == Transport::Batched {
+            // The socket counts them, and it is the predecessor's.
+            self.base[Cell::Overruns as usize] = 0;
+            let noted = self.shared.pages.received(self.seat.slot()).unwrap_or(0);
+            let queued = queued.unwrap_or(noted);
+            self.gap = Gap::Open { noted, queued };
         }
     }
 
@@ -310,9 +335,19 @@ impl<'a> Turn<'a> {
     /// Adds this process's totals to what its predecessors left on the board.
     fn publish(&self, counters: QueueCounters) {
         let inspected = self.inspection.counters();
+        let exceptions = inspected.exceptions;
+        let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
+        let shed_dropped = excepted(Cause::Overload);
+        let shed_accepted = applied(Cause::Overload) - shed_dropped;
         for (cell, count) in [
-            (Cell::Accepted, counters.accepted),
-            (Cell::Dropped, counters.dropped),
+            (
+                Cell::Accepted,
+                counters.accepted.saturating_sub(shed_accepted),
+            ),
+            (Cell::Dropped, counters.dropped.saturating_sub(shed_dropped)),
+            (Cell::Shed, shed_accepted + shed_dropped),
+            (Cell::ShedAccepted, shed_accepted),
+            (Cell::ShedDropped, shed_dropped),
             (Cell::Replaced, counters.replaced),
             (Cell::Batches, counters.batches),
             (Cell::Undecodable, counters.undecodable),
@@ -325,7 +360,12 @@ impl<'a> Turn<'a> {
             (Cell::SearchesGivenUp, inspected.searches_given_up),
             (Cell::RuleDropped, inspected.rule_dropped),
             (Cell::FlowDropped, inspected.flow_dropped),
-            (Cell::InvalidDropped, inspected.invalid_dropped),
+            (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),
+            (Cell::InvalidDropped, excepted(Cause::Undecodable)),
+            (Cell::Quarantined, applied(Cause::Quarantine)),
+            (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
+            (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
+            (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -335,7 +375,6 @@ impl<'a> Turn<'a> {
             (Cell::FlowsMidstream, inspected.flows.midstream),
             (Cell::Events, self.inspection.events().emitted),
             (Cell::EventsLost, self.inspection.events().lost),
-            (Cell::Quarantined, inspected.quarantined),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
@@ -408,7 +447,7 @@ impl<'a> Turn<'a> {
     }
 
     fn count_gap(&self, (count, last): (u32, PacketId)) -> (PacketId, Disposition) {
-        let disposition = self.shared.config.settle();
+        let disposition = self.config.settle();
         log::warn!(
             "{}: {count} packets that a dead worker had just taken: {disposition:?}",
             self.seat
@@ -431,6 +470,7 @@ impl Inspector for Turn<'_> {
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
+        self.until_beat = BEAT_EVERY;
         self.guard.batch(self.now.monotonic_ns);
     }
 
@@ -440,7 +480,15 @@ impl Inspector for Turn<'_> {
             .map(|start| packet.payload.as_ptr().addr() - start);
         self.guard
             .take_in_hand(packet.id, place, packet.payload.len());
-        self.inspection.inspect(packet, self.now, &mut self.guard)
+        // Looked at for each packet: what is left undone may have to change within a batch.
+        self.inspection.set_overload(self.desk.overload());
+        let verdict = self.inspection.inspect(packet, self.now, &mut self.guard);
+        self.until_beat -= 1;
+        if self.until_beat == 0 {
+            self.until_beat = BEAT_EVERY;
+            self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
+        }
+        verdict
     }
 }
 
@@ -460,11 +508,15 @@ fn now() -> Timestamp {
 }
 
 /// A fresh inspection as configured.
-fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'_>> {
-    let config = &shared.config;
+fn inspection<'a>(
+    shared: &'a Shared,
+    config: &Config,
+    engine: MappedEngine,
+    seat: Seat,
+) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
-        invalid: config.invalid(),
-        quarantine: config.quarantine(),
+        exceptions: config.treatments(),
+        shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
         seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
@@ -476,7 +528,7 @@ fn inspection(shared: &Shared, seat: Seat) -> anyhow::Result<WorkersInspection<'
         .trace
         .then(|| Box::new(StandardError::new(seat)) as Box<dyn PacketTrace>);
     Ok(Inspection::new(
-        Arc::clone(&shared.engine),
+        engine,
         options,
         Events::new(&shared.events),
         Rejects::new(&shared.rejects),

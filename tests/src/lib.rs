@@ -30,6 +30,7 @@ mod namespace;
 mod process;
 pub mod queue_state;
 pub mod requirement;
+pub mod rule_set;
 pub mod sabotage;
 pub mod stream;
 pub mod unnamed;

@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod gate;
 mod launcher;
+mod reload;
 mod run;
 mod scale;
 mod status;
@@ -43,6 +44,9 @@ enum Command {
     Drain(scale::WorkerArgs),
     /// Give a drained worker new flows again.
     Resume(scale::WorkerArgs),
+    /// Take over changed rules and settings in a running instance; exit 1 and change nothing
+    /// when they cannot be used.
+    Reload(reload::ReloadArgs),
     /// Have another program go on in the place of the running one, without losing a packet.
     Upgrade(upgrade::UpgradeArgs),
     /// Run by an instance that is to be upgraded.
@@ -191,6 +195,7 @@ pub fn main() -> ExitCode {
         Command::Scale(args) => scale::scale(&args),
         Command::Drain(args) => scale::drain(&args),
         Command::Resume(args) => scale::resume(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::CanSucceed(args) => upgrade::can_succeed(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -22,6 +22,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if config.interfaces.is_empty() {
         anyhow::bail!("no interfaces: give `--interface IF` for each, or `interfaces` in the file");
     }
-    supervisor::run(config, args.verbose)?;
+    let settings = args.settings.clone();
+    supervisor::run(config, Box::new(move || settings.load()), args.verbose)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,13 +12,19 @@ use ips_common::{MAX_WORKERS, MarkLayout, hint_slack};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::exception::{Cause, ExceptionPolicy, Treatment, Treatments};
 use crate::flow::{FlowLimits, Timeouts};
 use crate::health::HEARTBEAT;
+use crate::health::overload::Bounds;
 use crate::loader::XdpPolicy;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
 use crate::sys::sandbox::Account;
+
+mod change;
+
+pub use change::fixed_differences;
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -55,18 +61,6 @@ pub enum Backend {
     Nft,
     /// NFQUEUE targets through iptables-nft.
     Iptables,
-}
-
-/// What becomes of packets that cannot be inspected for one particular cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exception {
-    /// They pass.
-    Accept,
-    /// They are dropped.
-    Drop,
-    /// As `fail` says.
-    Fail,
 }
 
 macro_rules! section {
@@ -113,8 +107,8 @@ section! {
         failover: Failover = Failover::default(),
         /// `[exceptions]`
         exceptions: Exceptions = Exceptions::default(),
-        /// `[decode]`
-        decode: Decode = Decode::default(),
+        /// `[overload]`
+        overload: Overload = Overload::default(),
         /// `[flow]`
         flow: Flow = Flow::default(),
         /// `[log]`
@@ -255,8 +249,6 @@ section! {
 section! {
     /// `[failover]`
     Failover {
-        /// Policy.
-        settle: Exception = Exception::Fail,
         /// Memory of one death.
         suspect_seconds: u64 = 600,
         /// Memory of several.
@@ -276,15 +268,44 @@ section! {
     /// `[exceptions]`
     Exceptions {
         /// Policy.
-        quarantine: Exception = Exception::Fail,
+        worker_death: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        undecodable: ExceptionPolicy = ExceptionPolicy::DropPacket,
+        /// Policy.
+        quarantine: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        overload: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        flow_memory: ExceptionPolicy = ExceptionPolicy::Ignore,
+    }
+}
+
+impl Exceptions {
+    /// The policy for a cause.
+    pub fn of(&self, cause: Cause) -> ExceptionPolicy {
+        match cause {
+            Cause::WorkerDeath => self.worker_death,
+            Cause::Undecodable => self.undecodable,
+            Cause::Quarantine => self.quarantine,
+            Cause::Overload => self.overload,
+            Cause::FlowMemory => self.flow_memory,
+        }
     }
 }
 
 section! {
-    /// `[decode]`
-    Decode {
-        /// Policy.
-        invalid: Exception = Exception::Drop,
+    /// `[overload]`
+    Overload {
+        /// Longest time from queueing to verdict.
+        latency_ms: u64 = 250,
+        /// Fullest queue.
+        queue_percent: u32 = 80,
+        /// Where the level ends.
+        recover_percent: u32 = 50,
+        /// Where the overload ends.
+        recover_ms: u64 = 1000,
+        /// Bytes, 0 = no first level.
+        shed_first_bytes: u64 = 1 << 20,
     }
 }
 
@@ -293,6 +314,8 @@ section! {
     Flow {
         /// Flows per worker.
         max: u32 = 262_144,
+        /// Seconds.
+        emergency_seconds: u64 = 10,
         /// Seconds.
         tcp_new_seconds: u64 = 60,
         /// Seconds.
@@ -538,6 +561,7 @@ impl Config {
                 YEAR,
             ),
             ("conviction.seconds", self.conviction.seconds, 1, YEAR),
+            ("flow.emergency_seconds", flow.emergency_seconds, 1, YEAR),
             ("flow.tcp_new_seconds", flow.tcp_new_seconds, 1, YEAR),
             (
                 "flow.tcp_established_seconds",
@@ -552,6 +576,25 @@ impl Config {
                 flow.established_seconds,
                 1,
                 YEAR,
+            ),
+            ("overload.latency_ms", self.overload.latency_ms, 20, HOUR_MS),
+            (
+                "overload.recover_ms",
+                self.overload.recover_ms,
+                100,
+                HOUR_MS,
+            ),
+            (
+                "overload.queue_percent",
+                self.overload.queue_percent.into(),
+                1,
+                100,
+            ),
+            (
+                "overload.recover_percent",
+                self.overload.recover_percent.into(),
+                1,
+                99,
             ),
             ("log.stats_seconds", self.log.stats_seconds, 0, YEAR),
         ];
@@ -612,6 +655,11 @@ impl Config {
         }
         if self.flow.max == 0 {
             return invalid("flow.max", "must be at least 1".into());
+        }
+        for &cause in Cause::ALL {
+            if let Err(message) = self.exceptions.of(cause).check(cause) {
+                return invalid(cause.key(), message);
+            }
         }
         if self.log.eve.is_empty() || self.log.eve.contains('/') {
             return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
@@ -679,6 +727,10 @@ impl Config {
         let flow = &self.flow;
         FlowLimits {
             max_flows: flow.max,
+            spared: match self.treatments().of(Cause::FlowMemory) {
+                Treatment::Ignore => Duration::ZERO,
+                _ => Duration::from_secs(flow.emergency_seconds),
+            },
             timeouts: Timeouts {
                 tcp_new: Duration::from_secs(flow.tcp_new_seconds),
                 tcp_established: Duration::from_secs(flow.tcp_established_seconds),
@@ -691,23 +743,31 @@ impl Config {
 
     /// What becomes of packets that a dead worker had in hand.
     pub fn settle(&self) -> Disposition {
-        self.exception(self.failover.settle)
+        let treatment = self.treatments().of(Cause::WorkerDeath);
+        // Nothing can be ignored here (`validate`), and what cannot be done must not let pass.
+        treatment.disposition().unwrap_or(Disposition::Drop)
+    }
+
+    /// What is done with packets that cannot be inspected as they should be.
+    pub fn treatments(&self) -> Treatments {
+        Treatments::new(|cause| self.exceptions.of(cause).resolve(cause, self.fail))
     }
 
     /// What becomes of packets that are not inspected because workers died of their flows.
     pub fn quarantine(&self) -> Disposition {
-        self.exception(self.exceptions.quarantine)
+        let treatment = self.treatments().of(Cause::Quarantine);
+        treatment.disposition().unwrap_or(Disposition::Drop)
     }
 
-    /// What becomes of packets that cannot be decoded.
-    pub fn invalid(&self) -> Disposition {
-        self.exception(self.decode.invalid)
-    }
-
-    fn exception(&self, exception: Exception) -> Disposition {
-        match (exception, self.fail) {
-            (Exception::Accept, _) | (Exception::Fail, Fail::Open) => Disposition::Accept,
-            (Exception::Drop, _) | (Exception::Fail, Fail::Closed) => Disposition::Drop,
+    /// When a worker is overloaded.
+    pub fn overload_bounds(&self) -> Bounds {
+        let overload = &self.overload;
+        Bounds {
+            latency: Duration::from_millis(overload.latency_ms),
+            fill: overload.queue_percent,
+            relief: overload.recover_percent,
+            recover: Duration::from_millis(overload.recover_ms),
+            first_level: overload.shed_first_bytes > 0,
         }
     }
 
@@ -836,5 +896,24 @@ mod tests {
         check("log.buffer = 5", "log.buffer");
         check("workers.backup_cpu = -7", "workers.backup_cpu");
         check("log.directory = ''", "log.directory");
+        check(
+            "exceptions.worker_death = 'drop'",
+            "t.toml:1:27: unknown variant `drop`, expected one of `auto`, `drop-packet`",
+        );
+        check(
+            "exceptions.worker_death = 'reject'",
+            "exceptions.worker_death: reject is not possible: only the number of such a packet \
+             is known; use auto, drop-packet, pass-packet",
+        );
+        check(
+            "exceptions.undecodable = 'drop-flow'",
+            "exceptions.undecodable: drop-flow is not possible",
+        );
+        check("exceptions.quarantine = 'ignore'", "exceptions.quarantine");
+        check("exceptions.overload = 'reject'", "exceptions.overload");
+        check("overload.latency_ms = 5", "overload.latency_ms: 20 to");
+        check("overload.queue_percent = 101", "overload.queue_percent");
+        check("overload.recover_percent = 100", "overload.recover_percent");
+        check("exceptions.flow_memory = 'bypass'", "no room to remember");
     }
 }

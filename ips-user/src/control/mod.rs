@@ -35,6 +35,9 @@ pub enum Request {
         /// Which.
         worker: Seat,
     },
+    /// Other rules and settings, as the instance's configuration file now has them: a
+    /// [`crate::supervisor::reload::Reloaded`] when all workers use them.
+    Reload {},
     /// Another program goes on in the supervisor's place; answered before that happens.
     Upgrade {
         /// The program.
@@ -46,7 +49,12 @@ impl Request {
     /// How long an answer may take.
     pub(crate) fn patience(&self) -> Duration {
         match self {
-            Self::Status {} | Self::Upgrade { .. } => Duration::from_secs(10),
+            Self::Status {} => Duration::from_secs(10),
+            // The other program is asked first.
+            Self::Upgrade { .. } => Duration::from_secs(30),
+            // Compiling tens of thousands of rules takes seconds, and a busy machine has little
+            // time for it.
+            Self::Reload {} => Duration::from_secs(600),
             // Workers start, rules are installed, other workers list their flows; and others may
             // have asked before.
             Self::Scale { .. } | Self::Drain { .. } | Self::Resume { .. } => {

@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     GaveUp,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Literal {
     finder: Finder<'static>,
     negated: bool,
@@ -43,7 +43,7 @@ struct Literal {
 }
 
 /// The contents of a rule, in order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Contents(Box<[Literal]>);
 
 impl Contents {

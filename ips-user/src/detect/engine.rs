@@ -52,7 +52,7 @@ impl Group {
 }
 
 /// The rules of one group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct GroupRules {
     prefilter: Option<Box<dyn Prefilter>>,
     /// For each literal of the prefilter the rules that need it.
@@ -63,7 +63,7 @@ struct GroupRules {
     reads_payload: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Compiled {
     contents: Contents,
     rule: Rule,
@@ -74,7 +74,10 @@ struct Compiled {
 }
 
 /// A compiled rule set: immutable, shared by all workers.
-#[derive(Debug)]
+///
+/// Its clone owns everything that it points to, so that it can be put into an
+/// [image](super::image).
+#[derive(Clone, Debug)]
 pub struct Engine {
     rules: Vec<Compiled>,
     groups: [GroupRules; Group::ALL.len()],

@@ -16,6 +16,16 @@ pub trait Prefilter: Send + Sync + fmt::Debug {
 
     /// Bytes of memory that it takes.
     fn heap_bytes(&self) -> usize;
+
+    /// A copy that owns everything that it points to, allocated while this runs (see
+    /// [`crate::sys::frozen::Freeze`]).
+    fn boxed_clone(&self) -> Box<dyn Prefilter>;
+}
+
+impl Clone for Box<dyn Prefilter> {
+    fn clone(&self) -> Self {
+        self.as_ref().boxed_clone()
+    }
 }
 
 /// Why no prefilter can be built.
@@ -32,6 +42,7 @@ pub struct PrefilterError {
 pub type BuildPrefilter = fn(&[Vec<u8>]) -> Result<Box<dyn Prefilter>, PrefilterError>;
 
 /// The pure Rust implementation: a double-array Aho-Corasick automaton.
+#[derive(Clone)]
 pub struct Daachorse(DoubleArrayAhoCorasick<LiteralId>);
 
 impl Daachorse {
@@ -66,6 +77,10 @@ impl Prefilter for Daachorse {
 
     fn heap_bytes(&self) -> usize {
         self.0.heap_bytes()
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Prefilter> {
+        Box::new(self.clone())
     }
 }
 

@@ -5,6 +5,7 @@ use ips_common::{Direction, FlowKey};
 use super::Timestamp;
 use super::idle::Class;
 use crate::decode::{Decoded, protocol};
+use crate::exception::Cause;
 
 /// Which way a packet goes, relative to who opened the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +49,17 @@ pub enum FlowAction {
     /// Every packet is inspected.
     #[default]
     Inspect,
-    /// Packets are accepted without inspection (a `pass` rule).
+    /// Packets are accepted without inspection (a `pass` rule, or an exception policy).
     Pass,
     /// Packets are dropped without inspection.
     Drop {
         /// The rule that decided it.
         signature_id: u32,
+    },
+    /// Packets are dropped without inspection (an exception policy).
+    Refuse {
+        /// Why.
+        cause: Cause,
     },
 }
 
@@ -78,6 +84,8 @@ pub struct Flow {
     pub tcp: TcpState,
     /// What was decided for the rest of it.
     pub action: FlowAction,
+    /// Bytes inspected while no rule has matched; `None` once one has.
+    pub clean_bytes: Option<u64>,
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
     /// Who has sent a FIN.
@@ -105,6 +113,7 @@ impl Flow {
             to_client: Tally::default(),
             tcp: TcpState::None,
             action: FlowAction::Inspect,
+            clean_bytes: Some(0),
             convicted: None,
             fin: None,
         }
@@ -178,6 +187,24 @@ impl Flow {
             && packet
                 .tcp()
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
+    }
+
+    /// Adds what an inspection has found.
+    pub(crate) fn inspected(&mut self, bytes: usize, matched: bool) {
+        self.clean_bytes = match matched {
+            true => None,
+            false => self
+                .clean_bytes
+                .map(|clean| clean.saturating_add(bytes as u64)),
+        };
+    }
+
+    /// Its ends have been told that it was rejected: the next SYN on these ports opens a new
+    /// connection.
+    pub(crate) fn ends_told(&mut self) {
+        if self.key.protocol == protocol::TCP {
+            self.tcp = TcpState::Closed;
+        }
     }
 
     /// Whether all packets so far came from one end.

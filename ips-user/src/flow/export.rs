@@ -24,6 +24,7 @@ use ips_common::{Direction, FlowKey};
 use thiserror::Error;
 
 use super::{Flow, FlowAction, FlowTable, PacketDirection, Tally, TcpState, Timestamp};
+use crate::exception::Cause;
 
 /// Number of the format, raised when an older reader would misunderstand it.
 pub const FORMAT: u32 = 1;
@@ -60,7 +61,9 @@ struct Record {
     to_client: [u64; 2],
     convicted_wall_us: i64,
     convicted_ns: u64,
-    signature_id: u32,
+    clean_bytes: u64,
+    /// Of the rule, or code of the cause, that has decided `action`.
+    decided_by: u32,
     /// Bytes that follow the fixed part.
     extension: u32,
     /// Bits out of [`flags`]; others are a newer writer's.
@@ -77,6 +80,8 @@ const CHECKSUM: usize = size_of::<u32>();
 mod flags {
     /// `convicted_*` is set.
     pub(super) const CONVICTED: u32 = 1;
+    /// A rule has matched; `clean_bytes` is not set.
+    pub(super) const MATCHED: u32 = 2;
 }
 
 /// Why bytes are no flow table.
@@ -303,11 +308,15 @@ fn split(bytes: &[u8], fixed: usize) -> Option<(Record, &[u8])> {
 
 impl Record {
     fn of(flow: &Flow) -> Self {
-        let (action, signature_id) = match flow.action {
+        let (action, decided_by) = match flow.action {
             FlowAction::Inspect => (0, 0),
             FlowAction::Pass => (1, 0),
             FlowAction::Drop { signature_id } => (2, signature_id),
+            FlowAction::Refuse { cause } => (3, cause.code()),
         };
+        let mut flags = 0;
+        flags |= flow.convicted.map_or(0, |_| flags::CONVICTED);
+        flags |= flow.clean_bytes.map_or(flags::MATCHED, |_| 0);
         let convicted = flow.convicted.unwrap_or_default();
         Self {
             key: flow.key,
@@ -320,9 +329,10 @@ impl Record {
             to_client: [flow.to_client.packets, flow.to_client.bytes],
             convicted_wall_us: convicted.wall_us,
             convicted_ns: convicted.monotonic_ns,
-            signature_id,
+            clean_bytes: flow.clean_bytes.unwrap_or_default(),
+            decided_by,
             extension: 0,
-            flags: flow.convicted.map_or(0, |_| flags::CONVICTED),
+            flags,
             client: match flow.client {
                 Direction::LowToHigh => 0,
                 Direction::HighToLow => 1,
@@ -384,10 +394,15 @@ impl Record {
                 0 => FlowAction::Inspect,
                 1 => FlowAction::Pass,
                 2 => FlowAction::Drop {
-                    signature_id: self.signature_id,
+                    signature_id: self.decided_by,
+                },
+                3 => FlowAction::Refuse {
+                    cause: Cause::of_code(self.decided_by)
+                        .ok_or(unknown("cause", self.decided_by.into()))?,
                 },
                 other => return Err(unknown("action", other.into())),
             },
+            clean_bytes: (self.flags & flags::MATCHED == 0).then_some(self.clean_bytes),
             convicted: (self.flags & flags::CONVICTED != 0).then_some(convicted),
             fin: match self.fin {
                 0 => None,

@@ -56,6 +56,9 @@ impl Timeouts {
 pub struct FlowLimits {
     /// Most flows at a time; a new one then evicts the longest idle one. At least 1.
     pub max_flows: u32,
+    /// A flow that has been idle for less makes no room for a new one; when all are such, the
+    /// table is full. Zero: the longest idle one always makes room.
+    pub spared: Duration,
     /// When idle flows are forgotten.
     pub timeouts: Timeouts,
 }
@@ -64,7 +67,21 @@ impl Default for FlowLimits {
     fn default() -> Self {
         Self {
             max_flows: 262_144,
+            spared: Duration::ZERO,
             timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// There is no room for a new flow: all that are remembered have had packets just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+impl FlowLimits {
+    /// The nearest that a table can keep.
+    fn possible(self) -> Self {
+        Self {
+            max_flows: self.max_flows.clamp(1, u32::MAX - 1),
+            ..self
         }
     }
 }
@@ -163,10 +180,7 @@ impl FlowTable {
     pub fn new(limits: FlowLimits, seed: [u64; 2]) -> Self {
         let seed = KeyedHash(HashSeed { key: seed });
         Self {
-            limits: FlowLimits {
-                max_flows: limits.max_flows.clamp(1, u32::MAX - 1),
-                ..limits
-            },
+            limits: limits.possible(),
             seed,
             next_id: seed.0.key[0] ^ seed.0.key[1].rotate_left(32),
             slots: HashMap::with_hasher(seed),
@@ -177,14 +191,28 @@ impl FlowTable {
         }
     }
 
+    /// Changes the bounds; when there are too many flows now, the longest idle ones are evicted.
+    pub fn set_limits(&mut self, limits: FlowLimits) {
+        self.limits = limits.possible();
+        while self.slots.len() > self.limits.max_flows as usize
+            && let Some(slot) = self.longest_idle()
+        {
+            self.discard(slot);
+            self.counters.evicted += 1;
+        }
+    }
+
     /// The flow of a packet, which is counted in it; created when there is none.
     ///
     /// `None` for an ICMP error about a flow that is not in the table: it opens none.
+    ///
+    /// # Errors
+    /// When it needs a new flow and [`FlowLimits::spared`] leaves no room for it.
     pub fn packet(
         &mut self,
         packet: &Decoded<'_>,
         now: Timestamp,
-    ) -> Option<(&mut Flow, PacketDirection)> {
+    ) -> Result<Option<(&mut Flow, PacketDirection)>, TableFull> {
         let hashed = self.hashed(&packet.key);
         let slot = match self.slots.get(&hashed).copied() {
             Some(slot) if self.flows[slot as usize].is_reopened_by(packet) => {
@@ -195,15 +223,15 @@ impl FlowTable {
                 slot
             }
             Some(slot) => slot,
-            None if packet.is_icmp_error() => return None,
-            None => self.create(hashed, packet, now),
+            None if packet.is_icmp_error() => return Ok(None),
+            None => self.create(hashed, packet, now)?,
         };
         let flow = &mut self.flows[slot as usize];
         let one_sided = flow.one_sided();
         let direction = flow.update(packet, now);
         self.counters.both_ways += u64::from(one_sided && !flow.one_sided());
         self.idle.refresh(slot, flow.class());
-        Some((flow, direction))
+        Ok(Some((flow, direction)))
     }
 
     /// The flow with this key.
@@ -330,9 +358,14 @@ impl FlowTable {
         }
     }
 
-    fn create(&mut self, hashed: HashedKey, packet: &Decoded<'_>, now: Timestamp) -> u32 {
+    fn create(
+        &mut self,
+        hashed: HashedKey,
+        packet: &Decoded<'_>,
+        now: Timestamp,
+    ) -> Result<u32, TableFull> {
         if self.slots.len() >= self.limits.max_flows as usize {
-            self.evict();
+            self.evict(now)?;
         }
         let id = self.take_id();
         self.counters.created += 1;
@@ -340,7 +373,7 @@ impl FlowTable {
         let slot = self.free.pop().unwrap_or(self.flows.len() as u32);
         self.slots.insert(hashed, slot);
         self.occupy(slot, Flow::open(id, packet, now));
-        slot
+        Ok(slot)
     }
 
     /// Puts a flow into a slot that is free, or the next one.
@@ -352,15 +385,25 @@ impl FlowTable {
         }
     }
 
-    fn evict(&mut self) {
-        let longest_idle = Class::ALL
+    /// Makes room for a new flow.
+    fn evict(&mut self, now: Timestamp) -> Result<(), TableFull> {
+        let Some(slot) = self.longest_idle() else {
+            return Ok(());
+        };
+        let idle_ns = now.since_ns(self.flows[slot as usize].last);
+        if u128::from(idle_ns) < self.limits.spared.as_nanos() {
+            return Err(TableFull);
+        }
+        self.discard(slot);
+        self.counters.evicted += 1;
+        Ok(())
+    }
+
+    fn longest_idle(&self) -> Option<u32> {
+        Class::ALL
             .into_iter()
             .filter_map(|class| self.idle.oldest(class))
-            .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns);
-        if let Some(slot) = longest_idle {
-            self.discard(slot);
-            self.counters.evicted += 1;
-        }
+            .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns)
     }
 
     fn discard(&mut self, slot: u32) {

@@ -3,9 +3,12 @@
 //! The TC program bypasses a stale worker at once, packet by packet. This is the slower half:
 //! it keeps a worker that tripped out of the table's use until its heartbeat has been steady
 //! for a while, so that a worker at the edge does not flap. Whether a stale worker is to be
-//! replaced is judged in [`hang`].
+//! replaced is judged in [`hang`]; whether one that beats has too much to do in [`overload`], by
+//! how long packets wait ([`delay`]).
 
+pub mod delay;
 pub mod hang;
+pub mod overload;
 
 use std::time::Duration;
 

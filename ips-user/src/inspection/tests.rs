@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::detect::Daachorse;
+use crate::exception::Treatment;
 use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 
@@ -48,12 +50,15 @@ impl PacketTrace for Collected {
 
 pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 
-fn with_options(rules: &str, options: InspectionOptions) -> Tested {
+fn engine(rules: &str) -> Arc<Engine> {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
     assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
-    let engine = Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap());
+    Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap())
+}
+
+fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     Inspection::new(
-        engine,
+        engine(rules),
         options,
         Lines::default(),
         Sent::default(),
@@ -142,6 +147,34 @@ fn an_alert_is_reported_and_the_packet_goes_on() {
 }
 
 #[test]
+fn other_rules_leave_what_was_decided_about_flows() {
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+    assert_eq!(feed(&mut inspection, &udp(b"worse")), ACCEPT);
+    let options = InspectionOptions {
+        flows: FlowLimits {
+            max_flows: 10,
+            ..FlowLimits::default()
+        },
+        ..inspection.options().clone()
+    };
+    // Longer, so that working memory for the old rules would not do.
+    let rules: String = (0..50)
+        .map(|sid| format!("drop udp any any -> any any (content:\"{sid} worse\"; sid:{sid};)\n"))
+        .collect();
+    inspection.reload(
+        engine(&rules.replace("0 worse\"; sid:0;", "worse\"; sid:90;")),
+        options,
+    );
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
+    assert_eq!(feed(&mut inspection, &udp(b"worse")), DROP);
+    let counters = inspection.counters();
+    assert_eq!((counters.flows.created, counters.flows.midstream), (2, 0));
+    assert_eq!((counters.flow_dropped, counters.packets), (1, 5));
+}
+
+#[test]
 fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
     let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), ACCEPT);
@@ -201,9 +234,15 @@ impl Guard for Barring {
 fn a_flow_that_workers_died_of_is_settled_without_inspection() {
     let rules = "drop ip any any -> any any (content:\"bad\"; sid:7;)";
     let key = Decoded::parse(&udp(b"")).unwrap().key;
-    for disposition in [ACCEPT, DROP] {
+    for (treatment, disposition) in [
+        (Treatment::PassFlow, ACCEPT),
+        (Treatment::DropPacket, DROP),
+        // Nobody inspects it whatever is said.
+        (Treatment::Ignore, DROP),
+    ] {
+        let cause = Cause::Quarantine;
         let options = InspectionOptions {
-            quarantine: disposition,
+            exceptions: Treatments::default().with(cause, treatment),
             ..InspectionOptions::default()
         };
         let mut inspection = with_options(rules, options);
@@ -218,9 +257,13 @@ fn a_flow_that_workers_died_of_is_settled_without_inspection() {
         assert_eq!(inspect(&tcp(true, "A", b"bad")), DROP);
         assert_eq!(inspect(b"no packet at all"), ACCEPT);
         assert_eq!(guard.1.len(), 2, "of what has no key nobody is asked");
-        assert_eq!(kinds(&inspection), ["alert", "drop"]);
+        let mut kinds = kinds(&inspection);
+        kinds.retain(|kind| *kind != "exception");
+        assert_eq!(kinds, ["alert", "drop"]);
         let counters = inspection.counters();
-        assert_eq!((counters.packets, counters.quarantined), (3, 1));
+        let quarantined = u64::from(treatment != Treatment::Ignore);
+        assert_eq!(counters.packets, 3);
+        assert_eq!(counters.exceptions.applied(cause), quarantined);
         assert_eq!(counters.accepted + counters.dropped, 3);
         assert_eq!(counters.flows.created, 1);
     }
@@ -273,25 +316,37 @@ fn a_passed_flow_is_not_inspected_any_more() {
 
 #[test]
 fn what_cannot_be_decoded_goes_by_policy_and_is_counted() {
-    for policy in [ACCEPT, DROP] {
+    for (treatment, verdict, applied, dropped) in [
+        (Treatment::Ignore, ACCEPT, 0, 0),
+        (Treatment::PassPacket, ACCEPT, 4, 0),
+        (Treatment::DropPacket, DROP, 4, 4),
+    ] {
+        let cause = Cause::Undecodable;
         let options = InspectionOptions {
-            invalid: policy,
+            exceptions: Treatments::default().with(cause, treatment),
             ..InspectionOptions::default()
         };
         let mut inspection = with_options("", options);
         let mut cut = tcp(true, "A", b"");
         cut[3] = 30;
         for bytes in [&[][..], &[0x45; 10], &[0x99; 40], &cut] {
-            assert_eq!(feed(&mut inspection, bytes), policy);
+            assert_eq!(feed(&mut inspection, bytes), verdict, "{treatment}");
         }
         let counters = inspection.counters();
         assert_eq!(counters.invalid.total(), 4);
         assert_eq!(counters.invalid.get(Invalid::TcpHeader), 1);
-        let dropped = if policy == DROP { 4 } else { 0 };
+        let exceptions = counters.exceptions;
         assert_eq!(
-            (counters.dropped, counters.invalid_dropped),
-            (dropped, dropped)
+            (exceptions.applied(cause), exceptions.dropped(cause)),
+            (applied, dropped)
         );
+        assert_eq!(counters.dropped, dropped);
+        // One record for all of them, and one of the drop that shows its addresses.
+        let kinds = kinds(&inspection);
+        let told = kinds.iter().filter(|kind| **kind == "exception").count();
+        assert_eq!(told, usize::from(applied > 0), "{kinds:?}");
+        let drops = kinds.iter().filter(|kind| **kind == "drop").count();
+        assert_eq!(drops, usize::from(dropped > 0), "{kinds:?}");
     }
 }
 
@@ -318,6 +373,126 @@ fn a_damaged_transport_header_hides_no_address() {
                 .all(|flow| flow.action == FlowAction::Inspect)
         );
     }
+}
+
+#[test]
+fn a_new_flow_without_room_in_the_table_goes_by_policy() {
+    let cause = Cause::FlowMemory;
+    for (treatment, verdict, rejected) in [
+        (Treatment::DropPacket, DROP, 0),
+        (Treatment::PassPacket, ACCEPT, 0),
+        (Treatment::Reject, DROP, 1),
+    ] {
+        let options = InspectionOptions {
+            exceptions: Treatments::default().with(cause, treatment),
+            flows: FlowLimits {
+                max_flows: 1,
+                spared: std::time::Duration::from_secs(10),
+                ..FlowLimits::default()
+            },
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("alert udp any any -> any any (sid:1;)", options);
+        assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        assert_eq!(feed(&mut inspection, &tcp(true, "A", b"")), ACCEPT);
+        let counters = inspection.counters();
+        assert_eq!(counters.exceptions.applied(cause), 1);
+        assert_eq!((counters.alerts, counters.rejections), (0, rejected));
+        assert_eq!(kinds(&inspection), ["exception"]);
+        let record = &inspection.events().0[0];
+        assert_eq!(record["exception"]["cause"], "flow_memory");
+        assert_eq!(record["exception"]["policy"], treatment.name());
+        assert_eq!(record["src_ip"], "192.0.2.1");
+    }
+}
+
+fn overloaded(rules: &str, treatment: Treatment, first_bytes: u64) -> Tested {
+    let options = InspectionOptions {
+        exceptions: Treatments::default().with(Cause::Overload, treatment),
+        shed_first_bytes: first_bytes,
+        ..InspectionOptions::default()
+    };
+    with_options(rules, options)
+}
+
+#[test]
+fn under_overload_packets_go_by_policy_without_inspection_and_are_counted_apart() {
+    let rules = "alert udp any any -> any any (sid:1;)";
+    for (treatment, verdict, shed, alerts) in [
+        (Treatment::PassPacket, ACCEPT, (2, 0), 2),
+        (Treatment::DropPacket, DROP, (2, 2), 2),
+        (Treatment::Ignore, ACCEPT, (0, 0), 4),
+    ] {
+        let mut inspection = overloaded(rules, treatment, 0);
+        for (level, verdict) in [
+            (Overload::None, ACCEPT),
+            (Overload::All, verdict),
+            (Overload::All, verdict),
+            (Overload::None, ACCEPT),
+        ] {
+            inspection.set_overload(level);
+            assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        }
+        let counters = inspection.counters();
+        let exceptions = counters.exceptions;
+        let cause = Cause::Overload;
+        assert_eq!((exceptions.applied(cause), exceptions.dropped(cause)), shed);
+        assert_eq!(counters.alerts, alerts, "{treatment}");
+        // No record of each packet that is dropped, just when there is too much to do.
+        assert!(!kinds(&inspection).contains(&"drop"), "{treatment}");
+    }
+}
+
+#[test]
+fn a_flow_that_overload_released_or_dropped_stays_so() {
+    let rules = "alert udp any any -> any any (sid:1;)";
+    for (treatment, verdict) in [
+        (Treatment::PassFlow, ACCEPT),
+        (Treatment::Bypass, ACCEPT),
+        (Treatment::DropFlow, DROP),
+    ] {
+        let mut inspection = overloaded(rules, treatment, 0);
+        inspection.set_overload(Overload::All);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        inspection.set_overload(Overload::None);
+        assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
+        let counters = inspection.counters();
+        assert_eq!(counters.exceptions.applied(Cause::Overload), 1);
+        assert_eq!(counters.alerts, 0, "{treatment}");
+    }
+}
+
+#[test]
+fn what_was_decided_before_the_overload_holds_under_it() {
+    let rules = "drop tcp any any -> any 80 (content:\"bad\"; sid:7;)";
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 0);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
+    inspection.set_overload(Overload::All);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"more")), DROP);
+    assert_eq!(inspection.counters().flow_dropped, 1);
+}
+
+#[test]
+fn first_shed_are_flows_that_were_inspected_for_long_without_a_match() {
+    let rules = "alert udp any any -> any any (content:\"evil\"; sid:1;)";
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 100);
+    let shed = |inspection: &Tested| inspection.counters().exceptions.applied(Cause::Overload);
+    inspection.set_overload(Overload::Some);
+    // 28 bytes of headers each.
+    for expected in [0, 0, 1, 2] {
+        feed(&mut inspection, &udp(&[0; 22]));
+        assert_eq!(shed(&inspection), expected);
+    }
+    // What was not inspected does not make it less risky; a new flow is inspected.
+    feed(&mut inspection, &tcp(true, "A", &[0; 200]));
+    assert_eq!(shed(&inspection), 2);
+    let mut inspection = overloaded(rules, Treatment::PassPacket, 100);
+    inspection.set_overload(Overload::Some);
+    for payload in [&b"evil"[..], &[0; 1000], &[0; 1000]] {
+        feed(&mut inspection, &udp(payload));
+    }
+    assert_eq!(shed(&inspection), 0);
 }
 
 #[test]
@@ -400,7 +575,7 @@ proptest! {
         prop_assert_eq!(counters.packets, counters.accepted + counters.dropped);
         prop_assert_eq!(
             counters.dropped,
-            counters.rule_dropped + counters.flow_dropped + counters.invalid_dropped
+            counters.rule_dropped + counters.flow_dropped + counters.exceptions.all_dropped()
         );
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::decode::{Decoded, Invalid, Transport};
 use crate::detect::Detection;
+use crate::exception::Cause;
 use crate::source::{Disposition, Packet};
 
 /// Is shown every packet with its verdict.
@@ -44,10 +45,12 @@ pub enum Why {
         /// Sid of the rule that dropped it.
         signature_id: u32,
     },
+    /// The rest of a flow that an exception policy dropped.
+    FlowRefused(Cause),
+    /// An exception policy.
+    Exception(Cause),
     /// It could not be decoded.
     Invalid(Invalid),
-    /// Workers died of its flow.
-    Quarantined,
 }
 
 impl Why {
@@ -110,8 +113,9 @@ impl fmt::Display for Traced<'_> {
             Why::Dropped { signature_id } => write!(f, ", sid {signature_id}"),
             Why::Rejected { signature_id } => write!(f, ", rejected by sid {signature_id}"),
             Why::FlowDropped { signature_id } => write!(f, ", flow dropped by sid {signature_id}"),
+            Why::FlowRefused(cause) => write!(f, ", flow dropped by {}", cause.key()),
+            Why::Exception(cause) => write!(f, ", {}", cause.key()),
             Why::Invalid(reason) => write!(f, ", {reason}"),
-            Why::Quarantined => f.write_str(", flow quarantined"),
         }
     }
 }

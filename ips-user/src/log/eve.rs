@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 
 use ips_common::FlowKey;
 use record::{
-    AlertFields, DropFields, EndsFields, FlowFields, IncidentLine, Kind, Line, Metadata, StatsLine,
-    Time, VerdictFields,
+    AlertFields, DropFields, EndsFields, ExceptionFields, FlowFields, IncidentLine, Kind, Line,
+    Metadata, OwnLine, Time, VerdictFields,
 };
 
 use crate::decode::{Decoded, Transport, protocol};
+use crate::exception::{Cause, Treatment};
 use crate::flow::{Flow, PacketDirection, Timestamp};
 use crate::rules::{Action, RejectTarget, Rule};
 use crate::verdict::Outcome;
@@ -46,8 +47,8 @@ pub enum DropReason {
     Rules,
     /// The rest of a dropped flow.
     Flow,
-    /// It could not be decoded.
-    Decode,
+    /// An exception policy.
+    Exception(Cause),
 }
 
 impl DropReason {
@@ -55,7 +56,7 @@ impl DropReason {
         match self {
             Self::Rules => "rules",
             Self::Flow => "flow drop",
-            Self::Decode => "decode error",
+            Self::Exception(cause) => cause.drop_reason(),
         }
     }
 }
@@ -80,12 +81,42 @@ pub fn drop(
     write(context, "drop", kind, line);
 }
 
-/// A `stats` record; `stats` is the tree under that name.
-pub fn stats(time: Timestamp, utc_offset_s: i32, stats: &serde_json::Value) -> Vec<u8> {
-    let line = StatsLine {
+/// Writes an `exception` record into `line` (cleared first): a policy was applied to the packet,
+/// the last of `packets` since the record before.
+pub fn exception(
+    context: &PacketContext<'_>,
+    cause: Cause,
+    treatment: Treatment,
+    packets: u64,
+    line: &mut Vec<u8>,
+) {
+    let fields = ExceptionFields::new(cause, treatment, packets);
+    write(context, "exception", Kind::Exception(fields), line);
+}
+
+/// The same about a packet that shows no addresses.
+pub fn exception_without_addresses(
+    time: Timestamp,
+    utc_offset_s: i32,
+    cause: Cause,
+    treatment: Treatment,
+    packets: u64,
+) -> Vec<u8> {
+    let fields = ExceptionFields::new(cause, treatment, packets);
+    own(time, utc_offset_s, "exception", &fields)
+}
+
+/// A record about Sluice itself; `fields` is the tree under the name of its type.
+pub fn own(
+    time: Timestamp,
+    utc_offset_s: i32,
+    event_type: &'static str,
+    fields: &impl serde::Serialize,
+) -> Vec<u8> {
+    let line = OwnLine {
         timestamp: Time::new(time, utc_offset_s),
-        event_type: "stats",
-        stats,
+        event_type,
+        fields,
     };
     // Serialising plain data into memory cannot fail.
     serde_json::to_vec(&line).unwrap_or_default()
@@ -122,9 +153,10 @@ fn write(
         Transport::Icmp { kind, code } => Some((kind, code)),
         _ => None,
     };
-    let (alert, drop) = match kind {
-        Kind::Alert(alert) => (Some(alert), None),
-        Kind::Drop { fields, alert } => (alert, Some(fields)),
+    let (alert, drop, exception) = match kind {
+        Kind::Alert(alert) => (Some(alert), None, None),
+        Kind::Drop { fields, alert } => (alert, Some(fields), None),
+        Kind::Exception(fields) => (None, None, Some(fields)),
     };
     let record = Line {
         timestamp: Time::new(context.time, context.utc_offset_s),
@@ -143,6 +175,7 @@ fn write(
         pkt_src: "wire/pcap",
         alert,
         drop,
+        exception,
         verdict: Some(verdict_fields(context)),
         direction: context.flow.map(|(_, direction)| match direction {
             PacketDirection::ToServer => "to_server",

@@ -34,14 +34,20 @@ macro_rules! cells {
 cells! {
     /// Packets taken from the queue. Written before the packets are inspected.
     Received = "received",
-    /// Verdict accept, replacements included.
+    /// Verdict accept, without replacements and what was shed.
     Accepted = "accepted",
-    /// Verdict drop.
+    /// Verdict drop, without what was shed.
     Dropped = "dropped",
     /// Accepted with a new payload.
     Replaced = "replaced",
     /// Settled by policy after a worker died with them in hand.
     Settled = "settled",
+    /// Went by `exceptions.overload`, without inspection.
+    Shed = "shed",
+    /// Of these: accepted. Not in [`Cell::Accepted`].
+    ShedAccepted = "shed_accepted",
+    /// Of these: dropped. Not in [`Cell::Dropped`].
+    ShedDropped = "shed_dropped",
     /// Receive calls that brought packets.
     Batches = "batches",
     /// Bytes inspected.
@@ -54,8 +60,14 @@ cells! {
     Refused = "refused",
     /// Packets that are no valid IP.
     Invalid = "invalid",
-    /// Of those dropped: packets that are no valid IP.
+    /// Packets that went by `exceptions.undecodable`.
+    ExceptionUndecodable = "exception_undecodable",
+    /// Of these: dropped.
     InvalidDropped = "invalid_dropped",
+    /// Packets that went by `exceptions.flow_memory`.
+    ExceptionFlowMemory = "exception_flow_memory",
+    /// Of these: dropped.
+    FlowMemoryDropped = "flow_memory_dropped",
     /// Packets accepted by a pass rule, the rest of passed flows included.
     Passed = "passed",
     /// Alerts raised.
@@ -88,12 +100,27 @@ cells! {
     Events = "events",
     /// Events lost because the writer's queue was full.
     EventsLost = "events_lost",
-    /// Packets not inspected because workers died of their flows; also accepted or dropped.
+    /// Packets not inspected because workers died of their flows: they went by
+    /// `exceptions.quarantine`. Also accepted or dropped.
     Quarantined = "quarantined",
+    /// Of these: dropped.
+    QuarantineDropped = "quarantine_dropped",
     /// Convictions asked for.
     Convictions = "convictions",
     /// Convictions that could not be asked for.
     ConvictionsLost = "convictions_lost",
+}
+
+impl Cell {
+    /// What becomes of a packet, each exactly one of these: their sum is [`Cell::Received`] when
+    /// nothing is in hand.
+    pub const ENDS: [Self; 5] = [
+        Self::Accepted,
+        Self::Dropped,
+        Self::Replaced,
+        Self::Settled,
+        Self::Shed,
+    ];
 }
 
 /// One row of cells for each slot of the `WORKERS` map: rows that nobody has written cost no
@@ -164,8 +191,8 @@ impl Row<'_> {
 
     /// Received, and neither given a verdict nor settled: what is, or died, in hand.
     pub fn unsettled(&self) -> u64 {
-        let settled = self.get(Cell::Accepted) + self.get(Cell::Dropped) + self.get(Cell::Settled);
-        self.get(Cell::Received).saturating_sub(settled)
+        let done = Cell::ENDS.iter().map(|&cell| self.get(cell)).sum();
+        self.get(Cell::Received).saturating_sub(done)
     }
 }
 
@@ -179,7 +206,8 @@ mod tests {
         let other = Board::map(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
         let (first, second, last) = (Seat::Worker(0), Seat::Worker(1), Seat::Backup);
         board.row(second).add(Cell::Received, 5);
-        board.row(second).add(Cell::Accepted, 2);
+        board.row(second).add(Cell::Accepted, 1);
+        board.row(second).add(Cell::Replaced, 1);
         other.row(last).set(Cell::Received, 7);
         assert_eq!(other.row(second).unsettled(), 3);
         assert_eq!(board.row(last).get(Cell::Received), 7);

@@ -33,12 +33,18 @@ pub struct Snapshot {
     pub rules_restored: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
+    /// Which rules and configuration are in force: one more with each reload.
+    pub generation: u32,
     /// Rules in use.
-    pub rules: usize,
+    pub rules: u64,
     /// Rules skipped.
-    pub rules_skipped: usize,
+    pub rules_skipped: u64,
     /// Of these: rules that are wrong, not just unsupported.
-    pub rules_wrong: usize,
+    pub rules_wrong: u64,
+    /// Memory of the compiled rules, which all workers share, in bytes.
+    pub image_bytes: u64,
+    /// The most memory that compiling them took, in bytes.
+    pub compile_peak_bytes: u64,
     /// The workers in order.
     pub workers: Vec<Worker>,
     /// The backup.
@@ -159,6 +165,8 @@ pub struct Worker {
     pub seat: Seat,
     /// Process, zero when none.
     pub pid: u32,
+    /// Which rules and configuration it has.
+    pub generation: u32,
     /// `up`, `starting`, `stale`, `down`; of a worker that is up and gets no new flows `joining`,
     /// `draining`, `drained` (it holds none any more), `retiring` or `leaving`.
     pub state: String,
@@ -176,6 +184,14 @@ pub struct Worker {
     pub exits: Vec<Exit>,
     /// Milliseconds since its last heartbeat.
     pub heartbeat_age_ms: u64,
+    /// Milliseconds that the longest waiting packet has been waiting for its verdict.
+    pub delay_ms: u64,
+    /// The longest that was since the start.
+    pub delay_max_ms: u64,
+    /// What it leaves undone: `none`, `some` or `all`.
+    pub overload: String,
+    /// How many times it was overloaded.
+    pub overloads: u64,
     /// Its own counters, see [`Cell`].
     #[serde(flatten)]
     pub cells: BTreeMap<String, u64>,
@@ -282,12 +298,14 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} up {} s, pid {}, {} rules ({} skipped), fail {}, transport {}",
+            "{} up {} s, pid {}, {} rules ({} skipped) in {} KiB, generation {}, fail {}, transport {}",
             self.instance,
             self.uptime_seconds,
             self.pid,
             self.rules,
             self.rules_skipped,
+            self.image_bytes >> 10,
+            self.generation,
             self.fail,
             self.transport
         )?;
@@ -341,6 +359,19 @@ impl fmt::Display for Snapshot {
             if worker.trips > 0 {
                 let (trips, hangs) = (worker.trips, worker.hangs);
                 writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            if worker.overloads > 0 {
+                writeln!(
+                    f,
+                    "         {} overloads, sheds {} now; shed {} accepted, {} dropped; packets \
+                     wait {} ms, at most {} ms",
+                    worker.overloads,
+                    worker.overload,
+                    worker.cell(Cell::ShedAccepted),
+                    worker.cell(Cell::ShedDropped),
+                    worker.delay_ms,
+                    worker.delay_max_ms
+                )?;
             }
             for exit in &worker.exits {
                 let (after, reason) = (exit.uptime_seconds, &exit.reason);

@@ -162,14 +162,16 @@ impl PacketQueue for CrateQueue {
         }
         match verdict.disposition {
             Disposition::Accept => {
-                self.counters.accepted += 1;
                 message.set_verdict(nfq::Verdict::Accept);
                 if let Some(mark) = verdict.mark {
                     message.set_nfmark(mark);
                 }
-                if let Some(replacement) = verdict.replacement {
-                    self.counters.replaced += 1;
-                    message.set_payload(replacement);
+                match verdict.replacement {
+                    Some(replacement) => {
+                        self.counters.replaced += 1;
+                        message.set_payload(replacement);
+                    }
+                    None => self.counters.accepted += 1,
                 }
             }
             Disposition::Drop => {

@@ -118,7 +118,7 @@ pub struct QueueCounters {
     pub received: u64,
     /// Receive calls that returned at least one packet.
     pub batches: u64,
-    /// Packets accepted (replacements included).
+    /// Packets accepted unchanged.
     pub accepted: u64,
     /// Packets dropped.
     pub dropped: u64,

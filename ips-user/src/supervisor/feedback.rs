@@ -1,5 +1,5 @@
-//! What workers tell the supervisor while they run: that they have started, and which flows
-//! shall die in the kernel. Fixed-size messages over a socket pair that all workers share.
+//! What workers tell the supervisor while they run: that they have started or taken over other
+//! rules, and which flows shall die in the kernel. Fixed-size messages over a socket pair that all workers share.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,12 +20,13 @@ struct Wire {
     kind: u32,
     slot: u32,
     number: u32,
-    reserved: u32,
+    generation: u32,
 }
 
 const STARTED: u32 = 1;
 const CONVICT: u32 = 2;
 const WAITING: u32 = 3;
+const LOADED: u32 = 4;
 
 /// Bytes that may wait for the supervisor.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -46,6 +47,15 @@ pub enum Message {
         seat: Seat,
         /// Its process.
         pid: u32,
+    },
+    /// It has taken over other rules.
+    Loaded {
+        /// Who.
+        seat: Seat,
+        /// Its process.
+        pid: u32,
+        /// Which rules.
+        generation: u32,
     },
     /// The rest of a flow shall be dropped by the eBPF programs.
     Convict {
@@ -99,6 +109,16 @@ impl FeedbackSocket {
                 wire.slot = seat.slot();
                 wire.number = pid;
             }
+            Message::Loaded {
+                seat,
+                pid,
+                generation,
+            } => {
+                wire.kind = LOADED;
+                wire.slot = seat.slot();
+                wire.number = pid;
+                wire.generation = generation;
+            }
             Message::Convict {
                 seat,
                 key,
@@ -141,6 +161,11 @@ impl FeedbackSocket {
                 seat,
                 pid: wire.number,
             }),
+            LOADED => Ok(Message::Loaded {
+                seat,
+                pid: wire.number,
+                generation: wire.generation,
+            }),
             CONVICT => Ok(Message::Convict {
                 seat,
                 key: wire.key,
@@ -182,6 +207,11 @@ mod tests {
             Message::Waiting {
                 seat: Seat::Worker(7),
                 pid: 43,
+            },
+            Message::Loaded {
+                seat: Seat::Worker(1),
+                pid: 43,
+                generation: 7,
             },
             Message::Convict {
                 seat: Seat::Worker(2),

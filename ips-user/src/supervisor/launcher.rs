@@ -1,11 +1,13 @@
-//! The launcher: a process with one thread that compiles the rules once and forks the workers,
-//! so that they share the compiled rules' memory.
+//! The launcher: a process with one thread that forks the workers, and for each set of rules a
+//! process that compiles it. The compiled rules are an image that all workers map; the launcher
+//! itself only has its file, and the configuration that goes with it.
 //!
 //! Its standard input is the socket to the supervisor. When that ends it leaves; the workers
 //! stay, because they hold the queues.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,12 +22,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::feedback::FeedbackSocket;
-use super::message::{Channel, Equipment, FromLauncher, ToLauncher};
+use super::message::{Channel, Compiled, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
-use crate::detect::{Daachorse, Engine};
+use crate::detect::{Building, Daachorse, Engine, Image, Summary};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -33,9 +35,9 @@ use crate::rejecter::{Keeper, Place, Tally};
 use crate::rules;
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
-use crate::worker::{self, Dangers, Shared};
+use crate::worker::{self, Dangers, Orders, Shared};
 
-/// Findings about rules that go to the log at a start.
+/// Findings about rules that go to the log.
 const DIAGNOSTICS_SHOWN: usize = 20;
 
 /// Serves the supervisor at the other end of `socket` until it is gone.
@@ -58,20 +60,22 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
 
-    let Some((shared, mut rejecter)) = prepare(&channel)? else {
+    let Some((shared, rejecter)) = prepare(&channel)? else {
         return Ok(());
     };
-    let mut seats: HashMap<Pid, Seat> = HashMap::new();
+    let mut launcher = Launcher {
+        channel,
+        shared,
+        rejecter,
+        blocked,
+        seats: HashMap::new(),
+        current: None,
+        building: None,
+    };
     loop {
-        if rejecter.due_in().is_some()
-            && let Some(pid) = rejecter.start()
-        {
-            let pid = Some(pid.as_raw() as u32);
-            channel.send(&FromLauncher::Rejecter { pid }, &[])?;
-        }
-        let patience = rejecter.due_in().map_or(PollTimeout::NONE, milliseconds);
+        let patience = launcher.look_after_rejecter()?;
         let mut ready = [
-            PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(launcher.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut ready, patience) {
@@ -80,52 +84,23 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         }
         let spoken = ready[0].any().unwrap_or(false);
         while children_ended.read_signal().context("signalfd")?.is_some() {}
-        report_ended(&channel, &mut seats, &mut rejecter)?;
+        launcher.reap()?;
         if !spoken {
             continue;
         }
-        let Some((message, fds)) = channel.receive()? else {
-            if seats.is_empty() {
-                // Nobody is left who asks for rejections, once this process does not either.
-                drop(shared);
-                rejecter.end();
-            }
+        let Some((message, fds)) = launcher.channel.receive()? else {
+            launcher.leave();
             return Ok(());
         };
-        let ToLauncher::Spawn { seat, succeeds } = message else {
-            bail!("unexpected {message:?}")
-        };
-        let spawned = Equipment::of(fds).and_then(|equipment| {
-            process::fork(|| {
-                // The child must not keep the launcher's ends open, nor its blocked signals.
-                for end in [channel.as_raw_fd(), rejecter.requests().as_raw_fd()] {
-                    if let Err(error) = nix::unistd::close(end) {
-                        log::warn!("{seat}: closing the launcher's socket: {error}");
-                    }
-                }
-                let status = enter_worker(&shared, seat, equipment, succeeds, &blocked);
-                i32::from(status.is_err())
-            })
-        });
-        let answer = match spawned {
-            Ok(pid) => {
-                seats.insert(pid, seat);
-                FromLauncher::Spawned {
-                    seat,
-                    pid: pid.as_raw() as u32,
-                }
-            }
-            Err(error) => FromLauncher::NotSpawned {
-                seat,
-                message: error.to_string(),
-            },
-        };
-        channel.send(&answer, &[])?;
+        match message {
+            ToLauncher::Compile { generation, config } => launcher.compile(generation, *config)?,
+            ToLauncher::Spawn { seat, succeeds } => launcher.spawn(seat, succeeds, fds)?,
+            other @ ToLauncher::Prepare { .. } => bail!("unexpected {other:?}"),
+        }
     }
 }
 
-/// Receives the first message, compiles the rules, answers. `None`: the rules cannot be used,
-/// and the supervisor has been told.
+/// Receives the first message. `None`: the supervisor is gone.
 fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let Some((message, fds)) = channel.receive()? else {
         return Ok(None);
@@ -136,26 +111,6 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let [pages, board, events, feedback, tally, watchlist, hands]: [OwnedFd; 7] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
-    let engine = match compile(&config) {
-        Ok((engine, skipped, wrong)) => {
-            let ready = FromLauncher::Ready {
-                rules: engine.rule_count(),
-                skipped,
-                wrong,
-            };
-            channel.send(&ready, &[])?;
-            engine
-        }
-        Err(error) => {
-            channel.send(
-                &FromLauncher::Failed {
-                    message: format!("{error:#}"),
-                },
-                &[],
-            )?;
-            return Ok(None);
-        }
-    };
     let account = Account::named(&config.sandbox.user)?;
     let support = support(&config);
     let layout = MarkLayout::new(config.steering.mark_mask, config.worker_count())?;
@@ -169,8 +124,6 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let tally = Tally::map(tally).context("mapping the rejecter's counters")?;
     let (rejecter, rejects) = Keeper::new(place, tally).context("the rejecter's socket")?;
     let shared = Shared {
-        config: *config,
-        engine: Arc::new(engine),
         pages: WorkerPages::map(pages.as_fd()).context("mapping the workers' heartbeats")?,
         board: Board::map(board).context("mapping the workers' counters")?,
         dangers: Dangers {
@@ -206,10 +159,215 @@ fn milliseconds(duration: Duration) -> PollTimeout {
     PollTimeout::try_from(duration.as_millis() + 1).unwrap_or(PollTimeout::MAX)
 }
 
-/// The engine, how many rules were skipped, and how many of these are wrong.
-fn compile(config: &Config) -> anyhow::Result<(Engine, usize, usize)> {
+/// What it has and whom it has started.
+struct Launcher {
+    channel: Channel,
+    shared: Shared,
+    rejecter: Keeper,
+    /// Signals that are blocked here, and not in workers.
+    blocked: SigSet,
+    seats: HashMap<Pid, Seat>,
+    /// What workers begin with.
+    current: Option<(Config, Image)>,
+    /// What is being compiled.
+    building: Option<(Config, Building)>,
+}
+
+impl Launcher {
+    /// Starts the rejecter when it is due; returns how long nothing else is.
+    fn look_after_rejecter(&mut self) -> anyhow::Result<PollTimeout> {
+        // Without rules there are no workers that could ask it.
+        if self.current.is_none() {
+            return Ok(PollTimeout::NONE);
+        }
+        if self.rejecter.due_in().is_some()
+            && let Some(pid) = self.rejecter.start()
+        {
+            let pid = Some(pid.as_raw() as u32);
+            self.channel.send(&FromLauncher::Rejecter { pid }, &[])?;
+        }
+        let due = self.rejecter.due_in();
+        Ok(due.map_or(PollTimeout::NONE, milliseconds))
+    }
+
+    /// The supervisor is gone.
+    fn leave(self) {
+        let Self {
+            seats,
+            shared,
+            rejecter,
+            ..
+        } = self;
+        if seats.is_empty() {
+            // Nobody is left who asks for rejections, once this process does not either.
+            drop(shared);
+            rejecter.end();
+        }
+    }
+
+    /// Has the rules compiled by another process; [`Self::reap`] answers when that has ended.
+    fn compile(&mut self, generation: u32, config: Config) -> anyhow::Result<()> {
+        let building = match self.building {
+            Some(_) => Err("other rules are being compiled".to_owned()),
+            None => {
+                Image::build(generation, || compile(&config)).map_err(|error| error.to_string())
+            }
+        };
+        match building {
+            Ok(building) => self.building = Some((config, building)),
+            Err(message) => {
+                let answer = FromLauncher::NotCompiled {
+                    generation,
+                    message,
+                };
+                self.channel.send(&answer, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The compiling process has ended.
+    fn compiled(
+        &mut self,
+        config: Config,
+        building: Building,
+        how: &WaitStatus,
+    ) -> anyhow::Result<()> {
+        let generation = building.generation();
+        match building.finish(how) {
+            Ok(image) => {
+                let summary = image.summary();
+                let answer = FromLauncher::Compiled {
+                    generation,
+                    compiled: Compiled {
+                        rules: summary.rules,
+                        skipped: summary.skipped,
+                        wrong: summary.wrong,
+                        image_bytes: image.bytes(),
+                        peak_bytes: image.peak_bytes(),
+                        took_ms: image.took().as_millis() as u64,
+                    },
+                    image: None,
+                };
+                self.channel.send(&answer, &[image.as_fd()])?;
+                self.current = Some((config, image));
+            }
+            Err(error) => {
+                let answer = FromLauncher::NotCompiled {
+                    generation,
+                    message: format!("{:#}", anyhow::Error::from(error)),
+                };
+                self.channel.send(&answer, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, seat: Seat, succeeds: bool, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
+        let spawned = Equipment::of(fds).and_then(|equipment| {
+            let (_, image) = self
+                .current
+                .as_ref()
+                .ok_or_else(|| io::Error::other("no rules yet"))?;
+            let generation = image.generation();
+            process::fork(|| {
+                // The child must not keep the launcher's ends open, nor its blocked signals.
+                let ends = [
+                    self.channel.as_raw_fd(),
+                    self.rejecter.requests().as_raw_fd(),
+                ];
+                for end in ends {
+                    if let Err(error) = nix::unistd::close(end) {
+                        log::warn!("{seat}: closing the launcher's socket: {error}");
+                    }
+                }
+                let status = self.enter_worker(seat, succeeds, equipment);
+                i32::from(status.is_err())
+            })
+            .map(|pid| (pid, generation))
+        });
+        let answer = match spawned {
+            Ok((pid, generation)) => {
+                self.seats.insert(pid, seat);
+                FromLauncher::Spawned {
+                    seat,
+                    pid: pid.as_raw() as u32,
+                    generation,
+                }
+            }
+            Err(error) => FromLauncher::NotSpawned {
+                seat,
+                message: error.to_string(),
+            },
+        };
+        Ok(self.channel.send(&answer, &[])?)
+    }
+
+    /// What a forked child does before it is a worker.
+    fn enter_worker(
+        &mut self,
+        seat: Seat,
+        succeeds: bool,
+        equipment: Equipment,
+    ) -> anyhow::Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let result = heed_signals(&stop, &self.blocked)
+            .and_then(|()| self.orders())
+            .and_then(|orders| worker::run(&self.shared, orders, seat, equipment, succeeds, &stop));
+        if let Err(error) = &result {
+            log::error!("{seat} ends: {error:#}");
+        }
+        result
+    }
+
+    /// In a forked child: the present rules, mapped; the image's file is closed.
+    fn orders(&mut self) -> anyhow::Result<Orders> {
+        let (config, image) = self.current.take().context("no rules yet")?;
+        Ok(Orders {
+            config,
+            engine: image.map().context("mapping the rules")?,
+        })
+    }
+
+    /// Tells the supervisor about every process that has ended.
+    fn reap(&mut self) -> anyhow::Result<()> {
+        loop {
+            let ended = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(()),
+                Ok(ended) => ended,
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(error).context("waitpid"),
+            };
+            let (pid, how) = match ended {
+                WaitStatus::Exited(pid, status) => (pid, format!("exit status {status}")),
+                WaitStatus::Signaled(pid, signal, _) => (pid, format!("signal {signal}")),
+                _ => continue,
+            };
+            if let Some((config, building)) = self
+                .building
+                .take_if(|(_, building)| building.process() == pid)
+            {
+                self.compiled(config, building, &ended)?;
+            } else if self.rejecter.ended(pid, &how) {
+                self.channel
+                    .send(&FromLauncher::Rejecter { pid: None }, &[])?;
+            } else if let Some(seat) = self.seats.remove(&pid) {
+                self.channel.send(
+                    &FromLauncher::Exited {
+                        seat,
+                        pid: pid.as_raw() as u32,
+                        how,
+                    },
+                    &[],
+                )?;
+            }
+        }
+    }
+}
+
+/// In the compiling process: the engine, and what became of the rules.
+fn compile(config: &Config) -> anyhow::Result<(Engine, Summary)> {
     let loaded = rules::load(&config.rules)?;
-    let skipped = loaded.wrong + loaded.unsupported;
     // The worst first: errors must not drown in what is merely not supported yet.
     let mut diagnostics: Vec<_> = loaded.diagnostics.iter().collect();
     diagnostics.sort_by_key(|found| Reverse(found.severity));
@@ -223,35 +381,12 @@ fn compile(config: &Config) -> anyhow::Result<(Engine, usize, usize)> {
         );
     }
     let engine = Engine::compile(loaded.rules, Daachorse::build)?;
-    Ok((engine, skipped, loaded.wrong))
-}
-
-fn report_ended(
-    channel: &Channel,
-    seats: &mut HashMap<Pid, Seat>,
-    rejecter: &mut Keeper,
-) -> anyhow::Result<()> {
-    loop {
-        let (pid, how) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => (pid, format!("exit status {status}")),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("signal {signal}")),
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return Ok(()),
-            Ok(_) | Err(nix::Error::EINTR) => continue,
-            Err(error) => return Err(error).context("waitpid"),
-        };
-        if rejecter.ended(pid, &how) {
-            channel.send(&FromLauncher::Rejecter { pid: None }, &[])?;
-        } else if let Some(seat) = seats.remove(&pid) {
-            channel.send(
-                &FromLauncher::Exited {
-                    seat,
-                    pid: pid.as_raw() as u32,
-                    how,
-                },
-                &[],
-            )?;
-        }
-    }
+    let summary = Summary {
+        rules: engine.rule_count() as u64,
+        skipped: (loaded.wrong + loaded.unsupported) as u64,
+        wrong: loaded.wrong as u64,
+    };
+    Ok((engine, summary))
 }
 
 /// SIGTERM sets `stop`; SIGINT and SIGHUP are for the supervisor.
@@ -262,21 +397,4 @@ fn heed_signals(stop: &Arc<AtomicBool>, blocked: &SigSet) -> anyhow::Result<()> 
     waiting.remove(Signal::SIGINT);
     waiting.remove(Signal::SIGHUP);
     waiting.thread_unblock().context("unblocking signals")
-}
-
-/// What a forked child does before it is a worker.
-fn enter_worker(
-    shared: &Shared,
-    seat: Seat,
-    equipment: Equipment,
-    succeeds: bool,
-    blocked: &SigSet,
-) -> anyhow::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let result = heed_signals(&stop, blocked)
-        .and_then(|()| worker::run(shared, seat, equipment, succeeds, &stop));
-    if let Err(error) = &result {
-        log::error!("{seat} ends: {error:#}");
-    }
-    result
 }

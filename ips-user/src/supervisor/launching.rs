@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
@@ -55,8 +54,7 @@ impl Launching {
             .process_group(0)
             .spawn()
             .context("starting the launcher")?;
-        let flags = OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL)?);
-        fcntl(&ours, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        ours.never_wait()?;
         let spoken = Readable::of(&ours)?;
         Ok(Self {
             process,
@@ -89,6 +87,17 @@ impl Launching {
         self.send(&message, &fds).context("preparing the launcher")
     }
 
+    /// Has the rules compiled; [`FromLauncher::Compiled`] or [`FromLauncher::NotCompiled`]
+    /// answers.
+    pub(super) fn compile(&self, generation: u32, config: &Config) -> anyhow::Result<()> {
+        let message = ToLauncher::Compile {
+            generation,
+            config: Box::new(config.clone()),
+        };
+        self.send(&message, &[])
+            .context("having the launcher compile the rules")
+    }
+
     /// Asks for a worker; [`FromLauncher::Spawned`] or [`FromLauncher::NotSpawned`] answers.
     pub(super) fn spawn(
         &self,
@@ -116,7 +125,13 @@ impl Launching {
         };
         loop {
             match channel.receive::<FromLauncher>() {
-                Ok(message) => return Ok(message.map(|(message, _)| message)),
+                Ok(Some((mut message, fds))) => {
+                    if let FromLauncher::Compiled { image, .. } = &mut message {
+                        *image = fds.into_iter().next();
+                    }
+                    return Ok(Some(message));
+                }
+                Ok(None) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => spoken.wait().await,
                 Err(error) => return Err(error).context("listening to the launcher"),
             }

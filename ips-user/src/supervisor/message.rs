@@ -1,9 +1,10 @@
-//! What supervisor and launcher tell each other, over a socket pair that keeps message bounds
-//! and carries descriptors.
+//! What the supervisor, the launcher and the workers tell each other, over socket pairs that keep
+//! message bounds and carry descriptors.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
@@ -22,10 +23,18 @@ pub enum ToLauncher {
     /// socket, the rejecter's counters, the list of flows that workers died of and the workers'
     /// hands, in this order.
     Prepare {
-        /// The validated configuration.
+        /// The validated configuration, for what is the same in all of them.
         config: Box<Config>,
         /// Workers print packets and verdicts.
         trace: bool,
+    },
+    /// Compiles the rules; workers started afterwards have them, and this configuration. One at
+    /// a time.
+    Compile {
+        /// Which rules and configuration this is.
+        generation: u32,
+        /// The validated configuration.
+        config: Box<Config>,
     },
     /// Starts a worker. Carries the files of its desk, its end of the seat's channel, and its
     /// queue socket, except with the `nfq` transport.
@@ -41,16 +50,19 @@ pub enum ToLauncher {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromLauncher {
     /// The rules are compiled.
-    Ready {
-        /// Rules in use.
-        rules: usize,
-        /// Rules skipped.
-        skipped: usize,
-        /// Of these: rules that are wrong, not just unsupported.
-        wrong: usize,
+    Compiled {
+        /// Which.
+        generation: u32,
+        /// What became of them.
+        compiled: Compiled,
+        /// Their image, which comes with the message.
+        #[serde(skip)]
+        image: Option<OwnedFd>,
     },
-    /// The rules cannot be used; the launcher ends.
-    Failed {
+    /// The rules cannot be used; what was there before stays.
+    NotCompiled {
+        /// Which.
+        generation: u32,
         /// Why.
         message: String,
     },
@@ -60,6 +72,8 @@ pub enum FromLauncher {
         seat: Seat,
         /// Its process.
         pid: u32,
+        /// Which rules and configuration it has.
+        generation: u32,
     },
     /// A worker could not be started.
     NotSpawned {
@@ -81,6 +95,35 @@ pub enum FromLauncher {
         pid: u32,
         /// How: `exit status 1`, `signal SIGSEGV`.
         how: String,
+    },
+}
+
+/// Rules that have been compiled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// Rules in use.
+    pub rules: u64,
+    /// Rules skipped.
+    pub skipped: u64,
+    /// Of these: rules that are wrong, not just unsupported.
+    pub wrong: u64,
+    /// Memory that they take, shared by all workers, in bytes.
+    pub image_bytes: u64,
+    /// The most memory that compiling them took, the image included, in bytes.
+    pub peak_bytes: u64,
+    /// How long that took.
+    pub took_ms: u64,
+}
+
+/// From the supervisor to one worker, over the channel of its seat.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Goes on with other rules and settings. Carries the rules' image.
+    Reload {
+        /// Which.
+        generation: u32,
+        /// The validated configuration; differs only in what can change while a worker runs.
+        config: Box<Config>,
     },
 }
 
@@ -113,7 +156,7 @@ impl Equipment {
     }
 }
 
-/// Largest message; the configuration is the only long one.
+/// Largest message; the configuration is the only long part.
 const MESSAGE_BYTES: usize = 192 * 1024;
 
 /// One end of the pair.
@@ -142,6 +185,16 @@ impl Channel {
             )?;
         }
         Ok((Self { socket: one }, Self { socket: other }))
+    }
+
+    /// Has neither receiving nor sending wait at this end.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which it never does.
+    pub fn never_wait(&self) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(self, FcntlArg::F_GETFL)?);
+        fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(())
     }
 
     /// Takes over a descriptor that is such an end.
@@ -185,7 +238,7 @@ impl Channel {
     }
 
     /// Receives a message; `None` when the other side is gone (also without having read all
-    /// that it was sent). Blocks unless the descriptor was made non-blocking, then fails with
+    /// that it was sent). Waits unless [`Self::never_wait`] was called; then fails with
     /// `WouldBlock`.
     ///
     /// # Errors

@@ -18,7 +18,9 @@ mod launching;
 pub mod message;
 mod moving;
 mod occupancy;
+mod overload;
 mod rejecter;
+pub mod reload;
 mod saved_packets;
 mod scaling;
 pub mod seat;
@@ -48,9 +50,10 @@ use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::{Common, Launching};
-use self::message::FromLauncher;
+use self::message::{Compiled, FromLauncher};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
+use self::reload::Reloading;
 pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
@@ -87,6 +90,10 @@ const AT_ONCE: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long killed workers may take to be gone.
 const KILL_WITHIN: Duration = Duration::from_secs(1);
+/// How many launchers may end at a start before they have compiled the rules.
+const LAUNCHERS_AT_START: usize = 4;
+/// How long the workers of a predecessor may take to be relieved.
+const SUCCEED_WITHIN: Duration = Duration::from_secs(60);
 /// A launcher that lived this long is replaced at once.
 const LAUNCHER_LIVED: Duration = Duration::from_secs(5);
 /// Otherwise after this pause.
@@ -94,19 +101,26 @@ const LAUNCHER_PAUSE: Duration = Duration::from_secs(1);
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Runs an instance until SIGINT or SIGTERM.
+/// The first set of rules.
+const FIRST_GENERATION: u32 = 1;
+
+/// Reads the configuration that the instance was started with once more.
+pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
+
+/// Runs an instance until SIGINT or SIGTERM; `read_config` is for reloads.
 ///
 /// # Errors
 /// When it cannot start, or the launcher fails for good. What it had installed is removed then
-/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays if that was not taken over yet.
-pub fn run(config: Config, trace: bool) -> anyhow::Result<()> {
+/// as well, but for the gate with `fail = "closed"`; what a dead predecessor had installed stays
+/// if that was not taken over yet.
+pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let gated = config.fail == Fail::Closed;
-        let mut supervisor = Supervisor::new(config, trace).inspect_err(|_| {
+        let mut supervisor = Supervisor::new(config, read_config, trace).inspect_err(|_| {
             if gated {
                 log::warn!("fail is closed: a gate that has been closed stays so");
             }
@@ -168,7 +182,11 @@ impl Signals {
 }
 
 struct Supervisor {
+    /// What is in force.
     config: Config,
+    /// As it was last read. Commands may have changed what is in force since.
+    configured: Config,
+    read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
     started: Instant,
@@ -195,9 +213,13 @@ struct Supervisor {
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
     deaths: Deaths,
-    rules: usize,
-    rules_skipped: usize,
-    rules_wrong: usize,
+    /// Which rules and configuration are in force.
+    generation: u32,
+    /// What became of these rules.
+    compiled: Compiled,
+    /// The last one that was tried.
+    last_generation: u32,
+    reloading: Option<Reloading>,
     /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
     /// predecessor's, whose workers go on inspecting.
     took_over: bool,
@@ -205,7 +227,7 @@ struct Supervisor {
 
 impl Supervisor {
     /// Claims the instance and makes what needs no undoing in the kernel.
-    fn new(config: Config, trace: bool) -> anyhow::Result<Self> {
+    fn new(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<Self> {
         // Before there is a second thread: then it cannot be told any more.
         let utc_offset_s = utc_offset_s();
         let instance = Instance::claim(&config.control.directory, &config.name)?;
@@ -259,7 +281,8 @@ impl Supervisor {
             writer,
             events,
             board,
-            rejecter: Rejecter::create().context("the rejecter's counters")?,
+            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
+                .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -274,10 +297,13 @@ impl Supervisor {
             upgrades: left.upgrades,
             left,
             deaths,
-            rules: 0,
-            rules_skipped: 0,
-            rules_wrong: 0,
+            generation: FIRST_GENERATION,
+            compiled: Compiled::default(),
+            last_generation: FIRST_GENERATION,
+            reloading: None,
             took_over: false,
+            configured: config.clone(),
+            read_config,
             config,
         })
     }
@@ -301,7 +327,7 @@ impl Supervisor {
         self.record()?;
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         self.wait_for_workers().await?;
         self.steering.install(&self.config, &self.seats)?;
@@ -311,8 +337,8 @@ impl Supervisor {
             self.seats.workers(|_| true).len(),
             self.seats.all().len(),
             self.config.queue.first,
-            self.rules,
-            self.rules_skipped
+            self.compiled.rules,
+            self.compiled.skipped
         );
         Ok(())
     }
@@ -320,7 +346,12 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
-        let staying: Vec<_> = self.seats.processes().collect();
+        let mut staying: Vec<_> = self.seats.processes().collect();
+        let workers = staying.len();
+        if workers > 0 {
+            // It ends by itself when the last of them does.
+            staying.extend(self.left.rejecter);
+        }
         let mut ending = self.left.alive();
         // The launcher's own children are among those that nobody recorded.
         let own = Started::of(std::process::id());
@@ -329,8 +360,8 @@ impl Supervisor {
         if let Some(launcher) = self.left.launcher {
             launcher.reap();
         }
-        if !staying.is_empty() {
-            log::info!("{} workers of a former run are taken over", staying.len());
+        if workers > 0 {
+            log::info!("{workers} workers of a former run are taken over");
         } else if !ending.is_empty() {
             let ended = ending.len();
             log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
@@ -349,46 +380,73 @@ impl Supervisor {
             tally: &self.rejecter.tally,
             deaths: &self.deaths,
         };
-        self.launching.prepare(&self.config, self.trace, &common)
+        self.launching.prepare(&self.config, self.trace, &common)?;
+        self.launching.compile(self.generation, &self.config)
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
-        self.tell_launcher()?;
-        match self.launching.next().await? {
-            Some(FromLauncher::Ready {
-                rules,
-                skipped,
-                wrong,
-            }) => {
-                (self.rules, self.rules_skipped, self.rules_wrong) = (rules, skipped, wrong);
-                self.launching.set_ready();
-                Ok(())
+        for _ in 0..LAUNCHERS_AT_START {
+            let told = self.tell_launcher();
+            if let Err(error) = &told {
+                log::warn!("{error:#}");
             }
-            Some(FromLauncher::Failed { message }) => bail!("{message}"),
-            other => bail!("the launcher said {other:?} instead of being ready"),
+            while told.is_ok() {
+                match self.launching.next().await? {
+                    Some(FromLauncher::Compiled { compiled, .. }) => {
+                        self.compiled = compiled;
+                        self.launching.set_ready();
+                        return Ok(());
+                    }
+                    Some(FromLauncher::Rejecter { pid }) => self.rejecter.became(pid),
+                    Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+                    Some(other) => {
+                        bail!("the launcher said {other:?} instead of compiling the rules")
+                    }
+                    None => break,
+                }
+            }
+            log::error!("the launcher has ended before it had compiled the rules");
+            self.launching = Launching::start()?;
+        }
+        bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
+    }
+
+    /// Asks for a process. A launcher that is gone cannot be asked; that is noticed soon, and
+    /// then the seat is still vacant.
+    fn spawn(&mut self, seat: Seat) {
+        if let Err(error) = self.seats.spawn(seat, &self.launching) {
+            let why = format!("{error:#}");
+            log::warn!("{why}");
+            self.seats.not_spawned(seat, &why, &self.config);
         }
     }
 
-    fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
-        self.seats.spawn(seat, &self.launching)
-    }
-
     /// Until each has beaten once: before that nothing is steered.
+    ///
+    /// A start from nothing fails with its first process that does. When workers are taken over
+    /// there is something to lose, and what ends is replaced as at any other time.
     async fn wait_for_workers(&mut self) -> anyhow::Result<()> {
-        let patience = Duration::from_millis(self.config.workers.start_ms);
+        let succeeding = self.seats.any_predecessor();
+        let mut patience = Duration::from_millis(self.config.workers.start_ms);
+        if succeeding {
+            patience = patience.max(SUCCEED_WITHIN);
+        }
         let all = async {
             while !self.seats.all_up() {
                 tokio::select! {
-                    message = self.launching.next() => match message? {
-                        None => bail!("the launcher has ended"),
-                        message => self.on_launcher(message)?,
-                    },
+                    message = self.launching.next(), if self.launcher_due.is_none() => {
+                        match message? {
+                            None if !succeeding => bail!("the launcher has ended"),
+                            message => self.on_launcher(message)?,
+                        }
+                    }
                     () = self.spoken.wait() => self.on_feedback(),
-                    () = sleep(LOOK_EVERY), if self.seats.any_predecessor() => {
-                        self.look_after_predecessors()?;
+                    () = sleep(LOOK_EVERY), if succeeding => {
+                        self.look()?;
+                        self.seats.end_late_starters(&self.config);
                     }
                 }
-                if let Some((seat, how)) = self.seats.first_dead() {
+                if !succeeding && let Some((seat, how)) = self.seats.first_dead() {
                     bail!("{seat} ended at its start: {how}");
                 }
             }
@@ -409,7 +467,7 @@ impl Supervisor {
         let mut look = ticks(INTERFACES_EVERY);
         let mut rules = ticks(RULES_EVERY);
         let mut sweep = ticks(SWEEP_EVERY);
-        let mut stats = ticks(Duration::from_secs(self.config.log.stats_seconds.max(1)));
+        let mut stats = ticks(stats_period(&self.config));
         log::info!("ready");
         let result = loop {
             tokio::select! {
@@ -432,12 +490,17 @@ impl Supervisor {
                 () = self.steering.event() => self.steering.drain_events(),
                 () = &mut judge => {
                     self.seats.judge(&self.config, &mut self.steering);
+                    self.judge_overload();
                     self.seats.end_late_starters(&self.config);
                     if let Err(error) = self.look() {
                         break Err(error);
                     }
                     if let Err(error) = self.advance_scaling().await {
                         break Err(error);
+                    }
+                    self.pursue_reload();
+                    if stats.period() != stats_period(&self.config) {
+                        stats = ticks(stats_period(&self.config));
                     }
                     let next = self.seats.next_look(&self.config, &self.steering, JUDGE_EVERY);
                     // tokio's timers count milliseconds: none shall come just too early.
@@ -474,6 +537,7 @@ impl Supervisor {
             Request::Upgrade { program } => {
                 let _ = answer.send(self.prepare_upgrade(program).await);
             }
+            Request::Reload {} => self.begin_reload(answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
             Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
@@ -490,10 +554,15 @@ impl Supervisor {
     /// A message of the launcher's; `None` when it is gone: then it is replaced.
     fn on_launcher(&mut self, message: Option<FromLauncher>) -> anyhow::Result<()> {
         match message {
-            Some(FromLauncher::Spawned { seat, pid }) => {
+            Some(FromLauncher::Spawned {
+                seat,
+                pid,
+                generation,
+            }) => {
                 if self.seats.spawned(seat, pid) {
                     self.serves(seat, pid);
                 }
+                self.seats.has_generation(seat, pid, generation);
                 self.record()?;
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
@@ -508,8 +577,17 @@ impl Supervisor {
                 log::error!("{seat} could not be started: {message}");
                 self.seats.not_spawned(seat, &message, &self.config);
             }
-            Some(FromLauncher::Ready { .. }) => self.launcher_is_back()?,
-            Some(FromLauncher::Failed { message }) => {
+            Some(FromLauncher::Compiled {
+                generation,
+                compiled,
+                image,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+            Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
+            Some(FromLauncher::NotCompiled {
+                generation,
+                message,
+            }) if self.launching.is_ready() => self.not_compiled(generation, &message)?,
+            Some(FromLauncher::NotCompiled { message, .. }) => {
                 log::error!("the new launcher cannot use the rules: {message}");
             }
             None => self.launcher_lost(),
@@ -524,7 +602,9 @@ impl Supervisor {
     /// The workers go on without it, but nobody could replace them.
     fn launcher_lost(&mut self) {
         self.launching.end();
+        self.rejecter.launcher_lost();
         self.seats.launcher_lost();
+        self.compiler_lost();
         let pause = match self.launcher_since.elapsed() {
             lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
             _ => LAUNCHER_PAUSE,
@@ -538,20 +618,26 @@ impl Supervisor {
         self.launcher_since = Instant::now();
         self.launcher_restarts += 1;
         self.launching = Launching::start()?;
-        self.tell_launcher()
+        if let Err(error) = self.tell_launcher() {
+            log::warn!("{error:#}");
+            self.launcher_lost();
+        }
+        Ok(())
     }
 
     /// Only workers of one launcher can share rules with those to come: the others hand over.
-    fn launcher_is_back(&mut self) -> anyhow::Result<()> {
+    fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
+        self.compiled = compiled;
         log::info!("a new launcher has compiled the rules");
         self.launching.set_ready();
         for seat in self.seats.relieve_orphans() {
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         self.record()
     }
 
     fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+        self.rejecter.look_after_former();
         if self.seats.look_after_predecessors() {
             self.record()?;
         }
@@ -571,7 +657,7 @@ impl Supervisor {
         }
         if self.launching.is_ready() {
             for seat in self.seats.due() {
-                self.spawn(seat)?;
+                self.spawn(seat);
             }
         }
         Ok(())
@@ -659,6 +745,11 @@ impl Supervisor {
                     }
                 }
                 Ok(Message::Waiting { seat, .. }) => self.seats.waits(seat),
+                Ok(Message::Loaded {
+                    seat,
+                    pid,
+                    generation,
+                }) => self.on_loaded(seat, pid, generation),
                 Ok(Message::Convict {
                     seat,
                     key,
@@ -721,7 +812,7 @@ impl Supervisor {
                     Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
                         self.seats.ended(seat, pid, &how);
                     }
-                    Ok(Some(FromLauncher::Spawned { seat, pid })) => {
+                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
                         self.seats.spawned(seat, pid);
                         self.seats.ask_to_stop();
                     }
@@ -763,6 +854,10 @@ impl Supervisor {
             self.seats.forget_ended();
         }
     }
+}
+
+fn stats_period(config: &Config) -> Duration {
+    Duration::from_secs(config.log.stats_seconds.max(1))
 }
 
 /// When an upgrade is due.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,7 +12,8 @@ use super::duty::Duty;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
-use super::message::Channel;
+use super::message::{Channel, ToWorker};
+use super::overload::Strain;
 use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
@@ -69,6 +70,8 @@ pub(super) struct Occupancy {
     /// To the present process.
     channel: Option<Channel>,
     pub(super) process: Option<Started>,
+    /// Which rules and configuration that process has.
+    pub(super) generation: u32,
     watch: Option<Watch>,
     /// Who serves the queue until `process` can.
     pub(super) predecessor: Option<Predecessor>,
@@ -82,6 +85,7 @@ pub(super) struct Occupancy {
     since: Instant,
     pause: Duration,
     pub(super) pulse: Pulse,
+    pub(super) strain: Strain,
     pub(super) restarts: u64,
     pub(super) trips: u64,
     pub(super) hangs: u64,
@@ -115,6 +119,7 @@ impl Occupancy {
             desk,
             channel: None,
             process: None,
+            generation: 0,
             watch: None,
             predecessor: None,
             orphan: false,
@@ -124,6 +129,7 @@ impl Occupancy {
             since: Instant::now(),
             pause: Duration::ZERO,
             pulse: Pulse::default(),
+            strain: Strain::default(),
             restarts: 0,
             trips: 0,
             hangs: 0,
@@ -134,6 +140,11 @@ impl Occupancy {
     /// The queue's socket, if the supervisor holds it.
     pub(super) const fn socket(&self) -> Option<&OwnedFd> {
         self.socket.as_ref()
+    }
+
+    /// Whether a process serves the queue that neither hangs nor has done so just now.
+    pub(super) fn serves_steadily(&self) -> bool {
+        self.phase == Phase::Up && !self.pulse.is_tripped()
     }
 
     /// Binds and configures its queue, unless that has been done.
@@ -169,12 +180,23 @@ impl Occupancy {
     pub(super) fn spawn(&mut self, launching: &Launching) -> anyhow::Result<()> {
         // A channel of its own for each process: what the former has not read is not for it.
         let (ours, theirs) = Channel::pair().context("a channel to a worker")?;
+        for end in [&ours, &theirs] {
+            end.never_wait().context("a channel to a worker")?;
+        }
         self.channel = Some(ours);
         self.desk.clear_command();
         let socket = self.socket.as_ref().map(AsFd::as_fd);
         let succeeds = self.predecessor.is_some();
         launching.spawn(self.seat, succeeds, &self.desk, &theirs, socket)?;
         self.asked = true;
+        Ok(())
+    }
+
+    /// Sends the present one a message.
+    pub(super) fn tell(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let channel = self.channel.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        channel.send(message, fds)?;
+        self.desk.announce_mail();
         Ok(())
     }
 

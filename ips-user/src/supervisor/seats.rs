@@ -1,6 +1,7 @@
 //! All seats: the workers' and the backup's.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,6 +11,7 @@ use super::duty::{Duty, LastingDuty};
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
+use super::message::ToWorker;
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use super::steering::Steering;
@@ -17,6 +19,7 @@ use super::succession::Predecessor;
 use crate::config::{Config, Transport};
 use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
+use crate::source::nfqueue;
 
 /// All seats.
 #[derive(Debug)]
@@ -121,10 +124,6 @@ impl Seats {
         self.seats.iter_mut().find(|it| it.seat == seat)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
-        self.seats.iter_mut()
-    }
-
     /// The seat, if its process is this one.
     fn held_by(&mut self, seat: Seat, pid: u32) -> Option<&mut Occupancy> {
         self.of(seat).filter(|it| it.pid() == Some(pid))
@@ -136,6 +135,10 @@ impl Seats {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Occupancy> {
         self.seats.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupancy> {
+        self.seats.iter_mut()
     }
 
     pub(super) fn all(&self) -> Vec<Seat> {
@@ -168,6 +171,62 @@ impl Seats {
     /// reported next. Returns whether it has said already that it serves its queue.
     pub(super) fn spawned(&mut self, seat: Seat, pid: u32) -> bool {
         self.of(seat).is_some_and(|it| it.spawned(pid))
+    }
+
+    /// A process has these rules and this configuration.
+    pub(super) fn has_generation(&mut self, seat: Seat, pid: u32, generation: u32) {
+        if let Some(occupancy) = self.of(seat).filter(|it| it.pid() == Some(pid)) {
+            occupancy.generation = generation;
+        }
+    }
+
+    /// Whether there is no process with others. One that is still being started has the newest.
+    pub(super) fn all_have(&self, generation: u32) -> bool {
+        self.outdated(generation).next().is_none()
+    }
+
+    fn outdated(&self, generation: u32) -> impl Iterator<Item = &Occupancy> {
+        self.iter()
+            .filter(move |it| it.process.is_some() && it.generation != generation)
+    }
+
+    /// Sends a message to the processes that have other rules than these.
+    pub(super) fn tell_outdated(
+        &self,
+        generation: u32,
+        message: &ToWorker,
+        fds: &[BorrowedFd<'_>],
+    ) {
+        for occupancy in self.outdated(generation) {
+            // One that has ended is reported, and one that does not listen will be late.
+            if let Err(error) = occupancy.tell(message, fds) {
+                log::warn!("{} cannot be told: {error}", occupancy.seat);
+            }
+        }
+    }
+
+    /// Kills the processes that have other rules than these: their replacements have them.
+    pub(super) fn end_outdated(&self, generation: u32) {
+        for occupancy in self.outdated(generation) {
+            let (seat, pid) = (occupancy.seat, occupancy.pid().unwrap_or(0));
+            log::warn!("{seat} (pid {pid}) does not take over generation {generation}: killed");
+            let killed = occupancy.process.map(|it| it.signal(Signal::SIGKILL));
+            if let Some(Err(error)) = killed {
+                log::warn!("{seat}: {error}");
+            }
+        }
+    }
+
+    /// Changes how many packets may wait in each queue.
+    pub(super) fn set_queue_length(&self, length: u32) {
+        for occupancy in self.iter() {
+            let Some(socket) = occupancy.socket() else {
+                continue;
+            };
+            if let Err(error) = nfqueue::set_length(socket.as_fd(), occupancy.queue, length) {
+                log::error!("{} keeps the length of its queue: {error}", occupancy.seat);
+            }
+        }
     }
 
     /// A process says that it serves its queue. Returns whether that is news about the current

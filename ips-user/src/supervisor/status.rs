@@ -11,6 +11,7 @@ use super::deaths::standing_name;
 use super::duty::Duty;
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
+use crate::desk::Overload;
 use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
@@ -43,9 +44,12 @@ impl Supervisor {
             netfilter: self.steering.netfilter(),
             rules_restored: self.steering.rules_restored(),
             interfaces: self.steering.attachments().clone(),
-            rules: self.rules,
-            rules_skipped: self.rules_skipped,
-            rules_wrong: self.rules_wrong,
+            generation: self.generation,
+            rules: self.compiled.rules,
+            rules_skipped: self.compiled.skipped,
+            rules_wrong: self.compiled.wrong,
+            image_bytes: self.compiled.image_bytes,
+            compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
             launcher: self.launching.pid().unwrap_or(0),
@@ -113,6 +117,7 @@ impl Supervisor {
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
+            generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
             restarts: occupancy.restarts,
@@ -129,6 +134,15 @@ impl Supervisor {
                 })
                 .collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
+            delay_ms: occupancy.strain.now.as_millis() as u64,
+            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            overload: match occupancy.strain.level() {
+                Overload::None => "none",
+                Overload::Some => "some",
+                Overload::All => "all",
+            }
+            .into(),
+            overloads: occupancy.strain.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
@@ -165,7 +179,7 @@ impl Supervisor {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let line = eve::stats(now, self.utc_offset_s, &stats(&self.snapshot()));
+        let line = eve::own(now, self.utc_offset_s, "stats", &stats(&self.snapshot()));
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }
@@ -186,10 +200,15 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "delay_ms": seat.delay_ms,
+                "delay_max_ms": seat.delay_max_ms,
+                "overloads": seat.overloads,
                 "received": seat.cell(Cell::Received),
                 "accepted": seat.cell(Cell::Accepted),
                 "dropped": seat.cell(Cell::Dropped),
+                "replaced": seat.cell(Cell::Replaced),
                 "settled": seat.cell(Cell::Settled),
+                "shed": seat.cell(Cell::Shed),
                 "kernel": seat.kernel,
             })
         })
@@ -214,6 +233,8 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "rules": total(Cell::RuleDropped),
                 "flow_drop": total(Cell::FlowDropped),
                 "decode_error": total(Cell::InvalidDropped),
+                "quarantine": total(Cell::QuarantineDropped),
+                "flow_memcap": total(Cell::FlowMemoryDropped),
             },
         },
         "flow": {
@@ -221,9 +242,18 @@ fn stats(snapshot: &Snapshot) -> Value {
             "active": total(Cell::Flows),
             "midstream": total(Cell::FlowsMidstream),
         },
+        "exception_policy": {
+            "worker_death": total(Cell::Settled),
+            "undecodable": total(Cell::ExceptionUndecodable),
+            "quarantine": total(Cell::Quarantined),
+            "overload": total(Cell::Shed),
+            "flow_memory": total(Cell::ExceptionFlowMemory),
+        },
         "detect": {
             "engines": [{
                 "id": 0,
+                "generation": snapshot.generation,
+                "memory": snapshot.image_bytes,
                 "rules_loaded": snapshot.rules,
                 "rules_failed": snapshot.rules_wrong,
                 "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),
@@ -235,6 +265,9 @@ fn stats(snapshot: &Snapshot) -> Value {
             "queue_dropped": queue_dropped,
             "user_dropped": user_dropped,
             "settled": total(Cell::Settled),
+            "shed": total(Cell::Shed),
+            "shed_accepted": total(Cell::ShedAccepted),
+            "shed_dropped": total(Cell::ShedDropped),
             "overruns": total(Cell::Overruns),
             "refused": total(Cell::Refused),
             "rejects_lost": total(Cell::RejectsLost),

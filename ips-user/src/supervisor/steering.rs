@@ -94,11 +94,6 @@ impl Steering {
         };
         let steer = SteerConfig {
             seed,
-            stale_ns: nanoseconds(config.stale()),
-            fragment_ns: nanoseconds(Duration::from_secs(config.steering.fragment_seconds)),
-            placement_idle_ns: nanoseconds(Duration::from_secs(
-                config.steering.placement_idle_seconds,
-            )),
             mark_mask: layout.mask(),
             mark_shift: layout.shift(),
             workers: serving as u32,
@@ -107,13 +102,14 @@ impl Steering {
             } else {
                 0
             },
+            ..SteerConfig::default()
         };
         let kernel_log = match config.steering.log {
             true => Some(watched(programs.kernel_log()?)?),
             false => None,
         };
         let reported = Readable::of(&maps.events)?;
-        Ok(Self {
+        let mut this = Self {
             programs,
             maps,
             steer,
@@ -126,7 +122,23 @@ impl Steering {
             idle_looks: 0,
             rules_restored: 0,
             adoptions_unsaid: 0,
-        })
+        };
+        this.note_times(config);
+        Ok(this)
+    }
+
+    fn note_times(&mut self, config: &Config) {
+        let steering = &config.steering;
+        let seconds = |seconds| nanoseconds(Duration::from_secs(seconds));
+        self.steer.stale_ns = nanoseconds(config.stale());
+        self.steer.fragment_ns = seconds(steering.fragment_seconds);
+        self.steer.placement_idle_ns = seconds(steering.placement_idle_seconds);
+    }
+
+    /// Has the programs, which are marking packets, go by other times.
+    pub(super) fn set_times(&mut self, config: &Config) -> anyhow::Result<()> {
+        self.note_times(config);
+        Ok(self.maps.write_config(&self.steer)?)
     }
 
     /// The heartbeats.

@@ -1,5 +1,6 @@
 //! The remaining unsafe: system calls and shared memory that no safe wrapper covers.
 
+pub mod arena;
 mod bpf;
 pub mod bpf_batch;
 pub mod bpf_link;
@@ -8,6 +9,7 @@ pub mod descriptors;
 pub mod ethtool;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
+pub mod frozen;
 pub mod pages;
 pub mod pidfd;
 pub mod process;

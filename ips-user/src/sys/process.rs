@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, Pid};
 
@@ -46,13 +47,44 @@ pub fn random_words() -> io::Result<[u64; 2]> {
     }
 }
 
+/// Threads of this process.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Has this process killed when its parent ends.
+///
+/// # Errors
+/// When the kernel refuses, which it never does.
+pub fn end_with_parent() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)
+}
+
+/// Makes this process the first to be killed when memory runs out.
+///
+/// # Errors
+/// When /proc cannot be written.
+pub fn be_first_out_of_memory() -> io::Result<()> {
+    fs::write("/proc/self/oom_score_adj", "1000")
+}
+
+/// The most memory that this process has had so far, in bytes.
+pub fn peak_memory() -> u64 {
+    let usage = nix::sys::resource::getrusage(UsageWho::RUSAGE_SELF);
+    // getrusage(2): in kilobytes.
+    usage.map_or(0, |usage| usage.max_rss() as u64 * 1024)
+}
+
 /// Forks. In the child runs `child`, whose return value is the exit status.
 ///
 /// # Errors
 /// When fork(2) fails, or when the process has more than one thread: a child of such a process
 /// could find locks held by threads that it does not have.
 pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    let threads = thread_count()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "fork in a process with {threads} threads"

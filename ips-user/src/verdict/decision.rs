@@ -26,14 +26,7 @@ pub enum DropScope {
 
 impl DropScope {
     fn covers_flow(self, rule: &Rule, packet: &Decoded<'_>) -> bool {
-        // An ICMP error comes with the flow that it quotes, but anybody can send one: what a
-        // rule says about the message must not be said about that flow. What cannot be read
-        // belongs to no flow.
-        let of_no_flow = matches!(
-            packet.transport,
-            Transport::LaterFragment | Transport::Invalid(_)
-        );
-        if of_no_flow || packet.is_icmp_error() {
+        if says_nothing_about_its_flow(packet) {
             return false;
         }
         match self {
@@ -42,6 +35,16 @@ impl DropScope {
             Self::Flow => true,
         }
     }
+}
+
+/// Whether a decision about the packet must not be one about its flow: an ICMP error comes with
+/// the flow that it quotes, but anybody can send one, and what cannot be read belongs to no flow.
+pub(super) fn says_nothing_about_its_flow(packet: &Decoded<'_>) -> bool {
+    let of_no_flow = matches!(
+        packet.transport,
+        Transport::LaterFragment | Transport::Invalid(_)
+    );
+    of_no_flow || packet.is_icmp_error()
 }
 
 /// What happens to the packet.

@@ -61,6 +61,13 @@ impl<'a> FlowGuard<'a> {
         }
     }
 
+    /// Heartbeats older than this are stale from now on.
+    pub(super) fn set_stale(&mut self, stale_ns: u64) {
+        if let Some(precautions) = &mut self.backup {
+            precautions.stale_ns = stale_ns;
+        }
+    }
+
     /// A batch has arrived.
     pub(super) fn batch(&mut self, now_ns: u64) {
         if let Some(precautions) = &mut self.backup {

@@ -1,7 +1,7 @@
 //! Packets that a dead predecessor left without a verdict.
 
 use super::Shared;
-use crate::config::Transport;
+use crate::config::{Config, Transport};
 use crate::metrics::board::{Cell, Row};
 use crate::source::{PacketId, PacketQueue};
 use crate::supervisor::seat::Seat;
@@ -10,6 +10,7 @@ use crate::supervisor::seat::Seat;
 /// received.
 pub(super) fn settle_leftovers(
     shared: &Shared,
+    config: &Config,
     seat: Seat,
     row: Row<'_>,
     queue: &mut dyn PacketQueue,
@@ -19,9 +20,9 @@ pub(super) fn settle_leftovers(
         return Ok(());
     };
     let unsettled = row.unsettled();
-    match shared.config.queue.transport {
+    match config.queue.transport {
         Transport::Batched => {
-            let disposition = shared.config.settle();
+            let disposition = config.settle();
             queue.settle_through(PacketId(last), disposition)?;
             if unsettled > 0 {
                 log::warn!(

@@ -282,7 +282,7 @@ fn counted(status: &Snapshot) {
     assert_eq!(status.rejecter.counters.refused, 0, "{status}");
     assert_eq!(status.total(Cell::EventsLost), 0, "{status}");
     assert!(status.total(Cell::Alerts) >= 2 * blocked + 4, "{status}");
-    assert_eq!(status.rules, CASES.len(), "{status}");
+    assert_eq!(status.rules, CASES.len() as u64, "{status}");
 }
 
 #[test]

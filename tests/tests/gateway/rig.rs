@@ -135,6 +135,7 @@ impl Gateway {
         config.steering.xdp = sluice::loader::XdpPolicy::Off;
         // A busy machine shall not look like a hanging worker to those that are not about that.
         config.steering.stale_ms = 3000;
+        config.overload.latency_ms = 5000;
         adjust(&mut setup);
         fs::write(&rules, &setup.rules).expect("write the rules");
         let gateway = Self {
@@ -237,8 +238,7 @@ impl Gateway {
     pub(crate) fn await_settled(&self) -> Snapshot {
         self.await_status("every packet with its verdict", |status| {
             status.seats().all(|seat| {
-                let done =
-                    seat.cell(Cell::Accepted) + seat.cell(Cell::Dropped) + seat.cell(Cell::Settled);
+                let done: u64 = Cell::ENDS.iter().map(|cell| seat.cell(*cell)).sum();
                 seat.kernel.waiting == 0 && seat.cell(Cell::Received) == done
             })
         })

@@ -150,11 +150,17 @@ fn check(lab: &Lab, transport: Transport, case: &Case, address: IpAddr) {
         assert_eq!(serving.largest_batch(), options().batch, "{context}");
     }
 
-    let accepted = expected.len() as u64;
+    let arrives_changed = |number: &u8| {
+        let arrived = (case.arrives)(*number);
+        arrived.is_some_and(|payload| payload != vec![*number; SIZE])
+    };
+    let replaced = (0..COUNT).filter(arrives_changed).count() as u64;
+    let arrived = expected.len() as u64;
     let counters = serving.counters();
     assert_eq!(counters.received, u64::from(COUNT), "{context}");
-    assert_eq!(counters.accepted, accepted, "{context}");
-    assert_eq!(counters.dropped, u64::from(COUNT) - accepted, "{context}");
+    assert_eq!(counters.replaced, replaced, "{context}");
+    assert_eq!(counters.accepted, arrived - replaced, "{context}");
+    assert_eq!(counters.dropped, u64::from(COUNT) - arrived, "{context}");
     assert_eq!(
         (counters.refused, counters.undecodable),
         (0, 0),

@@ -35,7 +35,9 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
     let received = total(|seat| seat.received);
     let accepted = total(|seat| seat.accepted);
     let dropped = total(|seat| seat.dropped);
+    let replaced = total(|seat| seat.replaced);
     let settled = total(|seat| seat.settled);
+    let shed = total(|seat| seat.shed);
     let lost = total(|seat| seat.kernel.queue_dropped + seat.kernel.user_dropped);
     for seat in status.seats() {
         report.note(&format!(
@@ -53,10 +55,11 @@ pub(super) fn play(stage: &Stage, report: &mut Report) -> Result<()> {
         "Every packet received has one verdict",
         status.balanced() && received > 0,
         format!(
-            "{received} received = {accepted} accepted + {dropped} dropped + {settled} settled for killed workers"
+            "{received} received = {accepted} accepted + {dropped} dropped + {replaced} replaced + {settled} settled for killed workers + {shed} shed"
         ),
         json!({
-            "received": received, "accepted": accepted, "dropped": dropped, "settled": settled,
+            "received": received, "accepted": accepted, "dropped": dropped,
+            "replaced": replaced, "settled": settled, "shed": shed,
         }),
     );
     report.add(

@@ -47,6 +47,7 @@ fn flow(port: u32, last: u64) -> Flow {
         to_client: Tally::default(),
         tcp: TcpState::Established,
         action: FlowAction::Inspect,
+        clean_bytes: Some(0),
         convicted: None,
         fin: None,
     }
@@ -79,8 +80,10 @@ prop_compose! {
         times in any::<(i64, u32, i64, u32)>(),
         tallies in any::<[u64; 4]>(),
         convicted in any::<Option<(i64, u64)>>(),
-        (client, tcp, action, fin) in (0..2_u8, 0..6_u8, 0..3_u8, 0..3_u8),
+        (client, tcp, action, fin) in (0..2_u8, 0..6_u8, 0..4_u8, 0..3_u8),
         signature_id in any::<u32>(),
+        cause in 0..Cause::ALL.len(),
+        clean_bytes in any::<Option<u64>>(),
     ) -> Flow {
         Flow {
             id,
@@ -110,7 +113,9 @@ prop_compose! {
                 FlowAction::Inspect,
                 FlowAction::Pass,
                 FlowAction::Drop { signature_id },
+                FlowAction::Refuse { cause: Cause::ALL[cause] },
             ][action as usize],
+            clean_bytes,
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }

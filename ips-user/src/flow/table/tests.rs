@@ -56,7 +56,7 @@ fn udp(to_server: bool, port: u16) -> Vec<u8> {
 
 fn feed(table: &mut FlowTable, bytes: &[u8], seconds: u64) -> (Flow, PacketDirection) {
     let packet = Decoded::parse(bytes).unwrap();
-    let (flow, direction) = table.packet(&packet, at(seconds)).unwrap();
+    let (flow, direction) = table.packet(&packet, at(seconds)).unwrap().unwrap();
     (flow.clone(), direction)
 }
 
@@ -143,6 +143,51 @@ fn a_full_table_evicts_the_longest_idle_flow() {
 }
 
 #[test]
+fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
+    let limits = FlowLimits {
+        max_flows: 2,
+        spared: Duration::from_secs(10),
+        ..FlowLimits::default()
+    };
+    let mut table = FlowTable::new(limits, [1, 2]);
+    feed(&mut table, &udp(true, 1), 0);
+    feed(&mut table, &udp(true, 2), 5);
+    let bytes = udp(true, 3);
+    let newcomer = Decoded::parse(&bytes).unwrap();
+    assert_eq!(table.packet(&newcomer, at(9)).err(), Some(TableFull));
+    assert_eq!(table.counters().evicted, 0);
+    // Those that are remembered go on.
+    feed(&mut table, &udp(false, 2), 9);
+    feed(&mut table, &udp(true, 3), 10);
+    let counters = table.counters();
+    assert_eq!((counters.current, counters.evicted), (2, 1));
+    assert!(
+        table
+            .get(&Decoded::parse(&udp(true, 1)).unwrap().key)
+            .is_none()
+    );
+}
+
+#[test]
+fn a_lower_limit_evicts_the_longest_idle_flows_at_once() {
+    let mut table = table(9);
+    for port in 1..=9 {
+        feed(&mut table, &udp(true, port), u64::from(port));
+    }
+    table.set_limits(FlowLimits {
+        max_flows: 2,
+        ..FlowLimits::default()
+    });
+    let counters = table.counters();
+    assert_eq!((counters.current, counters.evicted), (2, 7));
+    let key = |port| Decoded::parse(&udp(true, port)).unwrap().key;
+    assert!(table.get(&key(7)).is_none());
+    assert!(table.get(&key(8)).is_some());
+    feed(&mut table, &udp(true, 10), 10);
+    assert_eq!(table.counters().current, 2);
+}
+
+#[test]
 fn flows_expire_by_the_timeout_of_their_state() {
     let mut table = table(100);
     feed(&mut table, &udp(true, 1), 0);
@@ -199,7 +244,7 @@ fn an_icmp_error_belongs_to_a_known_flow_and_opens_none() {
         .unwrap();
     let mut table = table(10);
     let decoded = Decoded::parse(&error).unwrap();
-    assert!(table.packet(&decoded, at(0)).is_none());
+    assert!(table.packet(&decoded, at(0)).unwrap().is_none());
     let (flow, _) = feed(&mut table, &quote, 1);
     let (same, direction) = feed(&mut table, &error, 2);
     assert_eq!(flow.id, same.id);
@@ -212,7 +257,7 @@ fn what_was_decided_for_a_flow_stays() {
     let bytes = tcp(true, 1, "S");
     let packet = Decoded::parse(&bytes).unwrap();
     let drop = FlowAction::Drop { signature_id: 5 };
-    table.packet(&packet, at(0)).unwrap().0.action = drop;
+    table.packet(&packet, at(0)).unwrap().unwrap().0.action = drop;
     assert_eq!(feed(&mut table, &tcp(false, 1, "SA"), 1).0.action, drop);
     assert!(table.remove(&packet.key).is_some());
     assert_eq!(feed(&mut table, &bytes, 2).0.action, FlowAction::Inspect);

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::exception::{Cause, Treatment};
 use crate::flow::Timestamp;
 
 /// `2023-09-18T06:13:41.532140+0000`.
@@ -59,13 +61,42 @@ pub(super) enum Kind<'a> {
         fields: DropFields,
         alert: Option<AlertFields<'a>>,
     },
+    Exception(ExceptionFields),
+}
+
+/// A record without a packet: its fields stand under the name of its type.
+#[derive(Debug)]
+pub(super) struct OwnLine<'a, F> {
+    pub(super) timestamp: Time,
+    pub(super) event_type: &'static str,
+    pub(super) fields: &'a F,
+}
+
+impl<F: Serialize> Serialize for OwnLine<'_, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("timestamp", &self.timestamp)?;
+        map.serialize_entry("event_type", self.event_type)?;
+        map.serialize_entry(self.event_type, self.fields)?;
+        map.end()
+    }
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct StatsLine<'a> {
-    pub(super) timestamp: Time,
-    pub(super) event_type: &'static str,
-    pub(super) stats: &'a serde_json::Value,
+pub(super) struct ExceptionFields {
+    pub(super) cause: &'static str,
+    pub(super) policy: &'static str,
+    pub(super) packets: u64,
+}
+
+impl ExceptionFields {
+    pub(super) fn new(cause: Cause, treatment: Treatment, packets: u64) -> Self {
+        Self {
+            cause: cause.name(),
+            policy: treatment.name(),
+            packets,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -116,6 +147,8 @@ pub(super) struct Line<'a> {
     pub(super) alert: Option<AlertFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) drop: Option<DropFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exception: Option<ExceptionFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) verdict: Option<VerdictFields>,
     #[serde(skip_serializing_if = "Option::is_none")]

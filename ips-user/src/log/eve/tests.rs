@@ -22,7 +22,8 @@ fn record(
 ) -> Value {
     let packet = Decoded::parse(bytes).unwrap();
     let mut flows = FlowTable::new(FlowLimits::default(), [1, 2]);
-    let flow = flows.packet(&packet, TIME).map(|(flow, way)| (&*flow, way));
+    let flow = flows.packet(&packet, TIME).unwrap();
+    let flow = flow.map(|(flow, way)| (&*flow, way));
     let context = PacketContext {
         time: TIME,
         utc_offset_s: 0,
@@ -140,9 +141,10 @@ fn times_are_local_with_a_numeric_offset() {
 
 #[test]
 fn stats_hold_the_given_tree() {
-    let line = stats(
+    let line = own(
         TIME,
         0,
+        "stats",
         &json!({"uptime": 3, "capture": {"kernel_packets": 5}}),
     );
     let value: Value = serde_json::from_slice(&line).unwrap();

@@ -99,6 +99,15 @@ impl AsFd for QueueSocket {
     }
 }
 
+/// Changes how many packets may wait in a queue, through the socket that has bound it; more than
+/// that may be waiting already. The queue may be served meanwhile.
+///
+/// # Errors
+/// When the message cannot be sent.
+pub fn set_length(socket: BorrowedFd<'_>, number: u16, max_length: u32) -> io::Result<()> {
+    socket::send_to_kernel(socket, &verdict::new_length(number, max_length))
+}
+
 fn configure(socket: &OwnedFd, options: &QueueOptions) -> Result<(), QueueError> {
     let failed = |call| {
         move |source| QueueError::Io {
@@ -187,6 +196,17 @@ pub fn settle_through(
         call: "sendmsg(settlement)",
         source,
     })
+}
+
+/// How full the receive buffer of a queue's socket is, in percent. Whoever holds the socket may
+/// ask.
+///
+/// # Errors
+/// When it is no socket.
+pub fn buffer_fill(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let (used, limit) = socket::buffered(socket)?;
+    let percent = u64::from(used) * 100 / u64::from(limit.max(1));
+    Ok(u32::try_from(percent).unwrap_or(u32::MAX))
 }
 
 /// A queue that is served through its socket, in whatever process holds it.
@@ -297,10 +317,8 @@ impl NfQueue {
 
     fn count(&mut self, verdict: &Verdict) {
         match verdict.disposition {
-            Disposition::Accept => {
-                self.counters.accepted += 1;
-                self.counters.replaced += u64::from(verdict.replacement.is_some());
-            }
+            Disposition::Accept if verdict.replacement.is_some() => self.counters.replaced += 1,
+            Disposition::Accept => self.counters.accepted += 1,
             Disposition::Drop => self.counters.dropped += 1,
         }
     }

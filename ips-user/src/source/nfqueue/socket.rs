@@ -71,8 +71,23 @@ pub(super) fn set_netlink_flag(socket: &OwnedFd, name: libc::c_int) -> io::Resul
 /// Messages that the kernel could not put into the full receive buffer, since the socket was
 /// opened (`SO_MEMINFO`, Linux 4.12); wraps at 2^32.
 pub(super) fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    /// `SK_MEMINFO_DROPS`.
-    const DROPS: usize = 8;
+    Ok(memory(socket)?[DROPS])
+}
+
+/// Bytes of memory that waiting messages take, and how many may (`SO_MEMINFO`).
+pub(super) fn buffered(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let info = memory(socket)?;
+    Ok((info[RMEM_ALLOC], info[RCVBUF]))
+}
+
+/// `SK_MEMINFO_RMEM_ALLOC`.
+const RMEM_ALLOC: usize = 0;
+/// `SK_MEMINFO_RCVBUF`.
+const RCVBUF: usize = 1;
+/// `SK_MEMINFO_DROPS`.
+const DROPS: usize = 8;
+
+fn memory(socket: BorrowedFd<'_>) -> io::Result<[u32; DROPS + 1]> {
     let mut info = [0_u32; DROPS + 1];
     let mut len = size_of_val(&info) as libc::socklen_t;
     // SAFETY: the value pointer and length describe `info`; the kernel writes at most `len`
@@ -89,7 +104,7 @@ pub(super) fn drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(info[DROPS])
+    Ok(info)
 }
 
 /// Sends one datagram to the kernel, which has worked through it when this returns.

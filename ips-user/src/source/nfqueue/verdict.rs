@@ -131,6 +131,9 @@ pub(super) fn settlement(queue: u16, last: PacketId, disposition: Disposition) -
     bytes
 }
 
+/// `NFQA_CFG_QUEUE_MAXLEN`.
+const MAX_LENGTH: u16 = 3;
+
 /// Binds a queue and configures all of it, acknowledged.
 ///
 /// In one message: the kernel (`nfqnl_recv_config`) applies the parts one after the other
@@ -143,7 +146,6 @@ pub(super) fn configuration(options: &QueueOptions) -> Vec<u8> {
     /// `NFQA_CFG_CMD` and what follows it.
     const COMMAND: u16 = 1;
     const PARAMETERS: u16 = 2;
-    const MAX_LENGTH: u16 = 3;
     const FLAGS_MASK: u16 = 4;
     const FLAGS: u16 = 5;
     /// `NFQA_CFG_F_FAIL_OPEN` (Linux 3.6).
@@ -172,6 +174,16 @@ pub(super) fn configuration(options: &QueueOptions) -> Vec<u8> {
     message.attribute(MAX_LENGTH, &options.max_length.to_be_bytes());
     message.attribute(FLAGS_MASK, &(FAIL_OPEN | GSO).to_be_bytes());
     message.attribute(FLAGS, &flags.to_be_bytes());
+    message.end();
+    bytes
+}
+
+/// A request that changes the length of a queue that is bound already. Not acknowledged: whoever
+/// serves the queue would receive that.
+pub(super) fn new_length(number: u16, max_length: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut message = Request::begin(&mut bytes, CONFIG, 0, SEQUENCE_CONFIG, number);
+    message.attribute(MAX_LENGTH, &max_length.to_be_bytes());
     message.end();
     bytes
 }

@@ -14,7 +14,7 @@ use crate::control::Response;
 use crate::supervisor::Supervisor;
 use crate::supervisor::duty::Duty;
 use crate::supervisor::moving::Moving;
-use crate::supervisor::occupancy::Phase;
+use crate::supervisor::occupancy::{Occupancy, Phase};
 use crate::supervisor::seat::Seat;
 
 /// What a wish comes to.
@@ -163,7 +163,7 @@ impl Supervisor {
         for &seat in added {
             self.steering.vacate_slot(seat.slot());
             self.seats.add(seat, &self.config)?;
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         Ok(())
     }

@@ -1,0 +1,45 @@
+//! `sluice reload`
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{InstanceArgs, ask};
+use crate::control::Request;
+use crate::supervisor::reload::Reloaded;
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
+    let value = ask(&args.instance.config()?, &Request::Reload {})?;
+    if args.json {
+        println!("{value:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Reloaded {
+        generation,
+        compiled,
+        seats,
+        total_ms,
+    } = serde_json::from_value(value)
+        .context("the instance is of another version of sluice; try --json")?;
+    println!(
+        "generation {generation}: {} rules ({} skipped, {} of them wrong) in {} KiB, compiled with \
+         {} KiB at most; in use by {seats} seats after {total_ms} ms",
+        compiled.rules,
+        compiled.skipped,
+        compiled.wrong,
+        compiled.image_bytes >> 10,
+        compiled.peak_bytes >> 10,
+    );
+    Ok(ExitCode::SUCCESS)
+}
