@@ -178,10 +178,7 @@ impl Signals {
 }
 
 struct Supervisor {
-    /// What is in force.
     config: Config,
-    /// As it was last read. Commands may have changed what is in force since.
-    configured: Config,
     read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
@@ -297,7 +294,6 @@ impl Supervisor {
             last_generation: FIRST_GENERATION,
             reloading: None,
             took_over: false,
-            configured: config.clone(),
             read_config,
             config,
         })
