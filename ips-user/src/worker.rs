@@ -17,7 +17,7 @@ use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
-use crate::metrics::queue_truth;
+use crate::metrics::queue_truth::Reader;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -150,6 +150,13 @@ pub fn run(
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
     let mut inspection = inspection(shared, &config, engine, seat)?;
+    let mut queue_truth = Reader::open().ok();
+    // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
+    // have taken over.
+    let sandbox = &config.sandbox;
+    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
+        .enter(shared.support)
+        .context("entering the sandbox")?;
     if succeeds {
         take_over(shared, &config, seat, &desk, &mut inspection)?;
     }
@@ -158,14 +165,11 @@ pub fn run(
 
     let mail = Mail::new(channel, generation);
     let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
+    let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
+    turn.expect_gap(truth.map(|truth| truth.last_id));
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
-    // Everything is open and mapped; from here on there are bytes that an attacker wrote.
-    let sandbox = &turn.config.sandbox;
-    confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
-        .enter(shared.support)
-        .context("entering the sandbox")?;
     announce(shared, seat)?;
     let mut idle_turns = 0;
     while !(stop.load(Ordering::Relaxed) && idle_turns >= IDLE_TURNS_BEFORE_LEAVING) {
@@ -278,18 +282,7 @@ impl<'a> Turn<'a> {
         mail: Mail,
         inspection: WorkersInspection<'a>,
     ) -> Self {
-        let noted = shared.pages.received(seat.slot()).unwrap_or(0);
-        let queued =
-            queue_truth::of(config.queue_number(seat)).map_or(noted, |truth| truth.last_id);
-        let mut base: Vec<_> = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
-        let gap = match config.queue.transport {
-            Transport::Batched => {
-                // The socket counts them, and it is the predecessor's.
-                base[Cell::Overruns as usize] = 0;
-                Gap::Open { noted, queued }
-            }
-            Transport::Nfq => Gap::Closed,
-        };
+        let base = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
         let stale_ns = config.stale().as_nanos() as u64;
         Self {
             shared,
@@ -304,8 +297,20 @@ impl<'a> Turn<'a> {
             inspection,
             now: now(),
             asked_ns: 0,
-            gap,
+            gap: Gap::Closed,
             until_beat: BEAT_EVERY,
+        }
+    }
+
+    /// A predecessor may have taken packets from the socket without noting it; `queued` is the
+    /// kernel's last id.
+    fn expect_gap(&mut self, queued: Option<u32>) {
+        if self.config.queue.transport == Transport::Batched {
+            // The socket counts them, and it is the predecessor's.
+            self.base[Cell::Overruns as usize] = 0;
+            let noted = self.shared.pages.received(self.seat.slot()).unwrap_or(0);
+            let queued = queued.unwrap_or(noted);
+            self.gap = Gap::Open { noted, queued };
         }
     }
 

@@ -14,13 +14,17 @@ use crate::supervisor::reload::Reloaded;
 pub(super) struct ReloadArgs {
     #[command(flatten)]
     instance: InstanceArgs,
+    /// Skip rules that are wrong, as at a start, instead of changing nothing.
+    #[arg(long)]
+    lenient: bool,
     /// As JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
-    let value = ask(&args.instance.config()?, &Request::Reload {})?;
+    let lenient = args.lenient;
+    let value = ask(&args.instance.config()?, &Request::Reload { lenient })?;
     if args.json {
         println!("{value:#}");
         return Ok(ExitCode::SUCCESS);

@@ -37,7 +37,11 @@ pub enum Request {
     },
     /// Other rules and settings, as the instance's configuration file now has them: a
     /// [`crate::supervisor::reload::Reloaded`] when all workers use them.
-    Reload {},
+    Reload {
+        /// Rules that are wrong are skipped, as at a start, instead of keeping all as it is.
+        #[serde(default)]
+        lenient: bool,
+    },
     /// Another program goes on in the supervisor's place; answered before that happens.
     Upgrade {
         /// The program.
@@ -54,7 +58,7 @@ impl Request {
             Self::Upgrade { .. } => Duration::from_secs(30),
             // Compiling tens of thousands of rules takes seconds, and a busy machine has little
             // time for it.
-            Self::Reload {} => Duration::from_secs(600),
+            Self::Reload { .. } => Duration::from_secs(600),
             // Workers start, rules are installed, other workers list their flows; and others may
             // have asked before.
             Self::Scale { .. } | Self::Drain { .. } | Self::Resume { .. } => {

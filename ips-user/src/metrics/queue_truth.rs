@@ -3,7 +3,8 @@
 //! The only place where packets that never reached userspace are counted
 //! (net/netfilter/nfnetlink_queue.c, `seq_show`).
 
-use std::{fs, io};
+use std::fs::File;
+use std::io::{self, Read, Seek};
 
 use serde::Serialize;
 
@@ -24,19 +25,50 @@ pub struct QueueTruth {
     pub last_id: u32,
 }
 
+/// The file, which needs to be opened only once.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+}
+
+impl Reader {
+    /// Opens the file of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel has no NFQUEUE.
+    pub fn open() -> io::Result<Self> {
+        let file = File::open("/proc/thread-self/net/netfilter/nfnetlink_queue")?;
+        Ok(Self { file })
+    }
+
+    /// All queues, as they are now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&mut self) -> io::Result<Vec<QueueTruth>> {
+        self.file.rewind()?;
+        let mut text = String::new();
+        self.file.read_to_string(&mut text)?;
+        Ok(parse(&text))
+    }
+
+    /// One queue; `None` when it is not bound.
+    pub fn of(&mut self, queue: u16) -> Option<QueueTruth> {
+        self.read().ok()?.into_iter().find(|it| it.queue == queue)
+    }
+}
+
 /// Reads all queues of the calling thread's network namespace.
 ///
 /// # Errors
 /// When the file cannot be read: the kernel has no NFQUEUE.
 pub fn read() -> io::Result<Vec<QueueTruth>> {
-    Ok(parse(&fs::read_to_string(
-        "/proc/thread-self/net/netfilter/nfnetlink_queue",
-    )?))
+    Reader::open()?.read()
 }
 
 /// One queue of the calling thread's network namespace; `None` when it is not bound.
 pub fn of(queue: u16) -> Option<QueueTruth> {
-    read().ok()?.into_iter().find(|truth| truth.queue == queue)
+    Reader::open().ok()?.of(queue)
 }
 
 fn parse(text: &str) -> Vec<QueueTruth> {

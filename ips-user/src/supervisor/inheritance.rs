@@ -13,6 +13,7 @@ use super::seat::Seat;
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
 use crate::metrics::board::Board;
+use crate::rejecter::Tally;
 use crate::source::nfqueue::NfQueue;
 use crate::sys::descriptors::take_kept;
 use crate::sys::pages::Pages;
@@ -49,6 +50,8 @@ pub(super) struct Inheritance {
     pub(super) events: Option<[OwnedFd; 2]>,
     /// Both ends of the way to the supervisor.
     pub(super) feedback: Option<[OwnedFd; 2]>,
+    /// The rejecter's counters.
+    pub(super) tally: Option<Tally>,
 }
 
 impl Inheritance {
@@ -95,6 +98,7 @@ impl Inheritance {
             .ok();
         inheritance.events = both(kept.events);
         inheritance.feedback = both(kept.feedback);
+        inheritance.tally = take_kept(kept.tally).and_then(Tally::map).ok();
         inheritance
     }
 }

@@ -125,6 +125,8 @@ pub(super) struct Kept {
     pub(super) events: [RawFd; 2],
     /// Both ends of the way to the supervisor.
     pub(super) feedback: [RawFd; 2],
+    /// The rejecter's counters.
+    pub(super) tally: RawFd,
 }
 
 /// The instance's hold on its run directory.

@@ -32,13 +32,15 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rejecter::{Keeper, Place, Tally};
-use crate::rules;
+use crate::rules::{self, Diagnostic, Severity};
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Orders, Shared};
 
 /// Findings about rules that go to the log.
 const DIAGNOSTICS_SHOWN: usize = 20;
+/// Errors in rules that are told to whoever asked for a reload.
+const ERRORS_TOLD: usize = 5;
 
 /// Serves the supervisor at the other end of `socket` until it is gone.
 ///
@@ -93,7 +95,11 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
             return Ok(());
         };
         match message {
-            ToLauncher::Compile { generation, config } => launcher.compile(generation, *config)?,
+            ToLauncher::Compile {
+                generation,
+                lenient,
+                config,
+            } => launcher.compile(generation, lenient, *config)?,
             ToLauncher::Spawn { seat, succeeds } => launcher.spawn(seat, succeeds, fds)?,
             other @ ToLauncher::Prepare { .. } => bail!("unexpected {other:?}"),
         }
@@ -206,11 +212,12 @@ impl Launcher {
     }
 
     /// Has the rules compiled by another process; [`Self::reap`] answers when that has ended.
-    fn compile(&mut self, generation: u32, config: Config) -> anyhow::Result<()> {
+    fn compile(&mut self, generation: u32, lenient: bool, config: Config) -> anyhow::Result<()> {
         let building = match self.building {
             Some(_) => Err("other rules are being compiled".to_owned()),
             None => {
-                Image::build(generation, || compile(&config)).map_err(|error| error.to_string())
+                let building = Image::build(generation, || compile(&config, lenient));
+                building.map_err(|error| error.to_string())
             }
         };
         match building {
@@ -366,8 +373,22 @@ impl Launcher {
 }
 
 /// In the compiling process: the engine, and what became of the rules.
-fn compile(config: &Config) -> anyhow::Result<(Engine, Summary)> {
+fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> {
     let loaded = rules::load(&config.rules)?;
+    if loaded.has_errors() && !lenient {
+        let errors = loaded.diagnostics.iter();
+        let errors: Vec<_> = errors
+            .filter(|found| found.severity == Severity::Error)
+            .map(Diagnostic::render)
+            .collect();
+        let shown = errors.iter().take(ERRORS_TOLD);
+        let shown: Vec<_> = shown.map(String::as_str).collect();
+        bail!(
+            "{} errors in the rules:\n{}",
+            errors.len(),
+            shown.join("\n")
+        );
+    }
     // The worst first: errors must not drown in what is merely not supported yet.
     let mut diagnostics: Vec<_> = loaded.diagnostics.iter().collect();
     diagnostics.sort_by_key(|found| Reverse(found.severity));

@@ -89,9 +89,15 @@ impl Launching {
 
     /// Has the rules compiled; [`FromLauncher::Compiled`] or [`FromLauncher::NotCompiled`]
     /// answers.
-    pub(super) fn compile(&self, generation: u32, config: &Config) -> anyhow::Result<()> {
+    pub(super) fn compile(
+        &self,
+        generation: u32,
+        config: &Config,
+        lenient: bool,
+    ) -> anyhow::Result<()> {
         let message = ToLauncher::Compile {
             generation,
+            lenient,
             config: Box::new(config.clone()),
         };
         self.send(&message, &[])

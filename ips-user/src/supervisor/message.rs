@@ -33,6 +33,8 @@ pub enum ToLauncher {
     Compile {
         /// Which rules and configuration this is.
         generation: u32,
+        /// Rules that are wrong are skipped; otherwise all are refused for them.
+        lenient: bool,
         /// The validated configuration.
         config: Box<Config>,
     },

@@ -90,6 +90,10 @@ const AT_ONCE: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How long killed workers may take to be gone.
 const KILL_WITHIN: Duration = Duration::from_secs(1);
+/// How many launchers may end at a start before they have compiled the rules.
+const LAUNCHERS_AT_START: usize = 4;
+/// How long the workers of a predecessor may take to be relieved.
+const SUCCEED_WITHIN: Duration = Duration::from_secs(60);
 /// A launcher that lived this long is replaced at once.
 const LAUNCHER_LIVED: Duration = Duration::from_secs(5);
 /// Otherwise after this pause.
@@ -274,7 +278,8 @@ impl Supervisor {
             writer,
             events,
             board,
-            rejecter: Rejecter::create().context("the rejecter's counters")?,
+            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
+                .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -318,7 +323,7 @@ impl Supervisor {
         self.record()?;
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         self.wait_for_workers().await?;
         self.steering.install(&self.config, &self.seats)?;
@@ -337,7 +342,12 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
-        let staying: Vec<_> = self.seats.processes().collect();
+        let mut staying: Vec<_> = self.seats.processes().collect();
+        let workers = staying.len();
+        if workers > 0 {
+            // It ends by itself when the last of them does.
+            staying.extend(self.left.rejecter);
+        }
         let mut ending = self.left.alive();
         // The launcher's own children are among those that nobody recorded.
         let own = Started::of(std::process::id());
@@ -346,8 +356,8 @@ impl Supervisor {
         if let Some(launcher) = self.left.launcher {
             launcher.reap();
         }
-        if !staying.is_empty() {
-            log::info!("{} workers of a former run are taken over", staying.len());
+        if workers > 0 {
+            log::info!("{workers} workers of a former run are taken over");
         } else if !ending.is_empty() {
             let ended = ending.len();
             log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
@@ -367,42 +377,72 @@ impl Supervisor {
             deaths: &self.deaths,
         };
         self.launching.prepare(&self.config, self.trace, &common)?;
-        self.launching.compile(self.generation, &self.config)
+        self.launching.compile(self.generation, &self.config, true)
     }
 
     async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
-        self.tell_launcher()?;
-        match self.launching.next().await? {
-            Some(FromLauncher::Compiled { compiled, .. }) => {
-                self.compiled = compiled;
-                self.launching.set_ready();
-                Ok(())
+        for _ in 0..LAUNCHERS_AT_START {
+            let told = self.tell_launcher();
+            if let Err(error) = &told {
+                log::warn!("{error:#}");
             }
-            Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
-            other => bail!("the launcher said {other:?} instead of compiling the rules"),
+            while told.is_ok() {
+                match self.launching.next().await? {
+                    Some(FromLauncher::Compiled { compiled, .. }) => {
+                        self.compiled = compiled;
+                        self.launching.set_ready();
+                        return Ok(());
+                    }
+                    Some(FromLauncher::Rejecter { pid }) => self.rejecter.became(pid),
+                    Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+                    Some(other) => {
+                        bail!("the launcher said {other:?} instead of compiling the rules")
+                    }
+                    None => break,
+                }
+            }
+            log::error!("the launcher has ended before it had compiled the rules");
+            self.launching = Launching::start()?;
+        }
+        bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
+    }
+
+    /// Asks for a process. A launcher that is gone cannot be asked; that is noticed soon, and
+    /// then the seat is still vacant.
+    fn spawn(&mut self, seat: Seat) {
+        if let Err(error) = self.seats.spawn(seat, &self.launching) {
+            let why = format!("{error:#}");
+            log::warn!("{why}");
+            self.seats.not_spawned(seat, &why, &self.config);
         }
     }
 
-    fn spawn(&mut self, seat: Seat) -> anyhow::Result<()> {
-        self.seats.spawn(seat, &self.launching)
-    }
-
     /// Until each has beaten once: before that nothing is steered.
+    ///
+    /// A start from nothing fails with its first process that does. When workers are taken over
+    /// there is something to lose, and what ends is replaced as at any other time.
     async fn wait_for_workers(&mut self) -> anyhow::Result<()> {
-        let patience = Duration::from_millis(self.config.workers.start_ms);
+        let succeeding = self.seats.any_predecessor();
+        let mut patience = Duration::from_millis(self.config.workers.start_ms);
+        if succeeding {
+            patience = patience.max(SUCCEED_WITHIN);
+        }
         let all = async {
             while !self.seats.all_up() {
                 tokio::select! {
-                    message = self.launching.next() => match message? {
-                        None => bail!("the launcher has ended"),
-                        message => self.on_launcher(message)?,
-                    },
+                    message = self.launching.next(), if self.launcher_due.is_none() => {
+                        match message? {
+                            None if !succeeding => bail!("the launcher has ended"),
+                            message => self.on_launcher(message)?,
+                        }
+                    }
                     () = self.spoken.wait() => self.on_feedback(),
-                    () = sleep(LOOK_EVERY), if self.seats.any_predecessor() => {
-                        self.look_after_predecessors()?;
+                    () = sleep(LOOK_EVERY), if succeeding => {
+                        self.look()?;
+                        self.seats.end_late_starters(&self.config);
                     }
                 }
-                if let Some((seat, how)) = self.seats.first_dead() {
+                if !succeeding && let Some((seat, how)) = self.seats.first_dead() {
                     bail!("{seat} ended at its start: {how}");
                 }
             }
@@ -493,7 +533,7 @@ impl Supervisor {
             Request::Upgrade { program } => {
                 let _ = answer.send(self.prepare_upgrade(program).await);
             }
-            Request::Reload {} => self.begin_reload(answer),
+            Request::Reload { lenient } => self.begin_reload(lenient, answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
             Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
@@ -558,6 +598,7 @@ impl Supervisor {
     /// The workers go on without it, but nobody could replace them.
     fn launcher_lost(&mut self) {
         self.launching.end();
+        self.rejecter.launcher_lost();
         self.seats.launcher_lost();
         self.compiler_lost();
         let pause = match self.launcher_since.elapsed() {
@@ -573,7 +614,11 @@ impl Supervisor {
         self.launcher_since = Instant::now();
         self.launcher_restarts += 1;
         self.launching = Launching::start()?;
-        self.tell_launcher()
+        if let Err(error) = self.tell_launcher() {
+            log::warn!("{error:#}");
+            self.launcher_lost();
+        }
+        Ok(())
     }
 
     /// Only workers of one launcher can share rules with those to come: the others hand over.
@@ -582,12 +627,13 @@ impl Supervisor {
         log::info!("a new launcher has compiled the rules");
         self.launching.set_ready();
         for seat in self.seats.relieve_orphans() {
-            self.spawn(seat)?;
+            self.spawn(seat);
         }
         self.record()
     }
 
     fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+        self.rejecter.look_after_former();
         if self.seats.look_after_predecessors() {
             self.record()?;
         }
@@ -607,7 +653,7 @@ impl Supervisor {
         }
         if self.launching.is_ready() {
             for seat in self.seats.due() {
-                self.spawn(seat)?;
+                self.spawn(seat);
             }
         }
         Ok(())

@@ -11,15 +11,18 @@ use crate::rejecter::Tally;
 pub(super) struct Rejecter {
     pub(super) tally: Tally,
     process: Option<Started>,
+    /// Those of former launchers: each ends with the last worker of its launcher.
+    former: Vec<Started>,
     ends: u64,
 }
 
 impl Rejecter {
-    /// Its counters, before there is a process.
-    pub(super) fn create() -> io::Result<Self> {
+    /// Before there is a process; with the counters and the rejecter of a predecessor.
+    pub(super) fn new(tally: Option<Tally>, former: Option<Started>) -> io::Result<Self> {
         Ok(Self {
-            tally: Tally::create()?,
+            tally: tally.map_or_else(Tally::create, Ok)?,
             process: None,
+            former: former.into_iter().collect(),
             ends: 0,
         })
     }
@@ -28,6 +31,22 @@ impl Rejecter {
     pub(super) fn became(&mut self, pid: Option<u32>) {
         self.ends += u64::from(pid.is_none());
         self.process = pid.map(|pid| Started::of(pid).unwrap_or(Started::ended(pid)));
+    }
+
+    /// Nobody tells of its end any more, and the next launcher starts another one.
+    pub(super) fn launcher_lost(&mut self) {
+        self.former.extend(self.process.take());
+    }
+
+    /// Forgets those of former launchers that have ended.
+    pub(super) fn look_after_former(&mut self) {
+        self.former.retain(|process| {
+            let alive = process.is_alive();
+            if !alive {
+                process.reap();
+            }
+            alive
+        });
     }
 
     /// Its process.

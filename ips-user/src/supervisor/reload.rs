@@ -59,7 +59,7 @@ enum Stage {
 
 impl Supervisor {
     /// Begins a reload; `answer` is given when it is over.
-    pub(super) fn begin_reload(&mut self, answer: oneshot::Sender<Response>) {
+    pub(super) fn begin_reload(&mut self, lenient: bool, answer: oneshot::Sender<Response>) {
         let busy = if self.reloading.is_some() {
             Some("a reload is going on")
         } else if !self.launching.is_ready() || self.seats.any_predecessor() {
@@ -77,7 +77,7 @@ impl Supervisor {
         }
         let generation = self.last_generation + 1;
         let begun = self.reread().and_then(|config| {
-            self.launching.compile(generation, &config)?;
+            self.launching.compile(generation, &config, lenient)?;
             Ok(config)
         });
         match begun {

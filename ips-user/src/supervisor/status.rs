@@ -106,7 +106,7 @@ impl Supervisor {
             Phase::Up => match occupancy.duty {
                 Duty::Serving => "up",
                 Duty::Joining => "joining",
-                Duty::Drained if self.holds_nothing(occupancy, queues) => "drained",
+                Duty::Drained if self.holds_nothing(occupancy) => "drained",
                 Duty::Drained => "draining",
                 Duty::Retiring { .. } => "retiring",
                 Duty::Leaving => "leaving",

@@ -111,6 +111,7 @@ impl Supervisor {
             board: keep_over_exec(&self.board)?,
             events: both(&self.events, &self.writer.reader())?,
             feedback: both(&self.feedback, &self.workers_feedback)?,
+            tally: keep_over_exec(&self.rejecter.tally)?,
         })
     }
 }

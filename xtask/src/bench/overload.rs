@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use sluice_tests::queue_state;
 
@@ -28,8 +28,9 @@ use crate::workspace::Workspace;
 const OVERLOAD: f64 = 3.0;
 /// Of that, what the generator has to reach for the measurement to be one.
 const REACHED: f64 = 0.95;
-/// How long the capacity is measured.
-const MEASURING: Duration = Duration::from_secs(3);
+/// How long each rate is tried while the capacity is sought, and how many are.
+const TRIAL: Duration = Duration::from_millis(1_500);
+const TRIALS: u32 = 7;
 /// Most kilobytes that a process may grow by: its flows are there since the measurement of the
 /// capacity.
 const GROWTH_KB: u64 = 64 << 10;
@@ -70,6 +71,8 @@ struct Overload {
     account: Account,
     /// Delivered, but seen by no worker: full queues let pass when failing open.
     uninspected: i64,
+    /// Shed by a worker, and passed or dropped as the policy says.
+    shed: u64,
     before: Peak,
     peak: Peak,
 }
@@ -155,16 +158,7 @@ fn overwhelm(
         stage,
         fails_closed: fail == "closed",
     };
-    let seen = stage.status()?.received();
-    let measured = udp::measure(lab, &mut generator, &inspected, cpus, (MEASURING, None))?;
-    let seen = stage.status()?.received() - seen;
-    #[expect(clippy::cast_precision_loss, reason = "a rate is for people")]
-    let capacity_pps = seen as f64 / MEASURING.as_secs_f64();
-    report.note(&format!(
-        "{:.1} kpps inspected of {:.1} that the generator can make",
-        capacity_pps / 1e3,
-        measured.generated_pps / 1e3
-    ));
+    let capacity_pps = capacity(stage, &mut generator, &inspected, cpus, report)?;
     let seconds = if arguments.quick {
         2
     } else {
@@ -176,7 +170,8 @@ fn overwhelm(
     let (measured, peak) = Peak::during(lab.gateway(), || {
         udp::measure(lab, &mut generator, &inspected, cpus, (length, pace))
     })?;
-    let seen = stage.status()?.received() - seen;
+    let status = stage.status()?;
+    let seen = status.received() - seen;
     let account = measured.account;
     report.note(&show(&account));
     Ok(Overload {
@@ -185,10 +180,49 @@ fn overwhelm(
         offered_pps: measured.generated_pps,
         delivered_pps: measured.delivered_pps,
         uninspected: i64::try_from(account.delivered)? - i64::try_from(seen)?,
+        shed: status.shed(),
         account,
         before,
         peak,
     })
+}
+
+/// The highest rate at which every packet was inspected and none dropped: sought by halving.
+fn capacity(
+    stage: &Stage,
+    generator: &mut Generator,
+    inspected: &Instance<'_>,
+    cpus: Cpus,
+    report: &Report,
+) -> Result<f64> {
+    let lab = &stage.lab;
+    let most = udp::measure(lab, generator, inspected, cpus, (TRIAL, None))?.generated_pps;
+    let (mut sustained, mut too_much) = (0.0, most);
+    for _ in 0..TRIALS {
+        stage.interrupt.check()?;
+        let rate = f64::midpoint(sustained, too_much);
+        let before = stage.status()?;
+        let trial = udp::measure(lab, generator, inspected, cpus, (TRIAL, Some(rate)))?;
+        let after = stage.status()?;
+        let seen = after.received() - before.received();
+        let all = seen >= trial.account.generated && after.shed() == before.shed();
+        if all && trial.account.dropped.is_empty() {
+            sustained = trial.delivered_pps.max(sustained);
+            // What the generator does not reach cannot be too much.
+            if trial.delivered_pps < rate * REACHED {
+                break;
+            }
+        } else {
+            too_much = rate;
+        }
+    }
+    report.note(&format!(
+        "{:.1} kpps can be inspected of {:.1} that the generator can make",
+        sustained / 1e3,
+        most / 1e3
+    ));
+    ensure!(sustained > 0.0, "at no rate was every packet inspected");
+    Ok(sustained)
 }
 
 fn judge(status: &Status, overload: &Overload, report: &mut Report) {
@@ -199,6 +233,7 @@ fn judge(status: &Status, overload: &Overload, report: &mut Report) {
         delivered_pps,
         account,
         uninspected,
+        shed,
         before,
         peak,
     } = overload;
@@ -218,7 +253,7 @@ fn judge(status: &Status, overload: &Overload, report: &mut Report) {
         &format!("fail {fail}: every packet not delivered is counted by cause"),
         account.unaccounted == 0,
         format!(
-            "{} sent, {} delivered, {} counted, unexplained {}{}",
+            "{} sent, {} delivered, {} counted, unexplained {}; {shed} shed in all{}",
             account.generated,
             account.delivered,
             account.dropped.values().sum::<u64>(),
@@ -229,7 +264,7 @@ fn judge(status: &Status, overload: &Overload, report: &mut Report) {
                 String::new()
             }
         ),
-        json!({ "account": account, "uninspected": uninspected }),
+        json!({ "account": account, "uninspected": uninspected, "shed": shed }),
     );
     let mut grown: Vec<(String, u64)> = peak
         .resident_kb
@@ -282,8 +317,8 @@ impl Inspected for Instance<'_> {
         let status = self.stage.status().context("what the workers dropped")?;
         let total = |of: fn(&crate::stage::status::Seat) -> u64| status.seats().map(of).sum();
         dropped.insert("by a worker".to_owned(), total(|seat| seat.dropped));
+        dropped.insert("shed".to_owned(), total(|seat| seat.shed_dropped));
         if self.fails_closed {
-            dropped.insert("shed".to_owned(), total(|seat| seat.shed));
             dropped.insert("settled".to_owned(), total(|seat| seat.settled));
         }
         for name in ["tc.convicted", "tc.malformed", "xdp.convicted"] {

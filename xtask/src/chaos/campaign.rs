@@ -169,9 +169,12 @@ impl<'a> Campaign<'a> {
             | Kind::Pause
             | Kind::Pressure
             | Kind::KillLauncher
-            | Kind::KillRejecter => self.strike(fault)?,
+            | Kind::KillRejecter => match self.strike(fault)? {
+                Some(did) => did,
+                None => return Ok(Turn::Later),
+            },
             Kind::Reload | Kind::BadReload | Kind::Scale | Kind::Drain | Kind::Upgrade => {
-                if self.order.is_some() {
+                if self.order.is_some() || self.stage.glance().is_err() {
                     return Ok(Turn::Later);
                 }
                 self.give_order(fault)?

@@ -150,7 +150,8 @@ fn datagrams(found: &Found, report: &mut Report) {
     // passed.
     let total = |name| found.watch.total(name);
     let mut causes = BTreeMap::from([
-        ("shed", total("shed")),
+        ("shed", total("shed_dropped")),
+        ("quarantined", total("quarantine_dropped")),
         ("queue full", total("queue_dropped")),
         ("buffer full", total("user_dropped")),
     ]);

@@ -162,7 +162,7 @@ fn play(
         keys: format!(
             "fail = \"{}\"\n\
              workers.count = {WORKERS}\n\
-             exceptions.quarantine = \"accept\"\n\
+             exceptions.quarantine = \"pass-flow\"\n\
              log.stats_seconds = 5\n",
             arguments.fail()
         ),

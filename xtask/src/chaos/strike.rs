@@ -1,6 +1,7 @@
 //! Faults that hit a process: killed, stopped, out of memory.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -24,14 +25,18 @@ pub(super) enum Undo {
 }
 
 impl Campaign<'_> {
-    /// Strikes a worker, the backup, the launcher or the rejecter. What was done, in words.
-    pub(super) fn strike(&mut self, fault: Fault) -> Result<String> {
+    /// Strikes a worker, the backup, the launcher or the rejecter. What was done, in words;
+    /// `None` when there is nobody to strike at this moment.
+    pub(super) fn strike(&mut self, fault: Fault) -> Result<Option<String>> {
         match fault.kind {
             Kind::KillLauncher => return self.strike_helper("launcher"),
             Kind::KillRejecter => return self.strike_helper("reject"),
             _ => {}
         }
-        let status = self.stage.glance()?;
+        // While the supervisor becomes another program nobody answers.
+        let Ok(status) = self.stage.glance() else {
+            return Ok(None);
+        };
         // The supervisor may not have heard yet of the end of one that was struck just now.
         let struck: Vec<u32> = self.watch.unanswered().map(|struck| struck.pid).collect();
         let alive = |seat: &&Seat| seat.pid != 0 && !struck.contains(&seat.pid);
@@ -41,7 +46,7 @@ impl Campaign<'_> {
             chosen(&status.workers, fault.choice, alive)
         };
         let Some(seat) = seat else {
-            return Ok("nobody to strike: every seat is being filled".to_owned());
+            return Ok(None);
         };
         let (pid, name) = (seat.pid, &seat.name);
         let place = (seat.queue, pid);
@@ -57,7 +62,7 @@ impl Campaign<'_> {
             }
             Kind::Pressure => {
                 let Some(limits) = press(pid)? else {
-                    return Ok(format!("{name}, pid {pid}, has just ended by itself"));
+                    return Ok(None);
                 };
                 self.later(fault.lasting, Undo::Limit(pid, limits));
                 format!(
@@ -72,25 +77,26 @@ impl Campaign<'_> {
         };
         let fate = match fault.kind {
             // It goes on, or is taken for hung, as the time may be.
-            Kind::Pause => return Ok(did),
+            Kind::Pause => return Ok(Some(did)),
             // It may need no memory meanwhile.
             Kind::Pressure => Fate::Open,
             _ => Fate::Replaced,
         };
         let at = self.load.started().elapsed();
         self.watch.struck(did.clone(), at, place, fate);
-        Ok(did)
+        Ok(Some(did))
     }
 
     /// Kills a process that has no seat, by a part of its name.
-    fn strike_helper(&mut self, name: &str) -> Result<String> {
+    fn strike_helper(&mut self, name: &str) -> Result<Option<String>> {
         let members = processes::of(self.stage.lab.gateway())?;
         let Some(member) = members.iter().find(|member| member.name.contains(name)) else {
-            return Ok(format!("there is no {name} at this moment"));
+            return Ok(None);
         };
         processes::signal(member.pid, Signal::SIGKILL)?;
         self.helpers_killed.push((name.to_owned(), member.pid));
-        Ok(format!("SIGKILL to {}, pid {}", member.name, member.pid))
+        let did = format!("SIGKILL to {}, pid {}", member.name, member.pid);
+        Ok(Some(did))
     }
 }
 
@@ -123,8 +129,15 @@ pub(super) fn limit(pid: u32, limits: &str) -> Result<()> {
     } else {
         format!("{limits}:")
     };
+    let Some((user, group)) = owner(pid) else {
+        return Ok(());
+    };
     let output = Command::new("prlimit")
         .args(["--pid", &pid.to_string(), &format!("--data={limits}")])
+        // As the process itself: without CAP_SYS_RESOURCE, which containers lack, nobody may set
+        // the limits of others, not even root.
+        .uid(user)
+        .gid(group)
         .output()
         .context("cannot start prlimit")?;
     if !output.status.success() && fs::metadata(format!("/proc/{pid}")).is_ok() {
@@ -132,6 +145,16 @@ pub(super) fn limit(pid: u32, limits: &str) -> Result<()> {
         bail!("prlimit --pid {pid} --data={limits}: {}", error.trim());
     }
     Ok(())
+}
+
+/// Real user and group of a process; `None` when it has ended.
+fn owner(pid: u32) -> Option<(u32, u32)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let real = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some((real("Uid:")?, real("Gid:")?))
 }
 
 /// `soft:hard` of the line `Max data size` (proc_pid_limits(5)).

@@ -118,6 +118,8 @@ impl Watch {
                 ("dropped", seat.dropped),
                 ("settled", seat.settled),
                 ("shed", seat.shed),
+                ("shed_dropped", seat.shed_dropped),
+                ("quarantine_dropped", seat.quarantine_dropped),
                 ("invalid_dropped", seat.invalid_dropped),
                 ("flows_midstream", seat.flows_midstream),
                 ("queue_dropped", seat.kernel.queue_dropped),

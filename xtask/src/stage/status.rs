@@ -68,9 +68,15 @@ pub(crate) struct Seat {
     /// Packets of a dead process that its successor gave their verdict.
     #[serde(default)]
     pub(crate) settled: u64,
-    /// Packets that overload cost their inspection or their passage.
+    /// Packets that overload cost their inspection.
     #[serde(default)]
     pub(crate) shed: u64,
+    /// Of these: those dropped.
+    #[serde(default)]
+    pub(crate) shed_dropped: u64,
+    /// Of the dropped: those of flows that workers died of.
+    #[serde(default)]
+    pub(crate) quarantine_dropped: u64,
     /// Of the dropped: those that are no valid IP.
     #[serde(default)]
     pub(crate) invalid_dropped: u64,
@@ -153,6 +159,11 @@ impl Status {
     /// Packets received, over all seats.
     pub(crate) fn received(&self) -> u64 {
         self.seats().map(|seat| seat.received).sum()
+    }
+
+    /// Packets shed, over all seats.
+    pub(crate) fn shed(&self) -> u64 {
+        self.seats().map(|seat| seat.shed).sum()
     }
 
     /// Packets without a verdict, over all queues.
