@@ -234,6 +234,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.engine = engine.into();
         self.scratch = self.engine.scratch();
         self.flows.set_limits(options.flows);
+        self.exceptions.treatments = options.exceptions;
         self.options = options;
     }
 

@@ -2,5 +2,6 @@
 //! snapshot that `sluice status` and EVE `stats` show.
 
 pub mod board;
+pub mod passed;
 pub mod queue_truth;
 pub mod snapshot;

@@ -239,6 +239,11 @@ pub struct Kernel {
     pub queue_dropped: u64,
     /// Dropped because the socket's buffer was full.
     pub user_dropped: u64,
+    /// Accepted because the queue was full, when failing open; as of the last look at the rules'
+    /// counters, which is at each `stats` record, and once a second while there is overload and
+    /// somebody asks. Counted with `queue.gso` only: otherwise one packet has many ids.
+    #[serde(default)]
+    pub passed: u64,
     /// Id of the last packet queued.
     pub last_id: u32,
 }
@@ -249,6 +254,7 @@ impl From<QueueTruth> for Kernel {
             waiting: truth.waiting,
             queue_dropped: truth.queue_dropped,
             user_dropped: truth.user_dropped,
+            passed: 0,
             last_id: truth.last_id,
         }
     }
@@ -356,6 +362,13 @@ impl fmt::Display for Snapshot {
                 worker.kernel.user_dropped,
                 worker.restarts
             )?;
+            if worker.kernel.passed > 0 {
+                writeln!(
+                    f,
+                    "         {} passed because the queue was full",
+                    worker.kernel.passed
+                )?;
+            }
             if worker.trips > 0 {
                 let (trips, hangs) = (worker.trips, worker.hangs);
                 writeln!(f, "         {trips} stale trips, {hangs} hangs")?;

@@ -67,6 +67,7 @@ use crate::loader::LoadError;
 use crate::log::eve;
 use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
+use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
 use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
@@ -182,10 +183,7 @@ impl Signals {
 }
 
 struct Supervisor {
-    /// What is in force.
     config: Config,
-    /// As it was last read. Commands may have changed what is in force since.
-    configured: Config,
     read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
@@ -209,6 +207,9 @@ struct Supervisor {
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
+    /// What passed because a queue was full, and when that was looked at.
+    passed: Passed,
+    passed_at: Instant,
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     upgrades: u64,
@@ -293,6 +294,8 @@ impl Supervisor {
             launcher_restarts: 0,
             seats,
             scaling: Scaling::after(left.retired.clone()),
+            passed: Passed::default(),
+            passed_at: Instant::now(),
             upgrade: None,
             upgrades: left.upgrades,
             left,
@@ -302,7 +305,6 @@ impl Supervisor {
             last_generation: FIRST_GENERATION,
             reloading: None,
             took_over: false,
-            configured: config.clone(),
             read_config,
             config,
         })
@@ -331,6 +333,7 @@ impl Supervisor {
         }
         self.wait_for_workers().await?;
         self.steering.install(&self.config, &self.seats)?;
+        self.count_passed();
         log::info!(
             "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
@@ -545,6 +548,7 @@ impl Supervisor {
     }
 
     fn status_response(&mut self) -> Response {
+        self.count_passed_if_due();
         match serde_json::to_value(self.snapshot()) {
             Ok(value) => Response::Ok(value),
             Err(error) => Response::Error(error.to_string()),

@@ -42,9 +42,6 @@ pub struct Reloaded {
 /// A reload that is going on.
 pub(super) struct Reloading {
     generation: u32,
-    /// As read from the file.
-    configured: Config,
-    /// With what commands have changed since the start.
     config: Config,
     since: Instant,
     /// Nobody may wait for it any more.
@@ -79,19 +76,16 @@ impl Supervisor {
             return;
         }
         let generation = self.last_generation + 1;
-        let begun = self.reread().and_then(|configured| {
-            let mut config = configured.clone();
-            config.workers.count = self.config.workers.count;
+        let begun = self.reread().and_then(|config| {
             self.launching.compile(generation, &config, lenient)?;
-            Ok((configured, config))
+            Ok(config)
         });
         match begun {
-            Ok((configured, config)) => {
+            Ok(config) => {
                 log::info!("reload: compiling the rules of generation {generation}");
                 self.last_generation = generation;
                 self.reloading = Some(Reloading {
                     generation,
-                    configured,
                     config,
                     since: Instant::now(),
                     answer,
@@ -105,7 +99,7 @@ impl Supervisor {
     /// The configuration as it stands in the file now, if it can be changed to that.
     fn reread(&self) -> anyhow::Result<Config> {
         let config = (self.read_config)()?;
-        let fixed = config::fixed_differences(&self.configured, &config);
+        let fixed = config::fixed_differences(&self.config, &config);
         if !fixed.is_empty() {
             bail!("{}", fixed.join("\n"));
         }
@@ -127,7 +121,6 @@ impl Supervisor {
             bail!("the launcher compiled generation {generation}, which nobody asked for");
         };
         let former = std::mem::replace(&mut self.config, reloading.config.clone());
-        self.configured = reloading.configured.clone();
         (self.generation, self.compiled) = (generation, compiled);
         if let Err(error) = self.steering.set_times(&self.config) {
             log::error!("reload: the eBPF programs keep their times: {error:#}");

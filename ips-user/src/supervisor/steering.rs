@@ -468,6 +468,12 @@ impl Steering {
         self.maps.placements.count().unwrap_or_default()
     }
 
+    /// Packets that each queue's rules have counted; none before they are installed.
+    pub(super) fn queue_counters(&self) -> anyhow::Result<BTreeMap<u16, u64>> {
+        let installed = self.netfilter.as_ref();
+        Ok(installed.map_or(Ok(BTreeMap::new()), netfilter::queue_counters)?)
+    }
+
     pub(super) fn netfilter(&self) -> String {
         self.netfilter
             .as_ref()

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sluice::config::Transport;
+use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
@@ -215,6 +216,8 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
         setup.config.fail = fail;
         setup.config.queue.length = 16;
         setup.config.steering.stale_ms = STALE_MS;
+        // What passes is counted when the statistics are written.
+        setup.config.log.stats_seconds = 1;
     });
     let status = gateway.status();
     // The supervisor first: it would replace the others.
@@ -239,6 +242,8 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
         signal(worker, Signal::SIGCONT);
     }
     gateway.process().signal(Signal::SIGCONT).expect("it runs");
+    let before = gateway.events().len();
+    gateway.await_status("statistics written", |_| gateway.events().len() > before);
     let settled = gateway.await_settled();
     assert!(settled.counters["nobody_alive"] > 0, "{settled}");
     (report, settled)
@@ -252,6 +257,13 @@ fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open(
     assert!(report.answered >= 400 - 2 * 17, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert_eq!(dropped, 0, "{status}");
+    // Requests and the answers that they got; there was no other traffic.
+    let passed: u64 = status.seats().map(|seat| seat.kernel.passed).sum();
+    let all = passed + status.total(Cell::Received);
+    assert!(
+        all >= report.sent + report.answered,
+        "{all}: {report:?} {status}"
+    );
 }
 
 #[test]
