@@ -67,7 +67,7 @@ pub fn snmp(namespace: &Namespace, protocol: &str, name: &str) -> Result<u64> {
     counter(namespace, "snmp", protocol, name)
 }
 
-/// A counter of TCP in `/proc/net/netstat`, for example `TCPDSACKRecv`: what was sent again
+/// A counter of TCP in `/proc/net/netstat`, for example `TCPDSACKRecvSegs`: what was sent again
 /// though it had arrived (RFC 2883). Zero when the kernel does not have it.
 ///
 /// # Errors

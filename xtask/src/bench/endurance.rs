@@ -357,7 +357,7 @@ impl Tcp {
         Ok(Self {
             sent: snmp(namespace, "Tcp", "OutSegs")?,
             retransmitted: snmp(namespace, "Tcp", "RetransSegs")?,
-            overtaken: tcp_extended(namespace, "TCPDSACKRecv")?,
+            overtaken: tcp_extended(namespace, "TCPDSACKRecvSegs")?,
         })
     }
 }
