@@ -59,13 +59,26 @@ fn total(lab: &Lab) -> Result<u64> {
     Ok(total)
 }
 
-/// A counter of `/proc/net/snmp`: a line of names, then a line of values. Zero when the kernel
-/// does not have it.
+/// A counter of `/proc/net/snmp`. Zero when the kernel does not have it.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub fn snmp(namespace: &Namespace, protocol: &str, name: &str) -> Result<u64> {
-    let text = namespace.proc_net("snmp")?;
+    counter(namespace, "snmp", protocol, name)
+}
+
+/// A counter of TCP in `/proc/net/netstat`, for example `TCPDSACKRecvSegs`: what was sent again
+/// though it had arrived (RFC 2883). Zero when the kernel does not have it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn tcp_extended(namespace: &Namespace, name: &str) -> Result<u64> {
+    counter(namespace, "netstat", "TcpExt", name)
+}
+
+/// A line of names, then a line of values.
+fn counter(namespace: &Namespace, file: &str, protocol: &str, name: &str) -> Result<u64> {
+    let text = namespace.proc_net(file)?;
     let mut lines = text
         .lines()
         .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));

@@ -27,8 +27,12 @@ impl Sabotage {
         match self {
             // jmp to itself.
             Self::Loop => &[0xeb, 0xfe],
-            // mov eax, 34 (pause); syscall; jmp to the first one.
-            Self::Sleep => &[0xb8, 0x22, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7],
+            // ppoll(NULL, 0, NULL, NULL), which the worker's filter allows: mov eax, 271; xor edi,
+            // edi; xor esi, esi; xor edx, edx; xor r10d, r10d; syscall; jmp to the first one.
+            Self::Sleep => &[
+                0xb8, 0x0f, 0x01, 0, 0, 0x31, 0xff, 0x31, 0xf6, 0x31, 0xd2, 0x45, 0x31, 0xd2, 0x0f,
+                0x05, 0xeb, 0xee,
+            ],
             // push rax; jmp to it.
             Self::StackOverflow => &[0x50, 0xeb, 0xfd],
         }

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{Settings, ask};
 use crate::control::Request;
-use crate::metrics::snapshot::Snapshot;
+use crate::metrics::snapshot::{Snapshot, Worker};
 use crate::supervisor;
 
 /// How long every worker may take to be relieved.
@@ -50,7 +50,7 @@ pub(super) fn run(args: &UpgradeArgs) -> anyhow::Result<ExitCode> {
         let status = status.and_then(|value| serde_json::from_value::<Snapshot>(value).ok());
         if let Some(status) = status
             && status.upgrades > before
-            && status.seats().all(|seat| seat.state == "up")
+            && status.seats().all(Worker::serves)
         {
             println!(
                 "{} goes on in process {} after {:.1} s",

@@ -269,6 +269,11 @@ pub fn cells(row: Row<'_>) -> BTreeMap<String, u64> {
 }
 
 impl Worker {
+    /// Whether its process does its work, also when it gets no new flows.
+    pub fn serves(&self) -> bool {
+        self.pid != 0 && !["starting", "stale", "down"].contains(&self.state.as_str())
+    }
+
     /// One of its own counters; zero when this version does not know it.
     pub fn cell(&self, cell: Cell) -> u64 {
         self.cells.get(cell.name()).copied().unwrap_or(0)

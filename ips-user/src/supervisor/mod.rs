@@ -212,6 +212,9 @@ struct Supervisor {
     passed_at: Instant,
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
+    /// Where programs that were asked whether they can go on here come back.
+    upgrade_checks: mpsc::UnboundedSender<upgrade::Checked>,
+    upgrades_checked: mpsc::UnboundedReceiver<upgrade::Checked>,
     upgrades: u64,
     deaths: Deaths,
     /// Which rules and configuration are in force.
@@ -263,6 +266,7 @@ impl Supervisor {
             None => FeedbackSocket::pair()?,
         };
         let spoken = Readable::of(&feedback)?;
+        let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
         let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
@@ -297,6 +301,8 @@ impl Supervisor {
             passed: Passed::default(),
             passed_at: Instant::now(),
             upgrade: None,
+            upgrade_checks,
+            upgrades_checked,
             upgrades: left.upgrades,
             left,
             deaths,
@@ -509,6 +515,7 @@ impl Supervisor {
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
+                Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
                 () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
                     if let Err(error) = self.become_other_program() {
                         log::error!("not upgraded: {error:#}");
@@ -524,21 +531,21 @@ impl Supervisor {
                 }
                 _ = sweep.tick() => self.sweep(),
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
-                Some(ask) = asked.recv() => self.on_ask(ask).await,
+                Some(ask) = asked.recv() => self.on_ask(ask),
             }
         };
         control.abort();
         result
     }
 
-    async fn on_ask(&mut self, Ask { request, answer }: Ask) {
+    fn on_ask(&mut self, Ask { request, answer }: Ask) {
         // Where the client has gone, its answer is nobody's.
         match request {
             Request::Status {} => {
                 let _ = answer.send(self.status_response());
             }
             Request::Upgrade { program } => {
-                let _ = answer.send(self.prepare_upgrade(program).await);
+                self.prepare_upgrade(program, answer);
             }
             Request::Reload { lenient } => self.begin_reload(lenient, answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),

@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use ips_common::LAYOUT_VERSION;
 use nix::sys::signal::{SigSet, Signal};
 use tokio::process::Command;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Supervisor;
@@ -26,35 +27,69 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
 /// How long the new program may take to say that it can go on here.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 
+/// What came of asking a program whether it can go on here.
+pub(super) struct Checked {
+    program: PathBuf,
+    result: anyhow::Result<()>,
+    answer: oneshot::Sender<Response>,
+}
+
 /// What a program says that can take over from this one: see [`crate::cli`].
 pub fn can_succeed() -> String {
     format!("can succeed: layout {LAYOUT_VERSION}")
 }
 
 impl Supervisor {
-    /// Asks the program whether it can go on here, and if so has it do that soon.
-    pub(super) async fn prepare_upgrade(&mut self, program: PathBuf) -> Response {
-        if self.upgrade.is_some() {
-            return Response::Error("an upgrade is under way".into());
+    /// Asks the program whether it can go on here; [`Self::upgrade_checked`] follows. It is
+    /// asked beside everything else, because it may take its time.
+    pub(super) fn prepare_upgrade(&self, program: PathBuf, answer: oneshot::Sender<Response>) {
+        if let Some(why) = self.cannot_upgrade() {
+            // The client may have gone: its answer is then nobody's.
+            let _ = answer.send(Response::Error(why.into()));
+            return;
         }
-        if self.config.queue.transport == Transport::Nfq {
-            return Response::Error(
-                "with transport = \"nfq\" the queues cannot be handed over: restart instead".into(),
-            );
-        }
-        if !self.seats.all_up() || self.seats.any_predecessor() || !self.launching.is_ready() {
-            return Response::Error("not every worker is up: try again in a moment".into());
-        }
-        if self.scaling.is_changing() {
-            return Response::Error("the workers are being changed: try again in a moment".into());
-        }
-        match check(&program).await {
-            Ok(()) => {
-                self.upgrade = Some((Instant::now() + ANSWERED_WITHIN, program));
+        let checks = self.upgrade_checks.clone();
+        tokio::spawn(async move {
+            let result = check(&program).await;
+            // The supervisor has stopped: then nobody is answered.
+            let _ = checks.send(Checked {
+                program,
+                result,
+                answer,
+            });
+        });
+    }
+
+    /// The program has said whether it can go on here. If so, it does that soon.
+    pub(super) fn upgrade_checked(&mut self, checked: Checked) {
+        let response = match (checked.result, self.cannot_upgrade()) {
+            (Err(error), _) => Response::Error(format!("{error:#}; nothing was changed")),
+            (Ok(()), Some(why)) => Response::Error(why.into()),
+            (Ok(()), None) => {
+                self.upgrade = Some((Instant::now() + ANSWERED_WITHIN, checked.program));
                 Response::Ok(serde_json::json!({ "upgrades": self.upgrades }))
             }
-            Err(error) => Response::Error(format!("{error:#}; nothing was changed")),
+        };
+        let _ = checked.answer.send(response);
+    }
+
+    /// Why there can be no upgrade at this moment.
+    fn cannot_upgrade(&self) -> Option<&'static str> {
+        if self.upgrade.is_some() {
+            return Some("an upgrade is under way");
         }
+        if self.config.queue.transport == Transport::Nfq {
+            return Some(
+                "with transport = \"nfq\" the queues cannot be handed over: restart instead",
+            );
+        }
+        if self.reloading.is_some() || self.scaling.is_changing() {
+            return Some("rules or workers are being changed: try again in a moment");
+        }
+        if !self.seats.all_up() || self.seats.any_predecessor() || !self.launching.is_ready() {
+            return Some("not every worker is up: try again in a moment");
+        }
+        None
     }
 
     /// Does not return when it succeeds.

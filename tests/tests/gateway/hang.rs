@@ -284,14 +284,14 @@ struct Hog(Child);
 
 impl Hog {
     fn start(command: &[&str], cpu: usize, duration: &str) -> Self {
-        let loop_for = ["timeout", duration, "sh", "-c", "while :; do :; done"];
         let cpu = cpu.to_string();
-        let child = Command::new("taskset")
-            .args(["-c", &cpu])
+        // Outside, and not on that CPU: the loop would not let it have the CPU either.
+        let child = Command::new("timeout")
+            .args([duration, "taskset", "-c", &cpu])
             .args(command)
-            .args(loop_for)
+            .args(["sh", "-c", "while :; do :; done"])
             .spawn();
-        Self(child.expect("taskset"))
+        Self(child.expect("timeout"))
     }
 
     fn wait(&mut self) {

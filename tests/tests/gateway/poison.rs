@@ -232,7 +232,8 @@ fn datagrams_hang(fault: &str, how: &str) {
         assert!(began.elapsed() < PATIENCE, "{}", gateway.status());
         flow.send(&poison(fault));
         sent += 1;
-        sleep(Duration::from_millis(10));
+        // All of them shall have room in the buffer of the socket that nobody reads yet.
+        sleep(Duration::from_millis(30));
     }
     println!("{sent} datagrams in {:?}", began.elapsed());
     await_deaths(&gateway, 2);

@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use sluice_tests::Namespace;
-use sluice_tests::elsewhere::snmp;
+use sluice_tests::elsewhere::{snmp, tcp_extended};
 use sluice_tests::stream::{Extent, Sender, Sink};
 
 use super::pinned::{Cpus, on_cpu};
@@ -85,6 +85,8 @@ struct Phase {
     gigabits: f64,
     /// Segments that the sender sent again, of all that it sent.
     retransmitted: u64,
+    /// Segments sent again that had arrived, as the receiver says: not lost, but overtaken.
+    overtaken: u64,
     segments: u64,
     longest_gap_ms: u128,
     kills: u64,
@@ -183,12 +185,13 @@ fn measure(
             let phase = play(&stage, arguments, cpus, disturbed)?;
             line.clear();
             report.note(&format!(
-                "round {}, {:<11}: {:6.2} Gbit/s, {:4} of {} segments sent again, longest gap {} ms, {} kills{}",
+                "round {}, {:<11}: {:6.2} Gbit/s, {:4} of {} segments sent again ({} had arrived), longest gap {} ms, {} kills{}",
                 round + 1,
                 if disturbed { "with kills" } else { "undisturbed" },
                 phase.gigabits,
                 phase.retransmitted,
                 phase.segments,
+                phase.overtaken,
                 phase.longest_gap_ms,
                 phase.kills,
                 if phase.faults.is_empty() { "" } else { ", FAULTS" }
@@ -260,6 +263,7 @@ fn play(stage: &Stage, arguments: &EnduranceArgs, cpus: Cpus, disturbed: bool) -
         disturbed,
         gigabits,
         retransmitted: after.0.retransmitted - before.0.retransmitted,
+        overtaken: after.0.overtaken - before.0.overtaken,
         segments: after.0.sent - before.0.sent,
         longest_gap_ms: gap.unwrap_or_default().as_millis(),
         kills,
@@ -345,6 +349,7 @@ fn unsettled(stage: &Stage) -> Result<Vec<String>> {
 struct Tcp {
     sent: u64,
     retransmitted: u64,
+    overtaken: u64,
 }
 
 impl Tcp {
@@ -352,6 +357,7 @@ impl Tcp {
         Ok(Self {
             sent: snmp(namespace, "Tcp", "OutSegs")?,
             retransmitted: snmp(namespace, "Tcp", "RetransSegs")?,
+            overtaken: tcp_extended(namespace, "TCPDSACKRecvSegs")?,
         })
     }
 }

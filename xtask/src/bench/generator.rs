@@ -17,8 +17,9 @@ pub(crate) const FRAME: usize = 60;
 pub(crate) const PORT: u16 = 9;
 /// Frames of one system call: a fraction of a second, so that the end can be timed.
 const FRAMES_A_CALL: u32 = 1 << 16;
-/// Frames of one system call at a limited rate: what comes at once fits into a queue.
-const FRAMES_A_BURST: u32 = 1 << 9;
+/// System calls a second at a limited rate: each costs some milliseconds by itself, and what
+/// comes at once shall not wait for long.
+const BURSTS_A_SECOND: f64 = 20.0;
 /// Frames that the kernel runs and sends at a time; 64 is its default.
 const FRAMES_A_BATCH: u32 = 64;
 
@@ -72,7 +73,15 @@ impl Generator {
         // The interface is looked up in the calling thread's namespace.
         self.client.enter(|| {
             let began = Instant::now();
-            let repeat = pace.map_or(FRAMES_A_CALL, |_| FRAMES_A_BURST);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "kept within the bounds of a call"
+            )]
+            let repeat = pace.map_or(FRAMES_A_CALL, |pace| {
+                let burst = (pace / BURSTS_A_SECOND) as u32;
+                burst.clamp(FRAMES_A_BATCH, FRAMES_A_CALL)
+            });
             let mut frames = 0_u32;
             while began.elapsed() < duration {
                 if let Some(pace) = pace

@@ -19,8 +19,9 @@ use crate::stage::report::Report;
 
 /// Between two looks at the instance.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the supervisor may leave a question without an answer.
-const SILENCE: Duration = Duration::from_secs(20);
+/// How long the supervisor may leave questions without an answer: while it becomes another
+/// program nobody listens, and a busy machine takes its time for that.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long another supervisor may take to be ready: it compiles the rules first, and the
 /// machine is busy with the load.
 const READY: Duration = Duration::from_secs(60);
@@ -239,11 +240,14 @@ impl<'a> Campaign<'a> {
             }
             Kind::Drain => {
                 let status = stage.glance()?;
-                let workers = status.workers.len();
-                if self.drained || workers < 2 {
-                    return Ok("one worker is drained already: left out".to_owned());
+                let able: Vec<usize> = (0..status.workers.len())
+                    .filter(|worker| status.workers[*worker].state == "up")
+                    .collect();
+                // One has to be left.
+                if self.drained || able.len() < 2 {
+                    return Ok("no second worker gets new flows: none drained".to_owned());
                 }
-                let worker = usize::try_from(choice)? % workers;
+                let worker = able[usize::try_from(choice)? % able.len()];
                 let order = give("drain", &[worker.to_string()], false)?;
                 self.drained = true;
                 self.later(fault.lasting, Undo::Resume(worker));

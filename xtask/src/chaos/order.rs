@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(70);
 const ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
 /// What is said to one that may be given again.
-const NOT_NOW: &str = "try again";
+const NOT_NOW: [&str; 4] = ["try again", "ask again", "under way", "going on"];
 
 /// A command that was given.
 #[derive(Debug)]
@@ -81,7 +81,10 @@ impl Order {
         }
         let status = self.process.wait(Duration::from_secs(1))?;
         let log = self.process.log();
-        if !status.success() && log.contains(NOT_NOW) && self.attempts < ATTEMPTS {
+        if !status.success()
+            && NOT_NOW.iter().any(|words| log.contains(words))
+            && self.attempts < ATTEMPTS
+        {
             self.refused = Some(Instant::now());
             return Ok(None);
         }
