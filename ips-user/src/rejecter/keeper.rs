@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::raw_socket::RawSocket;
-use super::{RejectSocket, Requests, Tally, pair, sandbox, serve};
+use super::{NAME, RejectSocket, Requests, Tally, pair, sandbox, serve};
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
 
@@ -113,7 +113,7 @@ impl Keeper {
 
     /// The rejecter's process.
     fn run(&self, raw: &RawSocket) -> i32 {
-        set_name("sluice-rejecter");
+        set_name(NAME);
         let Place {
             account,
             landlock,

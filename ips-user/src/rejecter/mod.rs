@@ -22,6 +22,9 @@ pub use tally::{RejecterCounters, Tally};
 use crate::sys::sandbox::{Account, Calls, Sandbox};
 use raw_socket::RawSocket;
 
+/// What its process is called.
+pub const NAME: &str = "sluice-rejecter";
+
 /// Bytes that may wait for the rejecter.
 const BUFFER_BYTES: usize = 1 << 20;
 

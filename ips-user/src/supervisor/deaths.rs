@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::saved_packets::SavedPackets;
 use super::seat::Seat;
+use super::succession::UNSEEN;
 use super::suspects::{Memory, SuspectCounters, Suspects};
 use crate::config::Config;
 use crate::desk::hands::Hands;
@@ -275,7 +276,8 @@ pub(super) const fn standing_name(standing: Standing) -> &'static str {
 /// Whether a process ended as it was told to, and not by what it was doing: by a signal that
 /// nothing which it does can bring about, or in order.
 fn is_sent(how: &str) -> bool {
-    const SENT: [&str; 6] = [
+    const SENT: [&str; 7] = [
+        UNSEEN,
         "exit status 0",
         "hung: stopped",
         "signal SIGKILL",

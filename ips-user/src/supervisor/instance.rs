@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -59,10 +59,13 @@ impl Started {
     }
 
     /// After its end: forgets it, if it was a child of this process, or became one because the
-    /// launcher has ended.
-    pub(super) fn reap(&self) {
-        // It is somebody else's child, or is one no more: then there is nothing to forget.
-        let _ = waitpid(Pid::from_raw(self.pid as i32), Some(WaitPidFlag::WNOHANG));
+    /// launcher has ended. Returns how it ended; `None` for somebody else's child.
+    pub(super) fn reap(&self) -> Option<String> {
+        match waitpid(Pid::from_raw(self.pid as i32), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, status)) => Some(format!("exit status {status}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!("signal {signal}")),
+            _ => None,
+        }
     }
 
     /// Sends a signal, unless the process has ended (its number may be another's by now).

@@ -144,6 +144,12 @@ impl Launching {
         }
     }
 
+    /// SIGKILL: its end is noticed as any other.
+    pub(super) fn kill(&mut self) {
+        // It may end by itself in between.
+        let _ = self.process.kill();
+    }
+
     /// It can start workers.
     pub(super) fn set_ready(&mut self) {
         self.ready = true;

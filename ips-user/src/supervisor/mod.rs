@@ -70,7 +70,9 @@ use crate::metrics::board::Board;
 use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
-use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
+use crate::sys::process::{
+    group_members, has_name, monotonic_ns, set_oom_score, utc_offset_s, wall_us,
+};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -203,6 +205,8 @@ struct Supervisor {
     launcher_due: Option<Instant>,
     launcher_since: Instant,
     launcher_restarts: u64,
+    /// How many times in a row it has not told what it must know.
+    launcher_silent: u32,
     seats: Seats,
     scaling: Scaling,
     /// What a predecessor has recorded.
@@ -296,6 +300,7 @@ impl Supervisor {
             launcher_due: None,
             launcher_since: Instant::now(),
             launcher_restarts: 0,
+            launcher_silent: 0,
             seats,
             scaling: Scaling::after(left.retired.clone()),
             passed: Passed::default(),
@@ -332,7 +337,7 @@ impl Supervisor {
         // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
         // The launcher, by which a successor finds workers that were never recorded.
-        self.record()?;
+        self.record();
         self.seats.open_queues(&self.config)?;
         for seat in self.seats.all() {
             self.spawn(seat);
@@ -451,6 +456,7 @@ impl Supervisor {
                     }
                     () = self.spoken.wait() => self.on_feedback(),
                     () = sleep(LOOK_EVERY), if succeeding => {
+                        self.seats.judge(&self.config, &mut self.steering);
                         self.look()?;
                         self.seats.end_late_starters(&self.config);
                     }
@@ -523,6 +529,7 @@ impl Supervisor {
                 }
                 _ = look.tick() => {
                     self.steering.follow_interfaces(&self.config);
+                    self.watch_launcher();
                     self.seats.judge_progress(&self.config, &self.steering);
                     self.return_suspects();
                 }
@@ -574,7 +581,7 @@ impl Supervisor {
                     self.serves(seat, pid);
                 }
                 self.seats.has_generation(seat, pid, generation);
-                self.record()?;
+                self.record();
             }
             Some(FromLauncher::Exited { seat, pid, how }) => {
                 let finding = self.on_exit(seat, pid, &how);
@@ -600,11 +607,12 @@ impl Supervisor {
             }) if self.launching.is_ready() => self.not_compiled(generation, &message)?,
             Some(FromLauncher::NotCompiled { message, .. }) => {
                 log::error!("the new launcher cannot use the rules: {message}");
+                self.launcher_lost();
             }
             None => self.launcher_lost(),
             Some(FromLauncher::Rejecter { pid }) => {
                 self.rejecter.became(pid);
-                self.record()?;
+                self.record();
             }
         }
         Ok(())
@@ -612,6 +620,7 @@ impl Supervisor {
 
     /// The workers go on without it, but nobody could replace them.
     fn launcher_lost(&mut self) {
+        let launcher = self.launching.pid();
         self.launching.end();
         self.rejecter.launcher_lost();
         self.seats.launcher_lost();
@@ -620,20 +629,53 @@ impl Supervisor {
             lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
             _ => LAUNCHER_PAUSE,
         };
+        if let Some(launcher) = launcher {
+            self.end_unannounced(launcher);
+        }
         log::error!("the launcher has ended: replaced in {pause:?}");
         self.launcher_due = Some(Instant::now() + pause);
     }
 
-    fn replace_launcher(&mut self) -> anyhow::Result<()> {
+    /// Ends what a dead launcher had forked but not told of: it would serve a queue that another
+    /// process is given as well.
+    fn end_unannounced(&self, launcher: u32) {
+        let known: Vec<_> = self.seats.processes().map(|process| process.pid).collect();
+        let mut unknown = group_members(launcher, "sluice");
+        unknown.retain(|pid| !known.contains(pid) && !has_name(*pid, crate::rejecter::NAME));
+        let unknown: Vec<_> = unknown.into_iter().filter_map(Started::of).collect();
+        if let Err(error) = instance::end(&unknown) {
+            log::error!("{error:#}");
+        }
+    }
+
+    fn replace_launcher(&mut self) {
         self.launcher_due = None;
         self.launcher_since = Instant::now();
         self.launcher_restarts += 1;
-        self.launching = Launching::start()?;
+        match Launching::start() {
+            Ok(launching) => self.launching = launching,
+            Err(error) => {
+                log::error!("no launcher: {error:#}; tried again in {LAUNCHER_PAUSE:?}");
+                self.launcher_due = Some(Instant::now() + LAUNCHER_PAUSE);
+                return;
+            }
+        }
         if let Err(error) = self.tell_launcher() {
             log::warn!("{error:#}");
             self.launcher_lost();
         }
-        Ok(())
+    }
+
+    /// A process that has ended and that the launcher does not tell of, twice in a row: then the
+    /// launcher hangs, and nobody would be replaced.
+    fn watch_launcher(&mut self) {
+        let silent = self.launching.is_ready() && self.seats.any_dead_unreported();
+        self.launcher_silent = if silent { self.launcher_silent + 1 } else { 0 };
+        if self.launcher_silent >= 2 {
+            log::error!("the launcher does not tell of processes that have ended: killed");
+            self.launcher_silent = 0;
+            self.launching.kill();
+        }
     }
 
     /// Only workers of one launcher can share rules with those to come: the others hand over.
@@ -644,27 +686,31 @@ impl Supervisor {
         for seat in self.seats.relieve_orphans() {
             self.spawn(seat);
         }
-        self.record()
+        self.record();
+        Ok(())
     }
 
-    fn look_after_predecessors(&mut self) -> anyhow::Result<()> {
+    fn look_after_predecessors(&mut self) {
         self.rejecter.look_after_former();
-        if self.seats.look_after_predecessors() {
-            self.record()?;
+        let Some(unserved) = self.seats.look_after_predecessors() else {
+            return;
+        };
+        for seat in unserved {
+            self.steering.set_down(seat);
         }
-        Ok(())
+        self.record();
     }
 
     /// What has to be looked at often because nobody tells.
     fn look(&mut self) -> anyhow::Result<()> {
-        self.look_after_predecessors()?;
+        self.look_after_predecessors();
         for (seat, pid) in self.seats.look_after_orphans(&self.config) {
             if let Some(finding) = self.examine(seat, pid) {
                 self.report(finding);
             }
         }
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
-            self.replace_launcher()?;
+            self.replace_launcher();
         }
         if self.launching.is_ready() {
             for seat in self.seats.due() {
@@ -686,6 +732,10 @@ impl Supervisor {
     /// What the process that had a seat held in its hands, and what follows from that.
     fn examine(&mut self, seat: Seat, pid: u32) -> Option<Finding> {
         let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
+        if occupancy.predecessor.is_some() {
+            // What the desk says is in hand is with him, and he serves.
+            return None;
+        }
         let end = End {
             seat,
             pid,
@@ -755,7 +805,7 @@ impl Supervisor {
                         self.serves(seat, pid);
                     }
                 }
-                Ok(Message::Waiting { seat, .. }) => self.seats.waits(seat),
+                Ok(Message::Waiting { seat, pid }) => self.seats.waits(seat, pid),
                 Ok(Message::Loaded {
                     seat,
                     pid,
@@ -777,10 +827,11 @@ impl Supervisor {
     }
 
     /// Notes the running processes for a successor.
-    fn record(&self) -> anyhow::Result<()> {
-        self.instance
-            .write(&self.for_successor()?)
-            .context("recording the processes")
+    fn record(&self) {
+        let record = self.for_successor();
+        if let Err(error) = record.and_then(|record| Ok(self.instance.write(&record)?)) {
+            log::error!("recording the processes for a successor: {error:#}");
+        }
     }
 
     fn for_successor(&self) -> anyhow::Result<Record> {
@@ -799,9 +850,7 @@ impl Supervisor {
     /// Leaves everything as it is: workers of a predecessor still serve their queues.
     fn leave(&mut self) {
         log::error!("the workers, and what is installed in the kernel, are left as they are");
-        if let Err(error) = self.record() {
-            log::error!("{error:#}");
-        }
+        self.record();
         self.launching.end();
     }
 

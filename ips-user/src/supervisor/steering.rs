@@ -154,13 +154,14 @@ impl Steering {
     /// Forgets a predecessor's workers, except for those that will hand over: every other seat
     /// is down, nothing has been received.
     pub(super) fn vacate(&self, seats: &Seats) {
-        let kept: Vec<_> = seats
-            .iter()
-            .filter(|it| it.predecessor.is_some())
-            .map(|it| it.seat.slot())
-            .collect();
-        for slot in (0..WORKER_SLOTS).filter(|slot| !kept.contains(slot)) {
-            self.vacate_slot(slot);
+        let inherited: Vec<_> = seats.iter().filter(|it| it.socket().is_some()).collect();
+        for slot in 0..WORKER_SLOTS {
+            match inherited.iter().find(|it| it.seat.slot() == slot) {
+                None => self.vacate_slot(slot),
+                // The queue goes on, and with it its ids.
+                Some(it) if it.predecessor.is_none() => self.set_down(it.seat),
+                Some(_) => {}
+            }
         }
     }
 

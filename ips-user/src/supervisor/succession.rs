@@ -21,6 +21,9 @@ use crate::worker::handing_over::NOTHING;
 /// How long a predecessor may take to hand over, and then to end.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
+/// How a process ended that was nobody's child any more.
+pub(super) const UNSEEN: &str = "nobody saw how";
+
 /// A process that still serves the queue of a seat whose successor has been asked for.
 #[derive(Debug)]
 pub(super) struct Predecessor {
@@ -48,10 +51,14 @@ impl Seats {
     }
 
     /// A successor could serve its queue: whoever does so is told to hand it over.
-    pub(super) fn waits(&mut self, seat: Seat) {
+    pub(super) fn waits(&mut self, seat: Seat, pid: u32) {
         let Some(occupancy) = self.of(seat) else {
             return;
         };
+        if occupancy.pid().is_some_and(|present| present != pid) {
+            // Of one that has ended since.
+            return;
+        }
         let number = occupancy.desk.give(Command::HandOver);
         match &mut occupancy.predecessor {
             Some(predecessor) => predecessor.told = Some((number, Instant::now())),
@@ -60,10 +67,10 @@ impl Seats {
         }
     }
 
-    /// Looks whether predecessors have ended, and ends those that do not. Returns whether one
-    /// has.
-    pub(super) fn look_after_predecessors(&mut self) -> bool {
-        let mut any_ended = false;
+    /// Looks whether predecessors have ended, and ends those that do not. When one has ended,
+    /// returns the seats that nobody serves now because the successor is not ready yet.
+    pub(super) fn look_after_predecessors(&mut self) -> Option<Vec<Seat>> {
+        let mut unserved = None;
         for occupancy in self.iter_mut() {
             let Some(predecessor) = &mut occupancy.predecessor else {
                 continue;
@@ -76,8 +83,10 @@ impl Seats {
                     log::warn!("{} ended before it had handed over", occupancy.seat);
                     occupancy.desk.carried_out(number, NOTHING);
                 }
+                let unready = predecessor.told.is_none();
                 occupancy.predecessor = None;
-                any_ended = true;
+                let unserved = unserved.get_or_insert_with(Vec::new);
+                unserved.extend(unready.then_some(occupancy.seat));
                 continue;
             }
             if let Some((_, since)) = &mut predecessor.told
@@ -94,7 +103,13 @@ impl Seats {
                 }
             }
         }
-        any_ended
+        unserved
+    }
+
+    /// Whether a process has ended that the launcher should have told of.
+    pub(super) fn any_dead_unreported(&self) -> bool {
+        let mut reported = self.iter().filter(|it| !it.orphan);
+        reported.any(|it| it.process.is_some_and(|process| !process.is_alive()))
     }
 
     /// The launcher has ended: nobody reports the end of its workers any more, and what it was
@@ -117,9 +132,9 @@ impl Seats {
             let Some(process) = occupancy.process.filter(|it| !it.is_alive()) else {
                 continue;
             };
-            process.reap();
+            let how = process.reap();
             occupancy.orphan = false;
-            occupancy.vacate("nobody saw how, the launcher had ended".into(), config);
+            occupancy.vacate(how.unwrap_or_else(|| UNSEEN.to_owned()), config);
             ended.push((occupancy.seat, process.pid));
         }
         ended

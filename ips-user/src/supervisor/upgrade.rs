@@ -20,7 +20,7 @@ use super::Supervisor;
 use super::instance::{Kept, Record, Started};
 use crate::config::Transport;
 use crate::control::Response;
-use crate::sys::descriptors::keep_over_exec;
+use crate::sys::descriptors::{close_on_exec, keep_over_exec};
 
 /// How long the answer has to reach who asked.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
@@ -46,6 +46,11 @@ impl Supervisor {
         if let Some(why) = self.cannot_upgrade() {
             // The client may have gone: its answer is then nobody's.
             let _ = answer.send(Response::Error(why.into()));
+            return;
+        }
+        // What only a restart can change would have the queues dropped.
+        if let Err(error) = self.reread() {
+            let _ = answer.send(Response::Error(format!("{error:#}; nothing was changed")));
             return;
         }
         let checks = self.upgrade_checks.clone();
@@ -109,22 +114,54 @@ impl Supervisor {
         }
         waiting.thread_block()?;
         self.writer.pause();
-        let record = Record {
-            upgrades: self.upgrades + 1,
-            kept: Some(self.keep().context("keeping descriptors open")?),
-            ..self.for_successor()?
+        let error = match self.leave_for_successor() {
+            Ok(()) => {
+                let Err(errno) = nix::unistd::execv(&path, &arguments);
+                anyhow::Error::from(io::Error::from(errno))
+            }
+            Err(error) => error,
         };
-        self.instance.write(&record)?;
-        let Err(error) = nix::unistd::execv(&path, &arguments);
         // Nothing has happened, except that nobody writes events.
         waiting.thread_unblock()?;
+        self.keep_no_more();
         let ends = [self.events.as_fd(), self.writer.reader()];
         let ends = ends.map(|end| end.try_clone_to_owned());
         let [writer, reader] = ends;
         (self.writer, self.events) =
             crate::log::pipe::EventWriter::resume([writer?, reader?], &self.config.event_log())?;
-        self.record()?;
-        Err(io::Error::from(error)).with_context(|| format!("execve {}", program.display()))
+        self.record();
+        Err(error).with_context(|| format!("becoming {}", program.display()))
+    }
+
+    /// Records everything, and keeps it open.
+    fn leave_for_successor(&self) -> anyhow::Result<()> {
+        let record = Record {
+            upgrades: self.upgrades + 1,
+            kept: Some(self.keep().context("keeping descriptors open")?),
+            ..self.for_successor()?
+        };
+        Ok(self.instance.write(&record)?)
+    }
+
+    /// After a failure: no program that this one starts shall hold a queue.
+    fn keep_no_more(&self) {
+        let of_seats = self.seats.iter().flat_map(|it| {
+            let socket = it.socket().map(AsFd::as_fd);
+            it.desk.files().into_iter().chain(socket)
+        });
+        let shared = [
+            self.board.as_fd(),
+            self.events.as_fd(),
+            self.writer.reader(),
+            self.feedback.as_fd(),
+            self.workers_feedback.as_fd(),
+            self.rejecter.tally.as_fd(),
+        ];
+        for descriptor in of_seats.chain(shared) {
+            if let Err(error) = close_on_exec(&descriptor) {
+                log::error!("a descriptor stays open for programs started: {error}");
+            }
+        }
     }
 
     /// Keeps everything open that a successor in this process takes over.

@@ -66,6 +66,15 @@ pub fn keep_over_exec(descriptor: &impl AsFd) -> io::Result<RawFd> {
     Ok(descriptor.as_fd().as_raw_fd())
 }
 
+/// Takes [`keep_over_exec`] back.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn close_on_exec(descriptor: &impl AsFd) -> io::Result<()> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
 /// Takes over a descriptor that the former program of this process has kept open. From now on
 /// exec closes it.
 ///

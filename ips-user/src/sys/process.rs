@@ -221,6 +221,12 @@ pub fn start_time(pid: u32) -> Option<u64> {
     live_fields(&stat)?.nth(18)?.parse().ok()
 }
 
+/// Whether a process is called that, as far as the kernel keeps it (15 bytes).
+pub fn has_name(pid: u32, name: &str) -> bool {
+    let kept = fs::read_to_string(format!("/proc/{pid}/comm"));
+    kept.is_ok_and(|kept| name.starts_with(kept.trim_end()))
+}
+
 /// The processes of a process group whose names begin with `prefix`; no zombies.
 pub fn group_members(group: u32, prefix: &str) -> Vec<u32> {
     let member = |pid: &u32| {

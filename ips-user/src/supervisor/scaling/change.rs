@@ -172,7 +172,7 @@ impl Supervisor {
         match self.try_advance_table(&mut change).await {
             Ok(false) => self.scaling.change = Some(Change::Table(Box::new(change))),
             Ok(true) => {
-                self.record()?;
+                self.record();
                 self.answer(change);
             }
             Err(error) => {

@@ -82,7 +82,8 @@ impl Supervisor {
 
     pub(super) async fn advance_removal(&mut self, mut removal: Removal) -> anyhow::Result<()> {
         if self.try_advance_removal(&mut removal).await? {
-            return self.record();
+            self.record();
+            return Ok(());
         }
         self.scaling.change = Some(Change::Removal(removal));
         Ok(())
