@@ -138,7 +138,7 @@ pub struct Attachment {
 /// The process that sends resets and unreachables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejecter {
-    /// Process, zero when none.
+    /// Process, zero when none serves.
     pub pid: u32,
     /// How many times it was started again.
     pub restarts: u64,

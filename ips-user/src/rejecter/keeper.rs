@@ -125,6 +125,7 @@ impl Keeper {
             log::error!("the rejecter ends: {error}");
             return 1;
         }
+        self.tally.serves(std::process::id());
         match serve(&self.requests, raw, &self.tally) {
             Ok(()) => 0,
             Err(error) => {

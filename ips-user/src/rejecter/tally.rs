@@ -8,17 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::shared_words::SharedWords;
 
-/// Which word counts what.
+/// What each word holds.
 #[derive(Clone, Copy)]
 enum Word {
     Sent,
     Refused,
     Failed,
+    /// Not a counter: the process that serves.
+    Server,
 }
 
-const WORDS: usize = 3;
+const WORDS: usize = 4;
 
-/// Counters that only the rejecter writes.
+/// Counters that only the rejecter writes, and who that is.
 #[derive(Debug)]
 pub struct Tally {
     memory: SharedWords,
@@ -65,6 +67,15 @@ impl Tally {
             refused: value(Word::Refused),
             failed: value(Word::Failed),
         }
+    }
+
+    /// Whether a process serves requests: it is in its sandbox by then.
+    pub fn is_served_by(&self, pid: u32) -> bool {
+        self.memory.words()[Word::Server as usize].load(Ordering::Acquire) == u64::from(pid)
+    }
+
+    pub(super) fn serves(&self, pid: u32) {
+        self.memory.words()[Word::Server as usize].store(pid.into(), Ordering::Release);
     }
 
     pub(super) fn sent(&self) {

@@ -56,8 +56,9 @@ impl Rejecter {
 
     /// For `sluice status`.
     pub(super) fn snapshot(&self) -> snapshot::Rejecter {
+        let serving = |process: &Started| self.tally.is_served_by(process.pid);
         snapshot::Rejecter {
-            pid: self.process.map_or(0, |process| process.pid),
+            pid: self.process.filter(serving).map_or(0, |it| it.pid),
             restarts: self.ends,
             counters: self.tally.counters(),
         }

@@ -76,7 +76,7 @@ fn say_evil(gateway: &Gateway) -> End {
 fn every_process_has_only_what_it_needs_also_those_that_replace_others() {
     require_queues!();
     let gateway = Gateway::start(|setup| setup.rules = RULES.into());
-    let status = gateway.status();
+    let status = gateway.await_status("a rejecter", |status| status.rejecter.pid != 0);
     for seat in status.seats() {
         assert_confined(&seat.seat.to_string(), seat.pid, NET_ADMIN);
     }
@@ -109,7 +109,9 @@ fn while_the_rejecter_is_away_packets_are_still_dropped_and_it_comes_back() {
         setup.config.conviction.enabled = false;
     });
     assert_eq!(say_evil(&gateway), End::Reset);
-    let before = gateway.await_status("sent", |it| it.rejecter.counters.sent > 0);
+    let before = gateway.await_status("sent", |it| {
+        it.rejecter.counters.sent > 0 && it.rejecter.pid != 0
+    });
     let rejecter = Pid::from_raw(i32::try_from(before.rejecter.pid).expect("a process id"));
     kill(rejecter, Signal::SIGSTOP).expect("stop the rejecter");
     assert_eq!(say_evil(&gateway), End::Silence);
@@ -152,6 +154,7 @@ fn the_doctor_shows_what_each_process_may_do_and_warns_of_what_is_too_much() {
     let none = doctor(&gateway);
     assert_eq!(none["processes"].as_array().map(Vec::len), Some(0));
     gateway.launch();
+    gateway.await_status("a rejecter", |status| status.rejecter.pid != 0);
     let report = doctor(&gateway);
     let named = ["supervisor", "launcher", "rejecter", "backup", "worker 0"];
     let found = about_processes(&report);
@@ -183,6 +186,7 @@ fn the_doctor_shows_what_each_process_may_do_and_warns_of_what_is_too_much() {
     gateway.config.sandbox.seccomp = false;
     gateway.write_config();
     gateway.launch();
+    gateway.await_status("a rejecter", |status| status.rejecter.pid != 0);
     let report = doctor(&gateway);
     let found = about_processes(&report);
     for name in ["rejecter", "backup", "worker 0"] {
