@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// How long what a child printed before its end may take to be read.
+const READ_OUT: Duration = Duration::from_secs(2);
+
 /// A running child. Dropping it kills (SIGKILL) and reaps it.
 #[derive(Debug)]
 pub struct Process {
@@ -89,9 +92,7 @@ impl Process {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                for reader in self.readers.drain(..) {
-                    let _ = reader.join();
-                }
+                self.read_out();
                 return Ok(status);
             }
             if Instant::now() >= deadline {
@@ -134,9 +135,7 @@ impl Process {
             // Asked before the log is read: what it printed before its end is not missed.
             let ended = self.child.try_wait()?;
             if ended.is_some() {
-                for reader in self.readers.drain(..) {
-                    let _ = reader.join();
-                }
+                self.read_out();
             }
             let found = self
                 .log
@@ -164,6 +163,18 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+impl Process {
+    /// After its end: waits for the rest of what it printed. Not for ever: its own children may
+    /// have survived it, and they hold its standard output.
+    fn read_out(&mut self) {
+        let deadline = Instant::now() + READ_OUT;
+        while self.readers.iter().any(|reader| !reader.is_finished()) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.readers.clear();
     }
 }
 
@@ -195,4 +206,21 @@ fn capture(output: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) ->
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_is_seen_though_its_own_child_holds_its_output() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 30 & echo $!"]);
+        let mut process = Process::spawn(&mut command).unwrap();
+        let began = Instant::now();
+        assert!(process.wait(Duration::from_secs(20)).unwrap().success());
+        assert!(began.elapsed() < Duration::from_secs(15));
+        let survivor = process.log().trim().parse().unwrap();
+        kill(Pid::from_raw(survivor), Signal::SIGKILL).unwrap();
+    }
 }
