@@ -60,8 +60,10 @@ enum Stage {
 impl Supervisor {
     /// Begins a reload; `answer` is given when it is over.
     pub(super) fn begin_reload(&mut self, lenient: bool, answer: oneshot::Sender<Response>) {
-        let busy = if self.reloading.is_some() || self.upgrade.is_some() {
-            Some("a reload or an upgrade is going on")
+        let busy = if self.reloading.is_some() {
+            Some("a reload is going on")
+        } else if self.upgrade.is_some() {
+            Some("an upgrade is going on")
         } else if !self.launching.is_ready() || self.seats.any_predecessor() {
             // Rules that one launcher has compiled are of no use to workers of another.
             Some("the launcher was replaced, and the workers are being relieved")
