@@ -704,6 +704,9 @@ impl Supervisor {
     /// What has to be looked at often because nobody tells.
     fn look(&mut self) -> anyhow::Result<()> {
         self.look_after_predecessors();
+        for seat in self.seats.given_up() {
+            self.steering.set_down(seat);
+        }
         for (seat, pid) in self.seats.look_after_orphans(&self.config) {
             if let Some(finding) = self.examine(seat, pid) {
                 self.report(finding);
@@ -743,7 +746,14 @@ impl Supervisor {
         };
         let now_ns = monotonic_ns();
         let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
-        self.steering.set_down(seat);
+        let replaceable = self.launching.is_ready();
+        if self
+            .seats
+            .of(seat)
+            .is_none_or(|it| it.gives_up(replaceable))
+        {
+            self.steering.set_down(seat);
+        }
         if let Some(flow) = &finding.forgotten {
             self.steering.acquit(&flow.key);
         }

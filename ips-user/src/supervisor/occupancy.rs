@@ -29,6 +29,10 @@ use crate::sys::process::{monotonic_ns, wall_us};
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
 const LIVED: Duration = Duration::from_secs(1);
+/// How long packets wait in the queue of a worker that has ended, when its replacement is due
+/// within that: it serves them in order. Packets that went to the backup in the meantime would
+/// overtake those that wait, and TCP would repeat what was overtaken.
+const GRACE: Duration = Duration::from_millis(30);
 /// The first pause; before it, one replacement comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How many ends of processes are remembered of each seat.
@@ -84,6 +88,8 @@ pub(super) struct Occupancy {
     pub(super) phase: Phase,
     since: Instant,
     pause: Duration,
+    /// When its flows go to the backup if it is not served until then.
+    give_up_at: Option<Instant>,
     pub(super) pulse: Pulse,
     pub(super) strain: Strain,
     pub(super) restarts: u64,
@@ -128,6 +134,7 @@ impl Occupancy {
             phase: Phase::Starting,
             since: Instant::now(),
             pause: Duration::ZERO,
+            give_up_at: None,
             pulse: Pulse::default(),
             strain: Strain::default(),
             restarts: 0,
@@ -231,6 +238,7 @@ impl Occupancy {
     fn serves(&mut self) -> bool {
         let news = self.phase == Phase::Starting;
         if news {
+            self.give_up_at = None;
             self.phase = Phase::Up;
             self.pulse = Pulse::default();
         }
@@ -279,6 +287,20 @@ impl Occupancy {
         self.phase = Phase::Vacant {
             until: now + self.pause,
         };
+    }
+
+    /// Its process has ended: whether its flows go to the backup at once. If not,
+    /// [`Self::is_given_up`] tells when they do.
+    pub(super) fn gives_up(&mut self, replaceable: bool) -> bool {
+        let waits = replaceable && self.pause < GRACE;
+        self.give_up_at = waits.then(|| Instant::now() + GRACE);
+        !waits
+    }
+
+    /// Whether the replacement has taken too long; told once.
+    pub(super) fn is_given_up(&mut self, now: Instant) -> bool {
+        let over = self.give_up_at.take_if(|at| *at <= now);
+        over.is_some() && self.phase != Phase::Up
     }
 
     /// Whether it is vacant and its pause is over; then it counts as starting from now on.

@@ -257,6 +257,16 @@ impl Seats {
         }
     }
 
+    /// Seats whose replacement has taken too long.
+    pub(super) fn given_up(&mut self) -> Vec<Seat> {
+        let now = Instant::now();
+        let given_up = self
+            .seats
+            .iter_mut()
+            .filter_map(|it| it.is_given_up(now).then_some(it.seat));
+        given_up.collect()
+    }
+
     /// Vacant seats whose pause is over; they count as starting from now on.
     pub(super) fn due(&mut self) -> Vec<Seat> {
         let now = Instant::now();
