@@ -36,7 +36,7 @@ pub(super) struct Found {
 /// Judges it, stops the instance, and looks at what that leaves.
 pub(super) fn examine(stage: &mut Stage, mut found: Found, report: &mut Report) -> Result<()> {
     let settled = stage.await_status(SETTLING, |status| {
-        status.all_up() && status.balanced() && status.waiting() == 0
+        status.all_serve() && status.balanced() && status.waiting() == 0
     });
     let status = match settled? {
         Some(status) => status,
@@ -257,7 +257,8 @@ fn faults(found: &Found, report: &mut Report) {
 fn seats(status: &Status, report: &mut Report) {
     let down: Vec<String> = status
         .seats()
-        .filter(|seat| seat.state != "up" || seat.pid == 0)
+        // One that is drained or going serves the flows that it holds.
+        .filter(|seat| !seat.serves())
         .map(|seat| format!("{} is {}", seat.name, seat.state))
         .collect();
     report.add(
