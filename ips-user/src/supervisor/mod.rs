@@ -14,6 +14,7 @@ pub mod gate;
 mod inheritance;
 mod instance;
 pub mod launcher;
+mod launcher_life;
 mod launching;
 pub mod message;
 mod moving;
@@ -49,7 +50,7 @@ use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
-use self::launching::{Common, Launching};
+use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
@@ -70,9 +71,7 @@ use crate::metrics::board::Board;
 use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
-use crate::sys::process::{
-    group_members, has_name, monotonic_ns, set_oom_score, utc_offset_s, wall_us,
-};
+use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -385,46 +384,6 @@ impl Supervisor {
         Ok(())
     }
 
-    fn tell_launcher(&self) -> anyhow::Result<()> {
-        let common = Common {
-            pages: self.steering.pages(),
-            board: &self.board,
-            events: &self.events,
-            feedback: &self.workers_feedback,
-            tally: &self.rejecter.tally,
-            deaths: &self.deaths,
-        };
-        self.launching.prepare(&self.config, self.trace, &common)?;
-        self.launching.compile(self.generation, &self.config, true)
-    }
-
-    async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
-        for _ in 0..LAUNCHERS_AT_START {
-            let told = self.tell_launcher();
-            if let Err(error) = &told {
-                log::warn!("{error:#}");
-            }
-            while told.is_ok() {
-                match self.launching.next().await? {
-                    Some(FromLauncher::Compiled { compiled, .. }) => {
-                        self.compiled = compiled;
-                        self.launching.set_ready();
-                        return Ok(());
-                    }
-                    Some(FromLauncher::Rejecter { pid }) => self.rejecter.became(pid),
-                    Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
-                    Some(other) => {
-                        bail!("the launcher said {other:?} instead of compiling the rules")
-                    }
-                    None => break,
-                }
-            }
-            log::error!("the launcher has ended before it had compiled the rules");
-            self.launching = Launching::start()?;
-        }
-        bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
-    }
-
     /// Asks for a process. A launcher that is gone cannot be asked; that is noticed soon, and
     /// then the seat is still vacant.
     fn spawn(&mut self, seat: Seat) {
@@ -615,78 +574,6 @@ impl Supervisor {
                 self.record();
             }
         }
-        Ok(())
-    }
-
-    /// The workers go on without it, but nobody could replace them.
-    fn launcher_lost(&mut self) {
-        let launcher = self.launching.pid();
-        self.launching.end();
-        self.rejecter.launcher_lost();
-        self.seats.launcher_lost();
-        self.compiler_lost();
-        let pause = match self.launcher_since.elapsed() {
-            lived if lived >= LAUNCHER_LIVED => Duration::ZERO,
-            _ => LAUNCHER_PAUSE,
-        };
-        if let Some(launcher) = launcher {
-            self.end_unannounced(launcher);
-        }
-        log::error!("the launcher has ended: replaced in {pause:?}");
-        self.launcher_due = Some(Instant::now() + pause);
-    }
-
-    /// Ends what a dead launcher had forked but not told of: it would serve a queue that another
-    /// process is given as well.
-    fn end_unannounced(&self, launcher: u32) {
-        let known: Vec<_> = self.seats.processes().map(|process| process.pid).collect();
-        let mut unknown = group_members(launcher, "sluice");
-        unknown.retain(|pid| !known.contains(pid) && !has_name(*pid, crate::rejecter::NAME));
-        let unknown: Vec<_> = unknown.into_iter().filter_map(Started::of).collect();
-        if let Err(error) = instance::end(&unknown) {
-            log::error!("{error:#}");
-        }
-    }
-
-    fn replace_launcher(&mut self) {
-        self.launcher_due = None;
-        self.launcher_since = Instant::now();
-        self.launcher_restarts += 1;
-        match Launching::start() {
-            Ok(launching) => self.launching = launching,
-            Err(error) => {
-                log::error!("no launcher: {error:#}; tried again in {LAUNCHER_PAUSE:?}");
-                self.launcher_due = Some(Instant::now() + LAUNCHER_PAUSE);
-                return;
-            }
-        }
-        if let Err(error) = self.tell_launcher() {
-            log::warn!("{error:#}");
-            self.launcher_lost();
-        }
-    }
-
-    /// A process that has ended and that the launcher does not tell of, twice in a row: then the
-    /// launcher hangs, and nobody would be replaced.
-    fn watch_launcher(&mut self) {
-        let silent = self.launching.is_ready() && self.seats.any_dead_unreported();
-        self.launcher_silent = if silent { self.launcher_silent + 1 } else { 0 };
-        if self.launcher_silent >= 2 {
-            log::error!("the launcher does not tell of processes that have ended: killed");
-            self.launcher_silent = 0;
-            self.launching.kill();
-        }
-    }
-
-    /// Only workers of one launcher can share rules with those to come: the others hand over.
-    fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
-        self.compiled = compiled;
-        log::info!("a new launcher has compiled the rules");
-        self.launching.set_ready();
-        for seat in self.seats.relieve_orphans() {
-            self.spawn(seat);
-        }
-        self.record();
         Ok(())
     }
 
