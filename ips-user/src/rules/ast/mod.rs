@@ -1,7 +1,18 @@
-//! A rule, typed.
+//! A rule, typed: its header here, what it looks for in [`matching`], what it asks of packet and
+//! flow in [`condition`], which bytes it looks into in [`buffer`].
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+pub mod buffer;
+pub mod compare;
+pub mod condition;
+pub mod matching;
+
+pub use buffer::{AppBuffer, Base64Mode, Buffer, Transform};
+pub use compare::Compare;
+pub use condition::*;
+pub use matching::*;
 
 use super::range_set::RangeSet;
 
@@ -38,8 +49,12 @@ pub enum RuleProtocol {
     Ipv4,
     /// IPv6 packets.
     Ipv6,
-    /// TCP (`tcp`, `tcp-pkt`).
+    /// `tcp`: the stream, and packets where the rule asks for what only packets have.
     Tcp,
+    /// `tcp-pkt`: packets.
+    TcpPacket,
+    /// `tcp-stream`: the stream.
+    TcpStream,
     /// UDP.
     Udp,
     /// SCTP.
@@ -50,6 +65,16 @@ pub enum RuleProtocol {
     Icmpv4,
     /// ICMPv6.
     Icmpv6,
+    /// IGMP.
+    Igmp,
+    /// `pkthdr`: every packet, also what cannot be decoded.
+    PacketHeader,
+    /// `ether`: every frame.
+    Ethernet,
+    /// ARP.
+    Arp,
+    /// An application protocol, by its name in rules: `http`, `tls`, `dns`, …
+    App(&'static str),
 }
 
 /// The arrow of a rule's header.
@@ -59,6 +84,8 @@ pub enum Arrow {
     Toward,
     /// `<>`: either way.
     Either,
+    /// `=>`: both directions of one transaction.
+    Transaction,
 }
 
 /// A set of addresses.
@@ -110,42 +137,6 @@ impl AddressSet {
 
 /// A set of ports.
 pub type PortSet = RangeSet<u16>;
-
-/// Where a content may stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// Counted from the start of the buffer.
-    Absolute {
-        /// Bytes before the area searched.
-        offset: usize,
-        /// Length of the area searched; to the end if absent.
-        depth: Option<usize>,
-    },
-    /// Counted from the end of the previous match.
-    Relative {
-        /// Bytes between that end and the area searched; may be negative.
-        distance: i64,
-        /// Length of the area searched; to the end if absent.
-        within: Option<usize>,
-    },
-}
-
-/// A `content` keyword with its modifiers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Content {
-    /// The bytes looked for.
-    pub pattern: Vec<u8>,
-    /// `!`: must not be there.
-    pub negated: bool,
-    /// ASCII letters match in either case.
-    pub nocase: bool,
-    /// `fast_pattern`: the one to look for first.
-    pub fast_pattern: bool,
-    /// `endswith`: the match must end where the buffer ends.
-    pub at_end: bool,
-    /// Where it may stand.
-    pub position: Position,
-}
 
 /// A `reference` keyword.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,8 +202,42 @@ pub struct Options {
     pub references: Vec<Reference>,
     /// `metadata`: key and value, in order.
     pub metadata: Vec<(String, String)>,
-    /// `content`, in order.
-    pub contents: Vec<Content>,
+    /// `target`: which end is attacked.
+    pub target: Option<Target>,
+    /// What must hold of packet and flow, in the order written.
+    pub conditions: Vec<Condition>,
+    /// What must be found in buffers, each buffer once (per set of transforms), in the order of
+    /// their first mention.
+    pub sections: Vec<Section>,
+    /// `prefilter`: this condition or section selects the rule.
+    pub prefilter: Option<PrefilterBy>,
+    /// What happens when it matches, besides its action.
+    pub effects: Vec<Effect>,
+    /// `threshold` or `detection_filter`.
+    pub threshold: Option<Threshold>,
     /// `noalert`: acts but does not report.
     pub no_alert: bool,
+}
+
+/// What `prefilter` stands behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrefilterBy {
+    /// This one of [`Options::conditions`].
+    Condition(usize),
+    /// This match of this one of [`Options::sections`].
+    Match {
+        /// The section.
+        section: usize,
+        /// The match in it.
+        index: usize,
+    },
+}
+
+/// `target`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `src_ip`
+    Source,
+    /// `dest_ip`
+    Destination,
 }
