@@ -8,7 +8,7 @@
 
 use memchr::memmem::Finder;
 
-use crate::rules::{Content, Position};
+use crate::rules::{Content, Match, Position, Rule, Value};
 
 /// Most searches for one rule in one payload. Trying every occurrence of every content is
 /// exponential in their number; Suricata's `inspection-recursion-limit` bounds the same.
@@ -47,7 +47,19 @@ struct Literal {
 pub(super) struct Contents(Box<[Literal]>);
 
 impl Contents {
-    pub(super) fn compile(contents: &[Content]) -> Self {
+    /// Those of a rule that [`supported`](super::supported) lets through.
+    pub(super) fn of(rule: &Rule) -> Self {
+        let matches = rule.options.sections.iter().flat_map(|s| &s.matches);
+        let contents: Vec<Content> = matches
+            .filter_map(|found| match found {
+                Match::Content(content) => Some(content.clone()),
+                _ => None,
+            })
+            .collect();
+        Self::compile(&contents)
+    }
+
+    fn compile(contents: &[Content]) -> Self {
         let literals = contents.iter().enumerate().map(|(index, content)| {
             let needle = if content.nocase {
                 content.pattern.to_ascii_lowercase()
@@ -175,18 +187,29 @@ impl Literal {
     }
 }
 
+/// A number as written: there are no variables in the rules that are let through.
+fn number<T: Default>(value: Value<T>) -> T {
+    match value {
+        Value::Literal(number) => number,
+        Value::Variable(_) => T::default(),
+    }
+}
+
 /// The part of the payload that a literal may lie in; `None` when there is no such part.
 fn area(literal: &Literal, len: usize, previous_end: usize) -> Option<(usize, usize)> {
     let (mut from, to) = match literal.position {
         Position::Absolute { offset, depth } => {
-            let to = depth.map_or(len, |depth| offset.saturating_add(depth));
+            let offset = number(offset) as usize;
+            let to = depth.map_or(len, |depth| offset.saturating_add(number(depth) as usize));
             (offset, to.min(len))
         }
         Position::Relative { distance, within } => {
-            let start = previous_end as i64 + distance;
+            let start = previous_end as i64 + i64::from(number(distance));
             let to = match within {
                 None => len,
-                Some(within) => usize::try_from(start + within as i64).ok()?.min(len),
+                Some(within) => usize::try_from(start + i64::from(number(within)))
+                    .ok()?
+                    .min(len),
             };
             (usize::try_from(start).unwrap_or(0), to)
         }
@@ -211,7 +234,7 @@ mod tests {
         let text = format!("alert tcp any any -> any any ({options} sid:1;)");
         let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
         assert_eq!(loaded.rules.len(), 1, "{:?}", loaded.diagnostics);
-        Contents::compile(&loaded.rules[0].options.contents)
+        Contents::of(&loaded.rules[0])
     }
 
     fn outcome(options: &str, payload: &[u8]) -> Outcome {
@@ -415,12 +438,13 @@ mod tests {
         let length = content.pattern.len();
         let (low, high) = match content.position {
             Position::Absolute { offset, depth } => (
-                offset as i64,
-                depth.map_or(i64::MAX, |depth| (offset + depth) as i64),
+                i64::from(number(offset)),
+                depth.map_or(i64::MAX, |depth| i64::from(number(offset) + number(depth))),
             ),
             Position::Relative { distance, within } => {
-                let low = previous_end as i64 + distance;
-                (low, within.map_or(i64::MAX, |within| low + within as i64))
+                let low = previous_end as i64 + i64::from(number(distance));
+                let high = within.map_or(i64::MAX, |within| low + i64::from(number(within)));
+                (low, high)
             }
         };
         let mut ends = (0..=payload.len().saturating_sub(length)).filter_map(|start| {
@@ -442,10 +466,18 @@ mod tests {
 
     fn any_content() -> impl Strategy<Value = Content> {
         let position = prop_oneof![
-            (0usize..6, proptest::option::of(3usize..8))
-                .prop_map(|(offset, depth)| Position::Absolute { offset, depth }),
-            (-4i64..4, proptest::option::of(3usize..8))
-                .prop_map(|(distance, within)| Position::Relative { distance, within }),
+            (0u32..6, proptest::option::of(3u32..8)).prop_map(|(offset, depth)| {
+                Position::Absolute {
+                    offset: Value::Literal(offset),
+                    depth: depth.map(Value::Literal),
+                }
+            }),
+            (-4i32..4, proptest::option::of(3i32..8)).prop_map(|(distance, within)| {
+                Position::Relative {
+                    distance: Value::Literal(distance),
+                    within: within.map(Value::Literal),
+                }
+            }),
         ];
         let flags = (
             proptest::bool::weighted(0.25),
@@ -457,9 +489,11 @@ mod tests {
                 pattern: pattern.into_bytes(),
                 negated,
                 nocase,
-                fast_pattern: false,
+                fast_pattern: None,
                 at_end,
+                at_start: false,
                 position,
+                replacement: None,
             },
         )
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::contents::{Contents, Haystack, Outcome};
 use super::prefilter::{BuildPrefilter, LiteralId, Prefilter, PrefilterError};
 use crate::decode::{Decoded, protocol};
-use crate::rules::{Action, Arrow, Rule, RuleProtocol};
+use crate::rules::{Action, Arrow, Content, Match, Rule, RuleProtocol};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,10 +43,11 @@ impl Group {
     fn holds(self, rule: RuleProtocol) -> bool {
         match rule {
             RuleProtocol::Ip | RuleProtocol::Ipv4 | RuleProtocol::Ipv6 => true,
-            RuleProtocol::Tcp => self == Self::Tcp,
+            RuleProtocol::Tcp | RuleProtocol::TcpPacket => self == Self::Tcp,
             RuleProtocol::Udp => self == Self::Udp,
             RuleProtocol::Icmp | RuleProtocol::Icmpv4 | RuleProtocol::Icmpv6 => self == Self::Icmp,
             RuleProtocol::Sctp => self == Self::Other,
+            _ => false,
         }
     }
 }
@@ -272,20 +273,20 @@ impl GroupRules {
 /// The literal that must be in the payload for the rule to match: the one marked
 /// `fast_pattern`, else the longest. Lower case; the exact check comes later.
 fn prefilter_literal(rule: &Rule) -> Option<Vec<u8>> {
-    let contents = rule
-        .options
-        .contents
-        .iter()
-        .filter(|content| !content.negated);
+    let matches = rule.options.sections.iter().flat_map(|s| &s.matches);
+    let contents = matches.filter_map(|found| match found {
+        Match::Content(content) if !content.negated => Some(content),
+        _ => None,
+    });
     contents
-        .max_by_key(|content| (content.fast_pattern, content.pattern.len()))
+        .max_by_key(|content: &&Content| (content.fast_pattern.is_some(), content.pattern.len()))
         .map(|content| content.pattern.to_ascii_lowercase())
 }
 
 impl Compiled {
     fn new(rule: Rule) -> Self {
         Self {
-            contents: Contents::compile(&rule.options.contents),
+            contents: Contents::of(&rule),
             any_source: rule.source.is_all(),
             any_destination: rule.destination.is_all(),
             any_source_port: rule.source_ports.is_all(),
@@ -312,12 +313,13 @@ impl Compiled {
             RuleProtocol::Ip => true,
             RuleProtocol::Ipv4 => packet.is_ipv4(),
             RuleProtocol::Ipv6 => !packet.is_ipv4(),
-            RuleProtocol::Tcp => number == protocol::TCP,
+            RuleProtocol::Tcp | RuleProtocol::TcpPacket => number == protocol::TCP,
             RuleProtocol::Udp => number == protocol::UDP,
             RuleProtocol::Sctp => number == protocol::SCTP,
             RuleProtocol::Icmp => number == protocol::ICMP || number == protocol::ICMPV6,
             RuleProtocol::Icmpv4 => number == protocol::ICMP,
             RuleProtocol::Icmpv6 => number == protocol::ICMPV6,
+            _ => false,
         };
         protocol_matches
             && (self.ends_match(packet, false)

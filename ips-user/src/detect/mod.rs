@@ -13,7 +13,9 @@ mod contents;
 pub mod engine;
 pub mod image;
 pub mod prefilter;
+mod supported;
 
 pub use engine::{Detection, Engine, PACKET_ALERT_MAX, RuleIndex, Scratch};
 pub use image::{Building, Image, ImageError, MappedEngine, Rules, Summary};
 pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};
+pub use supported::supported;

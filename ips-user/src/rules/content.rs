@@ -1,6 +1,6 @@
 //! The value of `content`, and how its modifiers add up.
 
-use super::ast::{Content, Position};
+use super::ast::{Content, FastPattern, Position, Value};
 use super::list::Finding;
 use super::source::Span;
 
@@ -175,15 +175,15 @@ impl Draft {
         }
         let position = if relative.is_some() {
             Position::Relative {
-                distance: self.distance.map_or(0, |(distance, _)| distance),
-                within: self.within.map(|(within, _)| within),
+                distance: Value::Literal(self.distance.map_or(0, |(distance, _)| distance as i32)),
+                within: self.within.map(|(within, _)| Value::Literal(within as i32)),
             }
         } else {
             Position::Absolute {
-                offset: self.offset.map_or(0, |(offset, _)| offset),
+                offset: Value::Literal(self.offset.map_or(0, |(offset, _)| offset as u32)),
                 depth: match self.starts {
-                    Some(_) => Some(needed),
-                    None => self.depth.map(|(depth, _)| depth),
+                    Some(_) => Some(Value::Literal(needed as u32)),
+                    None => self.depth.map(|(depth, _)| Value::Literal(depth as u32)),
                 },
             }
         };
@@ -191,9 +191,11 @@ impl Draft {
             pattern: self.pattern,
             negated: self.negated,
             nocase: self.nocase,
-            fast_pattern: self.fast_pattern,
+            fast_pattern: self.fast_pattern.then_some(FastPattern::Whole),
             at_end: self.ends,
+            at_start: self.starts.is_some(),
             position,
+            replacement: None,
         })
     }
 }

@@ -19,16 +19,15 @@ mod options;
 mod parse;
 pub mod range_set;
 mod source;
+mod unsupported;
 mod variables;
 mod vocabulary;
 
-pub use ast::{
-    Action, AddressSet, Arrow, Class, Content, Options, PortSet, Position, RejectTarget, Rule,
-    RuleProtocol,
-};
+pub use ast::*;
 pub use classification::Classification;
 pub use configured::{Unusable, load};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;
+pub use unsupported::Unsupported;
 pub use variables::Variables;

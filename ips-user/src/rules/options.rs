@@ -1,6 +1,6 @@
 //! The options of a rule: `name;` and `name:value;` in parentheses.
 
-use super::ast::{Class, Content, Options, Reference};
+use super::ast::{Buffer, Class, Content, Match, Options, Reference, Section};
 use super::classification::Classification;
 use super::content::{self, Draft};
 use super::diagnostic::{nearest, shortened};
@@ -65,7 +65,12 @@ impl<'a, 'f> OptionParser<'a, 'f> {
         while let Some(item) = self.items.next(self.findings) {
             self.keyword(item);
         }
-        let contents = self.contents();
+        let matches: Vec<Match> = self.contents().into_iter().map(Match::Content).collect();
+        let payload = Section {
+            buffer: Buffer::Payload,
+            transforms: Vec::new(),
+            matches,
+        };
         let Some(signature_id) = self.signature_id else {
             if self.findings.graded.is_empty() {
                 self.findings.error(
@@ -88,7 +93,16 @@ impl<'a, 'f> OptionParser<'a, 'f> {
             class: self.class.take(),
             references: std::mem::take(&mut self.references),
             metadata: std::mem::take(&mut self.metadata),
-            contents,
+            target: None,
+            conditions: Vec::new(),
+            sections: if payload.matches.is_empty() {
+                Vec::new()
+            } else {
+                vec![payload]
+            },
+            prefilter: None,
+            effects: Vec::new(),
+            threshold: None,
             no_alert: self.no_alert,
         })
     }

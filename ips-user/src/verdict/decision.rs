@@ -127,7 +127,7 @@ pub fn decide(
 }
 
 fn by_addresses_alone(rule: &Rule) -> bool {
-    rule.options.contents.is_empty()
+    rule.options.sections.is_empty()
         && rule.source_ports.is_all()
         && rule.destination_ports.is_all()
 }

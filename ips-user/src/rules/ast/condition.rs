@@ -1,8 +1,8 @@
 //! What a rule asks of a packet and its flow besides what is in buffers, and what it does there
 //! when all of it holds.
 
-use super::compare::Compare;
 use super::AddressSet;
+use super::compare::Compare;
 
 /// One thing that must hold. Evaluated in the order written, before the buffers are searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -525,4 +525,3 @@ pub enum ThresholdKind {
         addresses: Option<AddressSet>,
     },
 }
-

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub mod buffer;
 pub mod compare;
 pub mod condition;
+mod keyword;
 pub mod matching;
 
 pub use buffer::{AppBuffer, Base64Mode, Buffer, Transform};

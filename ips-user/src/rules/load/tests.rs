@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::{Action, Arrow, Position, RejectTarget, RuleProtocol};
+use crate::rules::{
+    Action, Arrow, Content, Match, Options, Position, RejectTarget, RuleProtocol, Value,
+};
 
 fn load(text: &str) -> Loaded {
     RuleSet::default().load_sources(&[RuleSource::new("t.rules", text.as_bytes().to_vec())])
@@ -12,6 +14,16 @@ fn one(text: &str) -> Rule {
     let told: Vec<String> = loaded.diagnostics.iter().map(Diagnostic::render).collect();
     assert_eq!(loaded.rules.len(), 1, "{text}\n{}", told.concat());
     loaded.rules.remove(0)
+}
+
+fn contents(options: &Options) -> Vec<&Content> {
+    let matches = options.sections.iter().flat_map(|s| &s.matches);
+    matches
+        .filter_map(|found| match found {
+            Match::Content(content) => Some(content),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Wraps options into a rule that is otherwise right.
@@ -39,26 +51,27 @@ fn a_complete_rule_is_read() {
     );
     assert_eq!(options.priority, 1);
     assert_eq!(
-        options.class.unwrap().description,
+        options.class.as_ref().unwrap().description,
         "A Network Trojan was detected"
     );
     assert_eq!(options.references[1].id, "example.org/a?b");
     assert_eq!(options.metadata[1], ("tag".into(), "x y".into()));
     assert!(options.no_alert);
-    let [first, second] = options.contents.as_slice() else {
-        panic!("{:?}", options.contents)
+    let contents = contents(&options);
+    let [first, second] = contents.as_slice() else {
+        panic!("{:?}", options.sections)
     };
     assert_eq!(first.pattern, b"GET /");
     assert!(first.nocase && !first.negated);
     let expect = Position::Absolute {
-        offset: 0,
-        depth: Some(10),
+        offset: Value::Literal(0),
+        depth: Some(Value::Literal(10)),
     };
     assert_eq!(first.position, expect);
     assert!(second.negated);
     let expect = Position::Relative {
-        distance: -2,
-        within: Some(7),
+        distance: Value::Literal(-2),
+        within: Some(Value::Literal(7)),
     };
     assert_eq!(second.position, expect);
 }
@@ -397,7 +410,7 @@ fn rules_go_over_lines_and_need_not_be_utf8() {
     let text = b"alert ip any any -> any any \\\r\n  (msg:\"caf\xe9\"; \\\r\n content:\"\xe9\"; sid:1;)\r\n";
     let source = RuleSource::new("t.rules", text.to_vec());
     let loaded = RuleSet::default().load_sources(&[source]);
-    assert_eq!(loaded.rules[0].options.contents[0].pattern, [0xe9]);
+    assert_eq!(contents(&loaded.rules[0].options)[0].pattern, [0xe9]);
     assert_eq!(loaded.rules[0].options.message, "caf\u{fffd}");
     let source = RuleSource::new(
         "t.rules",
