@@ -12,6 +12,8 @@ pub mod fault;
 pub mod frozen;
 pub mod pages;
 pub mod pidfd;
+#[cfg(libhs)]
+pub mod hyperscan;
 pub mod process;
 pub mod readable;
 pub mod sandbox;
