@@ -57,7 +57,7 @@ impl Definitions {
                 return fail(format!("`{}` is a set of another type elsewhere", it.name));
             }
             if it.save.is_none() {
-                it.save = save;
+                it.save.clone_from(&save);
             }
             if source.is_none() || it.source == source {
                 return Ok(place as u32);

@@ -38,6 +38,7 @@ pub(super) fn add(tags: &mut Vec<Tagged>, rule: u64, tag: Tag, now: Timestamp) {
         renewed: 0,
         skipped_first: false,
     };
+    let full = tags.len() >= MAX_TAGS;
     match tags.iter_mut().find(|tagged| tagged.rule == rule) {
         // Bounded, so that a rule that matches for ever does not record for ever.
         Some(tagged) if tagged.renewed < MAX_RENEWED => {
@@ -47,8 +48,8 @@ pub(super) fn add(tags: &mut Vec<Tagged>, rule: u64, tag: Tag, now: Timestamp) {
             tagged.bytes = 0;
         }
         Some(_) => {}
-        None if tags.len() < MAX_TAGS => tags.push(new),
-        None => {}
+        None if full => {}
+        None => tags.push(new),
     }
 }
 

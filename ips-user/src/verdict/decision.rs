@@ -1,37 +1,31 @@
 //! One decision out of all matches of a packet.
 
-use crate::decode::{Decoded, Transport, protocol};
-use crate::detect::{Detection, Engine, RuleIndex};
-use crate::rules::{Action, RejectTarget, Rule};
+use crate::decode::{Decoded, Transport};
+use crate::detect::{Alert, Detection, RuleIndex};
+use crate::rules::{Action, RejectTarget};
 
 /// How far a `drop`, `reject` or `pass` reaches.
-///
-/// Suricata's documentation leaves it at "drop the packet" and "stop inspection of the
-/// packet" (rules/intro, "Action"), while the engine applies the action to the whole flow when
-/// the match was in the stream or application layer, or by addresses alone; the exception
-/// policies document the same difference as `drop-packet` and `drop-flow`
-/// (configuration/exception-policies). [`DropScope::TcpFlow`] is that behaviour: a match in a
-/// TCP payload is a match in the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropScope {
-    /// Only the packet that matches, for every protocol.
+    /// Only the packet that matches, for every rule.
     Packet,
-    /// TCP: the flow, because what follows the hole can never be delivered. Other protocols:
-    /// the packet, unless the rule matches by protocol and addresses alone.
+    /// As the rule's kind says: the flow, when it matched in the stream or is about addresses
+    /// alone, because what follows the hole can never be delivered; else the packet
+    /// ("Action Scope" in Suricata's `rules/rule-types`).
     #[default]
     TcpFlow,
-    /// The flow, for every protocol.
+    /// The flow, for every rule.
     Flow,
 }
 
 impl DropScope {
-    fn covers_flow(self, rule: &Rule, packet: &Decoded<'_>) -> bool {
+    fn covers_flow(self, alert: &Alert, packet: &Decoded<'_>) -> bool {
         if says_nothing_about_its_flow(packet) {
             return false;
         }
         match self {
             Self::Packet => false,
-            Self::TcpFlow => packet.protocol() == protocol::TCP || by_addresses_alone(rule),
+            Self::TcpFlow => alert.whole_flow,
             Self::Flow => true,
         }
     }
@@ -87,34 +81,24 @@ impl Decision {
     };
 }
 
-/// Decides about a packet.
-///
-/// A pass rule has ended the evaluation, so nothing else matched then that could act before
-/// it. Otherwise the first rule in evaluation order that drops or rejects decides; when both
-/// kinds match, the packet is dropped and the ends are told all the same.
+/// Decides about a packet: the first rule in the order of evaluation that passes, drops or
+/// rejects does. When one drops and another rejects, the packet is dropped and the ends are told
+/// all the same; what was dropped no rule after it passes.
 pub fn decide(
-    engine: &Engine,
     detection: &Detection<'_>,
     packet: &Decoded<'_>,
     scope: DropScope,
 ) -> Decision {
-    if let Some(index) = detection.passed_by {
-        return Decision {
-            outcome: Outcome::Pass,
-            rule: Some(index),
-            whole_flow: scope.covers_flow(engine.rule(index), packet),
-        };
-    }
     let mut decision = Decision::ACCEPT;
-    for &index in detection.matches {
-        let rule = engine.rule(index);
-        let outcome = match rule.action {
+    for alert in detection.acts {
+        let outcome = match alert.action {
+            Action::Pass if decision.outcome == Outcome::Accept => Outcome::Pass,
             Action::Drop => Outcome::Drop,
             Action::Reject(target) => Outcome::Reject(target),
             Action::Alert | Action::Pass => continue,
         };
-        decision.whole_flow |= scope.covers_flow(rule, packet);
-        decision.rule = decision.rule.or(Some(index));
+        decision.whole_flow |= scope.covers_flow(alert, packet);
+        decision.rule = decision.rule.or(Some(alert.rule));
         decision.outcome = match (decision.outcome, outcome) {
             (Outcome::Reject(first), Outcome::Reject(second)) if first != second => {
                 Outcome::Reject(RejectTarget::Both)
@@ -124,12 +108,6 @@ pub fn decide(
         };
     }
     decision
-}
-
-fn by_addresses_alone(rule: &Rule) -> bool {
-    rule.options.sections.is_empty()
-        && rule.source_ports.is_all()
-        && rule.destination_ports.is_all()
 }
 
 #[cfg(test)]

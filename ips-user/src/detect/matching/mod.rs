@@ -318,6 +318,7 @@ fn depends(found: &Match) -> bool {
             }
         },
         Match::Pcre(pcre) => pcre.relative,
+        Match::Asn1(asn1) => asn1.relative,
         Match::IsDataAt(is) => is.relative || uses_variable(is.position),
         Match::ByteTest(test) => field(&test.field) || uses_variable(test.value),
         Match::ByteJump(jump) => field(&jump.field) || uses_variable(jump.post_offset),
@@ -451,6 +452,7 @@ fn step(
             dce(math.field.encoding)?;
             Step::ByteMath(*math)
         }
+        Match::Asn1(_) => return Err(Unsupported::new(found.keyword(), "not supported yet")),
         Match::Size(compare) => Step::Size(*compare),
         // The section's own: it is asked before there are bytes.
         Match::Absent { .. } => return Ok(None),
