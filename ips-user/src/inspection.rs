@@ -87,7 +87,7 @@ impl Default for InspectionOptions {
             flows: FlowLimits::default(),
             seed: [0; 2],
             convict: true,
-            records: Records::inline(),
+            records: Records::default(),
             capture: None,
             interfaces: BTreeMap::new(),
             utc_offset_s: 0,

@@ -83,7 +83,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn settings(args: &ReplayArgs) -> anyhow::Result<EngineSettings> {
-    let mut settings = EngineSettings::default();
+    let mut settings = EngineSettings::stock();
     let checksums: &[(&str, &str)] = match args.checksums {
         Checksums::None => &[
             ("stream.checksum-validation", "no"),

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use ips_common::FlowKey;
@@ -80,7 +81,7 @@ impl Replay {
             Capture::open(&self.capture).with_context(|| self.capture.display().to_string())?;
         fs::create_dir_all(&self.log_directory)
             .with_context(|| self.log_directory.display().to_string())?;
-        let outputs = Outputs::open(&self.settings.outputs, &self.log_directory)?;
+        let outputs = Outputs::create(&self.settings.outputs, &self.log_directory, 0)?;
         let mut inspection = Inspection::new(
             Arc::new(engine),
             self.options(),
@@ -92,7 +93,7 @@ impl Replay {
         let mut replayed = Replayed::default();
         let mut now = Timestamp::default();
         loop {
-            let packet = match capture.next() {
+            let packet = match capture.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
                 Err(error) => {
@@ -136,7 +137,13 @@ impl Replay {
         }
         inspection.finish(now);
         replayed.counters = inspection.counters();
-        replayed.records = inspection.events_mut().close()?;
+        let outputs = inspection.events_mut();
+        outputs.flush(SystemTime::now());
+        let (written, lost) = outputs.totals();
+        if lost > 0 {
+            bail!("{lost} records could not be written");
+        }
+        replayed.records = written;
         Ok(replayed)
     }
 
