@@ -7,12 +7,14 @@ use ips_common::FlowKey;
 use crate::config::settings::{DropFlows, Records};
 use crate::decode::{Decoded, Invalid, InvalidCounters};
 use crate::desk::Overload;
-use crate::detect::{Detection, Engine, Rules, Scratch};
+use crate::detect::{
+    Detection, Engine, FlowView, Inspected, Rules, Scratch, TableLimits, Tables,
+};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
     Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, ImportError, Imported, PacketDirection,
-    TableFull,
+    TableFull, TcpState,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
@@ -64,6 +66,8 @@ pub struct InspectionOptions {
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
     pub flows: FlowLimits,
+    /// Bounds of what rules remember beyond flows.
+    pub tables: TableLimits,
     /// Secret of the flow table and of the flow ids: random, different for each worker.
     pub seed: [u64; 2],
     /// Whether dropped TCP flows are convicted.
@@ -85,6 +89,7 @@ impl Default for InspectionOptions {
             shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
+            tables: TableLimits::default(),
             seed: [0; 2],
             convict: true,
             records: Records::default(),
@@ -124,8 +129,12 @@ pub struct InspectionCounters {
     pub alerts: u64,
     /// Rule matches beyond the limit for one packet, and so without a record.
     pub alerts_suppressed: u64,
-    /// Rules given up because their contents took too many searches.
+    /// Rule matches that a threshold kept from being reported, or that their rule never reports.
+    pub alerts_thresholded: u64,
+    /// Rules given up because they took too many steps.
     pub searches_given_up: u64,
+    /// Packets for which rules were left out because they took too long.
+    pub out_of_time: u64,
     /// Convictions asked for.
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
@@ -143,6 +152,9 @@ pub struct Inspection<S, R, F> {
     engine: Rules,
     scratch: Scratch,
     flows: FlowTable,
+    tables: Tables,
+    /// When the tables were last looked through.
+    tables_expired: Timestamp,
     options: InspectionOptions,
     exceptions: Exceptions,
     overload: Overload,
@@ -158,6 +170,9 @@ pub struct Inspection<S, R, F> {
 /// A packet of a convicted flow that still arrives after this time means that the conviction
 /// has aged out or was evicted: it is asked for again.
 const CONVICT_AGAIN_NS: u64 = 1_000_000_000;
+
+/// How often the tables of rules are looked through for what does not hold any more.
+const EXPIRE_TABLES_NS: u64 = 30_000_000_000;
 
 /// Most flows forgotten by one call of [`Inspection::expire`].
 const EXPIRE_BUDGET: usize = 256;
@@ -177,6 +192,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             scratch: engine.scratch(),
             engine,
             flows: FlowTable::new(options.flows, options.seed),
+            tables: Tables::new(options.tables),
+            tables_expired: Timestamp::default(),
             exceptions: Exceptions::new(options.exceptions),
             overload: Overload::None,
             options,
@@ -243,6 +260,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
     /// Forgets idle flows. To be called regularly, also when no packets arrive.
     pub fn expire(&mut self, now: Timestamp) -> usize {
+        if now.since_ns(self.tables_expired) >= EXPIRE_TABLES_NS {
+            self.tables_expired = now;
+            self.tables.expire(now);
+        }
         self.flows.expire(now, EXPIRE_BUDGET)
     }
 
@@ -417,13 +438,24 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
         #[cfg(feature = "fault-injection")]
         crate::fault::inject(decoded.payload);
-        let detection = self.engine.inspect(decoded, &mut self.scratch);
+        let inspected = Inspected {
+            packet: decoded,
+            flow: flow
+                .as_mut()
+                .map(|(flow, direction)| view(flow, *direction, now)),
+            stream: None,
+            now,
+            tables: &mut self.tables,
+        };
+        let detection = self.engine.inspect(inspected, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
+        self.counters.alerts_thresholded += u64::from(detection.suppressed);
         self.counters.searches_given_up += u64::from(detection.given_up);
+        self.counters.out_of_time += u64::from(detection.out_of_time);
         if let Some((flow, _)) = &mut flow {
-            flow.inspected(decoded.len(), !detection.matches.is_empty());
+            flow.inspected(decoded.len(), detection.matched > 0);
         }
-        let decision = decide(&self.engine, &detection, decoded, self.options.drop_scope);
+        let decision = decide(&detection, decoded, self.options.drop_scope);
         let signature_id = decision
             .rule
             .map_or(0, |rule| self.engine.rule(rule).options.signature_id);
@@ -431,6 +463,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             && let Some((flow, _)) = &mut flow
         {
             apply_to_flow(flow, decision.outcome, signature_id);
+        }
+        if detection.bypass
+            && decision.outcome.accepts()
+            && let Some((flow, _)) = &mut flow
+        {
+            apply_to_flow(flow, Outcome::Pass, signature_id);
         }
         self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
 
@@ -531,6 +569,25 @@ fn sheds(level: Overload, first_bytes: u64, flow: InFlow<'_, '_>) -> bool {
     }
 }
 
+/// A flow as rules see it.
+fn view(flow: &mut Flow, direction: PacketDirection, now: Timestamp) -> FlowView<'_> {
+    let both = flow.to_server.packets > 0 && flow.to_client.packets > 0;
+    FlowView {
+        direction,
+        established: match flow.tcp {
+            TcpState::None => both,
+            TcpState::SynSent | TcpState::SynReceived => false,
+            TcpState::Established | TcpState::Closing | TcpState::Closed => true,
+        },
+        age_s: u32::try_from(now.since_ns(flow.start) / 1_000_000_000).unwrap_or(u32::MAX),
+        to_server: flow.to_server,
+        to_client: flow.to_client,
+        stream_sizes: None,
+        marks: &mut flow.marks,
+    }
+}
+
+
 /// Makes the records about one packet.
 struct Reporter<'a, S> {
     context: PacketContext<'a>,
@@ -597,16 +654,12 @@ impl<S: EventSink> Reporter<'_, S> {
         decision: Decision,
         flow: InFlow<'_, '_>,
     ) -> u64 {
-        // A pass rule silences what would have been reported beside it.
-        if decision.outcome == Outcome::Pass {
-            return 0;
-        }
         let mut alerts = 0;
-        for &index in detection.matches {
-            let rule = engine.rule(index);
-            if rule.options.no_alert || !self.context.records.types.wants("alert") {
-                continue;
+        for alert in detection.alerts {
+            if !self.context.records.types.wants("alert") {
+                break;
             }
+            let rule = engine.rule(alert.rule);
             let mut line = std::mem::take(self.buffer);
             eve::alert(&self.context(flow, decision.outcome), rule, &mut line);
             self.emit(line);

@@ -35,7 +35,7 @@ pub(super) fn read(database: &Path, countries: &[String]) -> Result<Found, Strin
         let prefix = network.network().map_err(fail)?;
         let wanted = countries.iter().any(|country| country.eq_ignore_ascii_case(&code));
         let length = u32::from(prefix.prefix());
-        let mut add = |sets: &mut (Vec<(u32, u32)>, Vec<(u128, u128)>)| match prefix.ip() {
+        let add = |sets: &mut (Vec<(u32, u32)>, Vec<(u128, u128)>)| match prefix.ip() {
             std::net::IpAddr::V4(address) => {
                 let size = u32::MAX.checked_shr(length).unwrap_or(0);
                 let low = u32::from(address) & !size;

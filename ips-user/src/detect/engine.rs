@@ -1,5 +1,6 @@
 //! All rules against one packet.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::addresses::{self, Memo, Sets as AddressTable};
@@ -98,6 +99,20 @@ pub struct Refused {
     pub line: usize,
     /// Why not.
     pub reason: Unsupported,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}: rule {}:{} is not used: {}",
+            self.file.display(),
+            self.line,
+            self.group_id,
+            self.signature_id,
+            self.reason
+        )
+    }
 }
 
 /// What came of compiling rules.
@@ -220,11 +235,8 @@ impl Engine {
     ) -> Result<Compiled, PrefilterError> {
         // Stable: what is equal stays in the order of the files.
         rules.sort_by_key(|rule| order::key(rule, options.action_order));
-        let mut shared = Shared {
-            reputation: options.reputation.clone(),
-            geoip: options.geoip_database.clone(),
-            ..Shared::default()
-        };
+        let mut shared =
+            Shared::new(options.reputation.clone(), options.geoip_database.clone());
         let mut signatures = Vec::with_capacity(rules.len());
         let mut selectors = Vec::with_capacity(rules.len());
         let mut refused = Vec::new();

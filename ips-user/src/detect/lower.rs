@@ -123,6 +123,17 @@ pub(super) struct Shared {
     directory: PathBuf,
 }
 
+impl Shared {
+    /// Nothing compiled yet.
+    pub(super) fn new(reputation: Option<Reputation>, geoip: Option<PathBuf>) -> Self {
+        Self {
+            reputation,
+            geoip,
+            ..Self::default()
+        }
+    }
+}
+
 impl Surroundings for Shared {
     fn set(&mut self, dataset: &Dataset) -> Result<u32, Unsupported> {
         self.datasets.add(dataset, &self.directory)

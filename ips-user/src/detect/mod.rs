@@ -10,6 +10,7 @@
 
 mod addresses;
 mod conditions;
+mod configured;
 mod countries;
 mod dataset;
 pub mod engine;
@@ -47,3 +48,6 @@ pub use reputation::{Reputation, ReputationError};
 pub use tables::{TableLimits, Tables};
 
 use crate::flow::PacketDirection;
+
+#[cfg(test)]
+mod tests;

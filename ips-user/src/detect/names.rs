@@ -22,11 +22,11 @@ impl NameId {
 
 /// The names that an engine's rules use.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Vec<(NameId, Box<str>)>);
+pub(super) struct Names(Vec<(NameId, Box<str>)>);
 
 impl Names {
     /// The number of a name, which is kept.
-    pub fn add(&mut self, name: &str) -> NameId {
+    pub(super) fn add(&mut self, name: &str) -> NameId {
         let id = NameId::of(name);
         if let Err(place) = self.0.binary_search_by_key(&id, |(id, _)| *id) {
             self.0.insert(place, (id, name.into()));
@@ -35,7 +35,7 @@ impl Names {
     }
 
     /// The name of a number, if a rule uses it.
-    pub fn get(&self, id: NameId) -> Option<&str> {
+    pub(super) fn get(&self, id: NameId) -> Option<&str> {
         let place = self.0.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.0.get(place).map(|(_, name)| &**name)
     }

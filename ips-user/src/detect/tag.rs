@@ -13,7 +13,7 @@ const MAX_RENEWED: u16 = 10;
 
 /// A tag that holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tagged {
+pub(super) struct Tagged {
     /// The rule.
     rule: u64,
     amount: u32,

@@ -13,7 +13,7 @@ use crate::rules::ast::{Action, Threshold, ThresholdKind, Track};
 
 /// Matches of a rule, counted for one address, pair, flow, or for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
+pub(super) struct Counted {
     since_ns: u64,
     /// Zero: nothing counted yet.
     count: u32,
@@ -96,7 +96,7 @@ impl Counted {
                 new_action,
                 timeout,
             } => {
-                if now <= self.until_ns {
+                if self.until_ns != 0 && now <= self.until_ns {
                     return (Permission::Report, Some(new_action));
                 }
                 if self.count > threshold.count {

@@ -5,6 +5,7 @@ use ips_common::{Direction, FlowKey};
 use super::Timestamp;
 use super::idle::Class;
 use crate::decode::{Decoded, protocol};
+use crate::detect::FlowMarks;
 use crate::exception::Cause;
 
 /// Which way a packet goes, relative to who opened the flow.
@@ -86,6 +87,8 @@ pub struct Flow {
     pub action: FlowAction,
     /// Bytes inspected while no rule has matched; `None` once one has.
     pub clean_bytes: Option<u64>,
+    /// What rules have noted about it.
+    pub marks: FlowMarks,
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
     /// Who has sent a FIN.
@@ -114,6 +117,7 @@ impl Flow {
             tcp: TcpState::None,
             action: FlowAction::Inspect,
             clean_bytes: Some(0),
+            marks: FlowMarks::default(),
             convicted: None,
             fin: None,
         }

@@ -403,6 +403,7 @@ impl Record {
                 other => return Err(unknown("action", other.into())),
             },
             clean_bytes: (self.flags & flags::MATCHED == 0).then_some(self.clean_bytes),
+            marks: crate::detect::FlowMarks::default(),
             convicted: (self.flags & flags::CONVICTED != 0).then_some(convicted),
             fin: match self.fin {
                 0 => None,

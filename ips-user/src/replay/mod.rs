@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use ips_common::FlowKey;
 
 use crate::config::settings::EngineSettings;
-use crate::detect::{Daachorse, Engine};
+use crate::detect::{CompileOptions, Engine};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
 };
@@ -162,7 +162,12 @@ impl Replay {
                 }
             }
         }
-        Engine::compile(loaded.rules, Daachorse::build).context("compiling the rules")
+        let options = CompileOptions::configured(&self.settings)?;
+        let compiled = Engine::compile(loaded.rules, &options).context("compiling the rules")?;
+        for refused in &compiled.refused {
+            log::warn!("{refused}");
+        }
+        Ok(compiled.engine)
     }
 
     fn options(&self) -> InspectionOptions {

@@ -27,7 +27,7 @@ use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
-use crate::detect::{Building, Daachorse, Engine, Image, Summary};
+use crate::detect::{Building, CompileOptions, Engine, Image, Summary};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -401,10 +401,15 @@ fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> 
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    let engine = Engine::compile(loaded.rules, Daachorse::build)?;
+    let options = CompileOptions::configured(&config.engine)?;
+    let compiled = Engine::compile(loaded.rules, &options)?;
+    let (engine, refused) = (compiled.engine, compiled.refused);
+    for refused in refused.iter().take(DIAGNOSTICS_SHOWN) {
+        log::warn!("{refused}");
+    }
     let summary = Summary {
         rules: engine.rule_count() as u64,
-        skipped: (loaded.wrong + loaded.unsupported) as u64,
+        skipped: (loaded.wrong + loaded.unsupported + refused.len()) as u64,
         wrong: loaded.wrong as u64,
     };
     Ok((engine, summary))

@@ -115,8 +115,36 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::detect::Daachorse;
+    use crate::decode::protocol;
+    use crate::detect::{CompileOptions, Detection, Engine, FlowMarks, FlowView, Inspected, Scratch, Tables};
+    use crate::flow::{PacketDirection, Tally, Timestamp};
     use crate::rules::{RuleSet, RuleSource};
+
+    fn inspect<'s>(
+        engine: &'s Engine,
+        packet: &Decoded<'_>,
+        marks: &mut FlowMarks,
+        tables: &mut Tables,
+        scratch: &'s mut Scratch,
+    ) -> Detection<'s> {
+        let flow = FlowView {
+            direction: PacketDirection::ToServer,
+            established: false,
+            age_s: 0,
+            to_server: Tally::default(),
+            to_client: Tally::default(),
+            stream_sizes: None,
+            marks,
+        };
+        let input = Inspected {
+            packet,
+            flow: Some(flow),
+            stream: None,
+            now: Timestamp::default(),
+            tables,
+        };
+        engine.inspect(input, scratch)
+    }
 
     const TCP: bool = true;
     const UDP: bool = false;
@@ -124,7 +152,7 @@ mod tests {
     fn check(scope: DropScope, rules: &str, tcp: bool, expect: (Outcome, Option<u32>, bool)) {
         let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
         assert!(loaded.diagnostics.is_empty(), "{rules}");
-        let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+        let engine = Engine::compile(loaded.rules, &CompileOptions::default()).unwrap().engine;
         let mut bytes = Vec::new();
         let ip = PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 64);
         match tcp {
@@ -133,8 +161,9 @@ mod tests {
         }
         let packet = Decoded::parse(&bytes).unwrap();
         let mut scratch = engine.scratch();
-        let detection = engine.inspect(&packet, &mut scratch);
-        let decision = decide(&engine, &detection, &packet, scope);
+        let (mut marks, mut tables) = (FlowMarks::default(), Tables::default());
+        let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
+        let decision = decide(&detection, &packet, scope);
         let sid = decision
             .rule
             .map(|rule| engine.rule(rule).options.signature_id);
@@ -221,11 +250,12 @@ mod tests {
         for action in ["pass", "drop", "reject"] {
             let rule = format!("{action} icmp any any -> any any (sid:1;)");
             let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rule.into())]);
-            let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+            let engine = Engine::compile(loaded.rules, &CompileOptions::default()).unwrap().engine;
             let mut scratch = engine.scratch();
-            let detection = engine.inspect(&packet, &mut scratch);
+            let (mut marks, mut tables) = (FlowMarks::default(), Tables::default());
+        let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
             for scope in [DropScope::Packet, DropScope::TcpFlow, DropScope::Flow] {
-                let decision = decide(&engine, &detection, &packet, scope);
+                let decision = decide(&detection, &packet, scope);
                 assert!(decision.rule.is_some(), "{action}");
                 assert!(!decision.whole_flow, "{action} {scope:?}");
             }

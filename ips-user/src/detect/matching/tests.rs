@@ -77,6 +77,7 @@ fn section(matches: Vec<Match>) -> Section {
     Section {
         buffer: Buffer::Payload,
         transforms: Vec::<Transform>::new(),
+        to_server: None,
         matches,
     }
 }
@@ -324,7 +325,7 @@ fn by_definition(contents: &[Content], payload: &[u8], previous_end: usize) -> b
     }
 }
 
-fn any_content() -> impl proptest::strategy::Strategy<Value = Content> {
+fn any_content() -> impl Strategy<Value = Content> {
     let position = prop_oneof![
         (0u32..6, proptest::option::of(3u32..8)).prop_map(|(offset, depth)| {
             Position::Absolute {

@@ -154,14 +154,19 @@ mod tests {
         use crate::detect::prefilter::{Hyperscan, Literal, Working};
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path());
-        let literals = [Literal { bytes: b"abc".to_vec(), nocase: false }];
+        let literals: Vec<Literal> = (0..300)
+            .map(|n| Literal {
+                bytes: format!("<{n}>").into_bytes(),
+                nocase: false,
+            })
+            .collect();
         let check = || {
             let prefilter = Hyperscan::build(&literals, Some(&cache)).unwrap();
             let mut working = Working::default();
             prefilter.prepare(&mut working).unwrap();
             let mut found = Vec::new();
-            prefilter.scan(b"xabc", &mut working, &mut |id| found.push(id));
-            assert_eq!(found, [0]);
+            prefilter.scan(b"x<7>x", &mut working, &mut |id| found.push(id));
+            assert_eq!(found, [7]);
         };
         check();
         let names: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();

@@ -10,6 +10,9 @@ pub struct Hyperscan {
     databases: Vec<Database>,
 }
 
+/// Fewer literals are compiled as fast as they are read.
+const WORTH_CACHING: usize = 256;
+
 fn fail(reason: String) -> PrefilterError {
     PrefilterError {
         engine: "libhs",
@@ -48,7 +51,7 @@ fn database(
     literals: &[hyperscan::Literal<'_>],
     cache: Option<&Cache>,
 ) -> Result<Database, PrefilterError> {
-    let Some(cache) = cache else {
+    let Some(cache) = cache.filter(|_| literals.len() >= WORTH_CACHING) else {
         return Database::compile(literals).map_err(fail);
     };
     let mut key = Key::new("libhs", &hyperscan::version());

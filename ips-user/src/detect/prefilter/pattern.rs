@@ -124,6 +124,7 @@ mod tests {
         let section = Section {
             buffer: Buffer::Payload,
             transforms: Vec::new(),
+            to_server: None,
             matches: contents.iter().cloned().map(Match::Content).collect(),
         };
         let chosen = choose(&[section], |_| true).map(|chosen| chosen.literal.bytes);

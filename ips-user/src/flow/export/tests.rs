@@ -48,6 +48,7 @@ fn flow(port: u32, last: u64) -> Flow {
         tcp: TcpState::Established,
         action: FlowAction::Inspect,
         clean_bytes: Some(0),
+        marks: crate::detect::FlowMarks::default(),
         convicted: None,
         fin: None,
     }
@@ -116,6 +117,7 @@ prop_compose! {
                 FlowAction::Refuse { cause: Cause::ALL[cause] },
             ][action as usize],
             clean_bytes,
+            marks: crate::detect::FlowMarks::default(),
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }
