@@ -24,6 +24,7 @@ pub mod maps;
 pub mod metrics;
 pub mod netfilter;
 pub mod rejecter;
+pub mod replay;
 pub mod rules;
 pub mod source;
 pub mod supervisor;

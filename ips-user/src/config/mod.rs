@@ -20,6 +20,7 @@ use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
 
 mod change;
+pub mod settings;
 mod validate;
 
 pub use change::fixed_differences;

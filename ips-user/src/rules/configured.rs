@@ -1,6 +1,6 @@
 //! The rules that a configuration names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use thiserror::Error;
@@ -9,6 +9,7 @@ use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
 use crate::config;
+use crate::config::settings::EngineSettings;
 
 /// What a configuration says about rules cannot be used.
 #[derive(Debug, Error)]
@@ -51,17 +52,38 @@ impl RuleSet {
         for (name, value) in &rules.variables {
             set.check_variable(name, value)?;
         }
-        let path = &rules.classification;
-        if !path.as_os_str().is_empty() {
-            let bytes = fs::read(path).map_err(|source| Unusable::File {
-                path: path.clone(),
-                source,
-            })?;
-            for line in set.classification.add(&String::from_utf8_lossy(&bytes)) {
-                log::warn!("{}:{line}: not a classification, skipped", path.display());
-            }
-        }
+        set.classify(&rules.classification)?;
         Ok(set)
+    }
+
+    /// Variables and classes of the engine's settings.
+    ///
+    /// # Errors
+    /// When the classification file cannot be read.
+    pub fn with_settings(settings: &EngineSettings) -> Result<Self, Unusable> {
+        let mut set = Self::default();
+        for (name, value) in &settings.vars.address_groups {
+            set.variables.set_addresses(name, value);
+        }
+        for (name, value) in &settings.vars.port_groups {
+            set.variables.set_ports(name, value);
+        }
+        set.classify(&settings.classification_file)?;
+        Ok(set)
+    }
+
+    fn classify(&mut self, path: &Path) -> Result<(), Unusable> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let bytes = fs::read(path).map_err(|source| Unusable::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        for line in self.classification.add(&String::from_utf8_lossy(&bytes)) {
+            log::warn!("{}:{line}: not a classification, skipped", path.display());
+        }
+        Ok(())
     }
 
     /// A mistake here would show at every rule that uses the variable, or, worse, at none.
