@@ -122,7 +122,7 @@ impl VlanIds {
     }
 
     /// 13 bits that tell tracked VLANs apart: exact for none and for one tag.
-    pub(super) fn folded(&self) -> u16 {
+    pub(crate) fn folded(&self) -> u16 {
         match *self.as_slice() {
             [] => 0,
             [one] => 1 << 12 | one,

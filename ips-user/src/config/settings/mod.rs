@@ -26,7 +26,7 @@ pub use outputs::{
     AlertRecords, AnomalyRecords, DropFlows, DropRecords, EveLog, EveOutputs, EveTypes,
     FlowRecords, Records, Rotation, StatsRecords, Syslog, SyslogFacility, SyslogLevel, To,
 };
-pub use packets::{Decoder, HostPolicies, OsPolicy, PcapFile, PortDecoder, Vlan};
+pub use packets::{Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Vlan};
 pub use policy::PolicyOf;
 pub use stream::{Inline, Reassembly, Stream, Urgent, UrgentLimitPolicy, UrgentPolicy};
 pub use value::{ByteSize, Seconds};
