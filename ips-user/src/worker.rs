@@ -337,8 +337,7 @@ impl<'a> Turn<'a> {
         let inspected = self.inspection.counters();
         let exceptions = inspected.exceptions;
         let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
-        let shed_dropped = excepted(Cause::Overload);
-        let shed_accepted = applied(Cause::Overload) - shed_dropped;
+        let (shed_accepted, shed_dropped) = (inspected.shed_accepted, inspected.shed_dropped);
         for (cell, count) in [
             (
                 Cell::Accepted,
@@ -366,6 +365,24 @@ impl<'a> Turn<'a> {
             (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
             (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
             (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
+            (Cell::ExceptionDefragMemory, applied(Cause::DefragMemory)),
+            (Cell::DefragMemoryDropped, excepted(Cause::DefragMemory)),
+            (
+                Cell::Fragments,
+                inspected.defrag.ipv4_fragments + inspected.defrag.ipv6_fragments,
+            ),
+            (
+                Cell::Reassembled,
+                inspected.defrag.ipv4_reassembled + inspected.defrag.ipv6_reassembled,
+            ),
+            (
+                Cell::FragmentsRefused,
+                inspected.defrag.refused.iter().sum(),
+            ),
+            (
+                Cell::DatagramsGivenUp,
+                inspected.defrag.timed_out + inspected.defrag.given_up,
+            ),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -380,6 +397,7 @@ impl<'a> Turn<'a> {
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
         }
+        self.row.set(Cell::Datagrams, inspected.defrag.trackers);
         // Flows are not inherited.
         self.row.set(Cell::Flows, inspected.flows.current);
     }

@@ -324,7 +324,7 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn deliver(&mut self, entry: &Entry<'_>, mut dissected: Dissected<'_>) -> Disposition {
+    fn deliver<'a>(&mut self, entry: &Entry<'a>, mut dissected: Dissected<'a>) -> Disposition {
         let mut dropped = false;
         if let Some(inner) = dissected.inner.take() {
             dropped = self.enter(entry, &mut dissected, &inner);

@@ -12,11 +12,11 @@ use super::icmp::Quoted;
 use super::ipv4_options::Ipv4Options;
 use super::key::{self, IcmpKind, KeyOutcome, icmp_kind, network_key};
 use super::link::{Link, LinkType};
-use super::network::{Fragment, Network};
+use super::network::Network;
 use super::tcp_options::TcpOptions;
 use super::transport::{self, Transport};
 use super::tunnel::{PacketSource, Tunnel};
-use super::{Invalid, protocol};
+use super::Invalid;
 use crate::reassembly::defrag::Refusal;
 
 /// What defragmentation makes of a packet.

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::decode::{Decoded, Invalid, Transport};
 use crate::detect::Detection;
 use crate::exception::Cause;
+use crate::reassembly::defrag::Refusal;
 use crate::source::{Disposition, Packet};
 
 /// Is shown every packet with its verdict.
@@ -51,6 +52,8 @@ pub enum Why {
     Exception(Cause),
     /// It could not be decoded.
     Invalid(Invalid),
+    /// It is a fragment that cannot be used.
+    FragmentRefused(Refusal),
 }
 
 impl Why {
@@ -116,6 +119,7 @@ impl fmt::Display for Traced<'_> {
             Why::FlowRefused(cause) => write!(f, ", flow dropped by {}", cause.key()),
             Why::Exception(cause) => write!(f, ", {}", cause.key()),
             Why::Invalid(reason) => write!(f, ", {reason}"),
+            Why::FragmentRefused(reason) => write!(f, ", fragment: {}", reason.name()),
         }
     }
 }
@@ -156,10 +160,16 @@ fn write_packet(decoded: &Decoded<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
             f.write_str(" ")
         }
         Transport::Icmp { kind, code } => write!(f, "type {kind} code {code} "),
-        Transport::LaterFragment => f.write_str("fragment "),
+        Transport::Fragment => f.write_str("fragment "),
+        Transport::None if decoded.network.is_none() => f.write_str("no IP "),
+        Transport::Esp { spi } => write!(f, "spi {spi:#010x} "),
         Transport::Other if decoded.ports.is_none() => {
             write!(f, "protocol {} ", decoded.protocol())
         }
-        Transport::Udp { .. } | Transport::Other | Transport::Invalid(_) => Ok(()),
+        Transport::Udp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Other
+        | Transport::None
+        | Transport::Invalid(_) => Ok(()),
     }
 }

@@ -10,7 +10,6 @@
 //!
 //! In passive mode overlaps are read as the receiver's stack reads them (`host-os-policy`).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use ips_common::HashSeed;
@@ -27,7 +26,7 @@ mod table;
 pub use policy::{Extent, OverlapPolicy};
 
 use super::host_policy::{HostPolicyTable, PrefixTable};
-use assembly::{Assembly, Overlap, Piece};
+use assembly::{Overlap, Piece};
 use table::{Key, State, Trackers};
 
 /// How fragments are put together: `defrag.*` of Suricata's configuration.
@@ -62,7 +61,7 @@ impl DefragOptions {
             memcap: usize::try_from(settings.defrag.memcap.bytes()).unwrap_or(usize::MAX),
             max_trackers: settings.defrag.trackers,
             max_fragments: settings.defrag.max_frags,
-            timeout: settings.defrag.timeout.into(),
+            timeout: settings.defrag.timeout.duration(),
             host_timeouts: PrefixTable::default(),
             vlan_tracking: settings.vlan.use_for_tracking,
             hosts: HostPolicyTable::new(&settings.host_os_policy),
