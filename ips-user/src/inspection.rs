@@ -95,7 +95,7 @@ impl Default for InspectionOptions {
             flows: FlowLimits::default(),
             seed: [0; 2],
             convict: true,
-            records: Records::inline(),
+            records: Records::default(),
             capture: None,
             interfaces: BTreeMap::new(),
             utc_offset_s: 0,
@@ -123,6 +123,8 @@ pub struct InspectionCounters {
     pub rule_dropped: u64,
     /// Of those dropped: rest of a dropped flow.
     pub flow_dropped: u64,
+    /// Of those dropped: fragments that cannot be used.
+    pub fragments_refused: u64,
     /// Packets that went by an exception policy.
     pub exceptions: ExceptionCounters,
     /// Packets rejected by a rule or an exception policy.
@@ -253,7 +255,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             defragmenter,
             now,
             &mut |decoded| {
-                let admitted = guard.admit(&decoded.key);
+                // Of what has no key nobody is asked.
+                let admitted = decoded.network.is_none() || guard.admit(&decoded.key);
                 let (disposition, why) = self.decoded(&packet, decoded, admitted, now);
                 if let Some(trace) = &mut self.trace {
                     trace.packet(&Traced::new(&packet, Some(decoded), disposition, why));
@@ -519,6 +522,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             && decision.outcome.accepts()
         {
             report.refused_fragment();
+            self.counters.fragments_refused += 1;
             return (Disposition::Drop, Why::FragmentRefused(reason));
         }
         match decision.outcome {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
+use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::desk::{Command, Desk};
 use crate::detect::MappedEngine;
 use crate::exception::Cause;
@@ -18,6 +19,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth::Reader;
+use crate::reassembly::defrag::DefragOptions;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -375,10 +377,7 @@ impl<'a> Turn<'a> {
                 Cell::Reassembled,
                 inspected.defrag.ipv4_reassembled + inspected.defrag.ipv6_reassembled,
             ),
-            (
-                Cell::FragmentsRefused,
-                inspected.defrag.refused.iter().sum(),
-            ),
+            (Cell::FragmentsRefused, inspected.fragments_refused),
             (
                 Cell::DatagramsGivenUp,
                 inspected.defrag.timed_out + inspected.defrag.given_up,
@@ -525,6 +524,11 @@ fn now() -> Timestamp {
     }
 }
 
+/// How frames are decoded, as configured. The kernel says itself which checksums mean anything.
+fn decode_options(config: &Config) -> anyhow::Result<DecodeOptions> {
+    DecodeOptions::new(&config.engine, ChecksumMode::Verify).map_err(anyhow::Error::msg)
+}
+
 /// A fresh inspection as configured.
 fn inspection<'a>(
     shared: &'a Shared,
@@ -533,6 +537,8 @@ fn inspection<'a>(
     seat: Seat,
 ) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
+        decode: decode_options(config)?,
+        defrag: DefragOptions::new(&config.engine, true),
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
@@ -540,6 +546,7 @@ fn inspection<'a>(
         convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
+        records: config.engine.records(),
         ..InspectionOptions::default()
     };
     let trace = shared

@@ -3,6 +3,7 @@
 use ips_common::{MAX_WORKERS, MarkLayout, hint_slack};
 
 use super::{Config, ConfigError, MEMORY_LEAST};
+use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::sys::sandbox::Account;
@@ -38,6 +39,9 @@ impl Config {
             if self.interfaces[..index].contains(interface) {
                 return invalid("interfaces", format!("{interface:?} is listed twice"));
             }
+        }
+        if let Err(message) = DecodeOptions::new(&self.engine, ChecksumMode::Verify) {
+            return invalid("engine", message);
         }
         let workers = self.worker_count();
         if workers > MAX_WORKERS {
@@ -197,6 +201,9 @@ impl Config {
             }
         }
         self.check_placement_idle()?;
+        if let Err(message) = self.engine.validate() {
+            return invalid("engine", message);
+        }
         // The kernel doubles what it is asked for, in an int.
         const BUFFER_MAX: usize = 1 << 30;
         for (key, value) in [
@@ -253,9 +260,6 @@ impl Config {
             if let Err(message) = self.exceptions.of(cause).check(cause) {
                 return invalid(cause.key(), message);
             }
-        }
-        if self.log.eve.is_empty() || self.log.eve.contains('/') {
-            return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
         }
         Ok(())
     }

@@ -9,8 +9,10 @@ use super::transport::{self, Transport};
 use super::tunnel::{self, Broken, Inner, PacketSource, Tunnel};
 use super::walk::{Carried, Header, Walk};
 use super::{EventSet, Invalid, arp};
+use crate::config::settings::{EngineSettings, PortDecoder};
 use crate::flow::Timestamp;
 use crate::reassembly::defrag::{Defragmenter, Fragment, Insertion, Refusal};
+use crate::rules::{PortSet, Variables, ports_of_setting};
 use crate::source::{Checksum, Disposition};
 
 /// How a frame begins and how far whoever delivers it vouches for it.
@@ -34,27 +36,26 @@ pub enum ChecksumMode {
     Ignore,
 }
 
-/// The UDP ports of a tunnel.
+/// The UDP ports of a tunnel; none when it is not entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TunnelPorts {
-    /// Whether it is entered at all.
-    pub enabled: bool,
-    /// The ports; none: any.
-    pub ports: Vec<u16>,
-}
+pub struct TunnelPorts(PortSet);
 
 impl TunnelPorts {
-    fn new(port: u16) -> Self {
-        Self {
-            enabled: true,
-            ports: vec![port],
-        }
+    /// One port.
+    pub fn one(port: u16) -> Self {
+        Self(PortSet::of(vec![(port, port)]))
+    }
+
+    fn new(setting: &PortDecoder, variables: &Variables) -> Result<Self, String> {
+        Ok(Self(match setting.enabled {
+            true => ports_of_setting(&setting.ports, variables)?,
+            false => PortSet::of(Vec::new()),
+        }))
     }
 
     /// Whether a datagram between these ports belongs to the tunnel.
     pub fn match_either(&self, (source, destination): (u16, u16)) -> bool {
-        let listed = |port| self.ports.contains(port);
-        self.enabled && (self.ports.is_empty() || listed(&source) || listed(&destination))
+        self.0.contains(source) || self.0.contains(destination)
     }
 }
 
@@ -81,13 +82,41 @@ pub struct DecodeOptions {
     pub checksums: ChecksumMode,
 }
 
+impl DecodeOptions {
+    /// As configured.
+    ///
+    /// # Errors
+    /// When the ports of a tunnel are no ports: a sentence that names the setting.
+    pub fn new(settings: &EngineSettings, checksums: ChecksumMode) -> Result<Self, String> {
+        let mut variables = Variables::default();
+        for (name, value) in &settings.vars.port_groups {
+            variables.set_ports(name, value);
+        }
+        let decoder = &settings.decoder;
+        let ports = |name, setting| {
+            TunnelPorts::new(setting, &variables)
+                .map_err(|wrong| format!("decoder.{name}.ports: {wrong}"))
+        };
+        Ok(Self {
+            max_layers: decoder.max_layers,
+            teredo: ports("teredo", &decoder.teredo)?,
+            vxlan: ports("vxlan", &decoder.vxlan)?,
+            geneve: ports("geneve", &decoder.geneve)?,
+            erspan_type1: decoder.erspan.type1.enabled,
+            vlan_tracking: settings.vlan.use_for_tracking,
+            depth_tracking: decoder.recursion_level.use_for_tracking,
+            checksums,
+        })
+    }
+}
+
 impl Default for DecodeOptions {
     fn default() -> Self {
         Self {
             max_layers: 16,
-            teredo: TunnelPorts::new(3544),
-            vxlan: TunnelPorts::new(4789),
-            geneve: TunnelPorts::new(6081),
+            teredo: TunnelPorts::one(3544),
+            vxlan: TunnelPorts::one(4789),
+            geneve: TunnelPorts::one(6081),
             erspan_type1: false,
             vlan_tracking: true,
             depth_tracking: true,

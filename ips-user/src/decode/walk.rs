@@ -60,7 +60,6 @@ pub(super) enum Carrier {
     Vlan,
     Vntag,
     Etag,
-    Vxlan,
     Geneve,
     Other,
 }
@@ -72,7 +71,6 @@ impl Carrier {
             Self::Vlan => Some(Event::VlanUnknownType),
             Self::Vntag => Some(Event::VntagUnknownType),
             Self::Etag => Some(Event::EtagUnknownType),
-            Self::Vxlan => Some(Event::VxlanUnknownPayload),
             Self::Geneve => Some(Event::GeneveUnknownPayload),
             Self::Other => None,
         }
@@ -358,6 +356,3 @@ fn nsh(bytes: &[u8]) -> Stepped<'_> {
         rest,
     ))
 }
-
-#[cfg(test)]
-mod tests;

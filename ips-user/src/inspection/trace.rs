@@ -96,7 +96,7 @@ impl fmt::Display for Traced<'_> {
     /// For example `#17 tcp 192.0.2.1:1000 > 198.51.100.7:80 SA 52 bytes: drop, sid 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{} ", self.packet.id.0)?;
-        if let Some(decoded) = self.decoded {
+        if let Some(decoded) = self.decoded.filter(|decoded| decoded.network.is_some()) {
             write_packet(decoded, f)?;
         }
         write!(f, "{} bytes", self.packet.payload.len())?;
@@ -161,7 +161,6 @@ fn write_packet(decoded: &Decoded<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         }
         Transport::Icmp { kind, code } => write!(f, "type {kind} code {code} "),
         Transport::Fragment => f.write_str("fragment "),
-        Transport::None if decoded.network.is_none() => f.write_str("no IP "),
         Transport::Esp { spi } => write!(f, "spi {spi:#010x} "),
         Transport::Other if decoded.ports.is_none() => {
             write!(f, "protocol {} ", decoded.protocol())

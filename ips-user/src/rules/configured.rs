@@ -8,8 +8,10 @@ use thiserror::Error;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
-use crate::config;
+use super::variables::Variables;
+use super::PortSet;
 use crate::config::settings::EngineSettings;
+use crate::config::{self, Config};
 
 /// What a configuration says about rules cannot be used.
 #[derive(Debug, Error)]
@@ -33,15 +35,15 @@ pub enum Unusable {
 }
 
 impl RuleSet {
-    /// Variables and classes of a configuration, on top of the built-in ones.
+    /// Variables and classes of a configuration: those of `rules` on top of the engine's.
     ///
-    /// A variable whose name ends in `PORTS` or `PORT` is one of ports, any other one of
+    /// A variable of `rules` whose name ends in `PORTS` or `PORT` is one of ports, any other one of
     /// addresses, as in Suricata's `vars.port-groups` and `vars.address-groups`.
     ///
     /// # Errors
     /// When the classification file cannot be read, or a variable has no usable value.
-    pub fn configured(rules: &config::Rules) -> Result<Self, Unusable> {
-        let mut set = Self::default();
+    pub fn configured(rules: &config::Rules, settings: &EngineSettings) -> Result<Self, Unusable> {
+        let mut set = Self::with_settings(settings)?;
         for (name, value) in &rules.variables {
             if is_of_ports(name) {
                 set.variables.set_ports(name, value);
@@ -115,6 +117,17 @@ impl RuleSet {
     }
 }
 
+/// The ports that a setting names, written as in the header of a rule.
+///
+/// # Errors
+/// The sentence for whoever wrote it.
+pub fn ports_of_setting(text: &str, variables: &Variables) -> Result<PortSet, String> {
+    list::ports(text, variables).map_err(|found| match found.help {
+        Some(help) => format!("{} ({help})", found.message),
+        None => found.message,
+    })
+}
+
 fn is_of_ports(name: &str) -> bool {
     name.ends_with("PORTS") || name.ends_with("PORT")
 }
@@ -123,8 +136,9 @@ fn is_of_ports(name: &str) -> bool {
 ///
 /// # Errors
 /// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant.
-pub fn load(rules: &config::Rules) -> Result<Loaded, Unusable> {
-    let set = RuleSet::configured(rules)?;
+pub fn load(config: &Config) -> Result<Loaded, Unusable> {
+    let rules = &config.rules;
+    let set = RuleSet::configured(rules, &config.engine)?;
     let read = |path: &PathBuf| {
         RuleSource::read(path).map_err(|source| Unusable::File {
             path: path.clone(),
@@ -150,7 +164,9 @@ mod tests {
                 variables: [(name.to_owned(), value.to_owned())].into(),
                 ..config::Rules::default()
             };
-            let message = RuleSet::configured(&rules).err().map(|e| e.to_string());
+            let message = RuleSet::configured(&rules, &EngineSettings::default())
+                .err()
+                .map(|e| e.to_string());
             match (message, expect) {
                 (None, None) => {}
                 (Some(message), Some(expect)) => {
@@ -177,11 +193,9 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_refused_by_its_name_once() {
         for path in ["/nonexistent/x.rules", "/"] {
-            let rules = config::Rules {
-                files: vec![path.into()],
-                ..config::Rules::default()
-            };
-            let error = load(&rules).unwrap_err();
+            let mut config = Config::default();
+            config.rules.files.push(path.into());
+            let error = load(&config).unwrap_err();
             assert_eq!(error.to_string(), path);
             assert!(std::error::Error::source(&error).is_some());
         }

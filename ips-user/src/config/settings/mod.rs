@@ -26,7 +26,9 @@ pub use outputs::{
     AlertRecords, AnomalyRecords, DropFlows, DropRecords, EveLog, EveOutputs, EveTypes,
     FlowRecords, Records, Rotation, StatsRecords, Syslog, SyslogFacility, SyslogLevel, To,
 };
-pub use packets::{Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Vlan};
+pub use packets::{
+    ChecksumChecks, Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Tracking,
+};
 pub use policy::PolicyOf;
 pub use stream::{Inline, Reassembly, Stream, Urgent, UrgentLimitPolicy, UrgentPolicy};
 pub use value::{ByteSize, Seconds};
@@ -56,7 +58,7 @@ settings! {
         /// Protocols below TCP and UDP.
         decoder("decoder"): Decoder = Decoder::default(),
         /// VLAN tags.
-        vlan("vlan"): Vlan = Vlan::default(),
+        vlan("vlan"): Tracking = Tracking::default(),
         /// Captures.
         pcap_file("pcap-file"): PcapFile = PcapFile::default(),
         /// What happens when something cannot be inspected, where nothing more specific is set.
@@ -160,8 +162,6 @@ settings! {
     pub Stats {
         /// Whether counters are written.
         enabled("enabled"): bool = true,
-        /// How often.
-        interval("interval"): Seconds = Seconds(8),
         /// Whether each decoder event is counted.
         decoder_events("decoder-events"): bool = true,
         /// Under which name.
@@ -191,9 +191,13 @@ pub enum SettingError {
 }
 
 /// Settings of Suricata about which there is nothing to decide here: tables grow as they are
-/// needed, and rules are grouped in one way.
+/// needed, rules are grouped in one way, tunnels of IP in IP are always looked into, and
+/// `log.stats_seconds` says how often there are figures.
 const WITHOUT_EFFECT: &[&str] = &[
     "capture",
+    "decoder.ipv4.ipip",
+    "decoder.ipv6.ipip-ipv4",
+    "decoder.ipv6.ipip-ipv6",
     "defrag.hash-size",
     "defrag.prealloc",
     "detect.custom-values",
@@ -213,6 +217,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "legacy.uricontent",
     "mpm-algo",
     "spm-algo",
+    "stats.interval",
     "stream.prealloc-sessions",
     "stream.reassembly.segment-prealloc",
 ];
@@ -226,6 +231,14 @@ pub fn is_without_effect(name: &str) -> bool {
 }
 
 impl EngineSettings {
+    /// Suricata's stock configuration in everything, records included.
+    pub fn stock() -> Self {
+        Self {
+            outputs: EveOutputs::stock(),
+            ..Self::default()
+        }
+    }
+
     /// Sets what has the dotted `name`. Lists and tables are JSON; scalars may be.
     ///
     /// # Errors
@@ -264,22 +277,23 @@ impl EngineSettings {
 
     fn node(&mut self, path: &[&str], value: &Value) -> Result<(), Fault> {
         Node::set(self, path, value)?;
-        self.check()
+        self.validate().map_err(Fault::Wrong)
     }
 
-    /// What the types cannot say.
-    fn check(&self) -> Result<(), Fault> {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// What is wrong, with the setting's name.
+    pub fn validate(&self) -> Result<(), String> {
         let mut seen = Vec::new();
         for action in &self.action_order {
             if seen.contains(action) {
-                return Err(Fault::Wrong(format!("{action:?} stands there twice")));
+                return Err(format!("action-order: {action:?} stands there twice"));
             }
             seen.push(*action);
         }
         if seen.len() != 4 {
-            return Err(Fault::Wrong(
-                "expected all of pass, drop, reject and alert".into(),
-            ));
+            return Err("action-order: expected all of pass, drop, reject and alert".into());
         }
         self.check_policies()
     }

@@ -23,24 +23,23 @@ pub struct EveOutputs {
 }
 
 impl Default for EveOutputs {
-    /// Suricata's stock configuration.
+    /// Suricata's stock records and, because packets are dropped here, which and why.
     fn default() -> Self {
         Self::of(&json!([{"eve-log": {"types": [
-            {"alert": {"tagged-packets": true}},
+            {"alert": {"tagged-packets": true, "verdict": true}},
             {"anomaly": {"types": {"decode": false, "stream": false, "applayer": true}}},
+            {"drop": {"alerts": true, "flows": "start", "verdict": true}},
             "http", "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
         ]}}]))
     }
 }
 
 impl EveOutputs {
-    /// What is written by default where packets can be dropped: the stock records, and why each
-    /// flow was dropped.
-    pub fn inline() -> Self {
+    /// Suricata's stock configuration.
+    pub fn stock() -> Self {
         Self::of(&json!([{"eve-log": {"types": [
-            {"alert": {"tagged-packets": true, "verdict": true}},
+            {"alert": {"tagged-packets": true}},
             {"anomaly": {"types": {"decode": false, "stream": false, "applayer": true}}},
-            {"drop": {"alerts": true, "flows": "start", "verdict": true}},
             "http", "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
         ]}}]))
     }
@@ -77,18 +76,15 @@ impl super::EngineSettings {
     }
 }
 
-impl Records {
-    /// Those of [`EveOutputs::inline`].
-    pub fn inline() -> Self {
-        Self {
-            types: EveOutputs::inline().records(),
-            ..Self::default()
-        }
+impl Default for Records {
+    /// Those of the default outputs.
+    fn default() -> Self {
+        super::EngineSettings::default().records()
     }
 }
 
 /// What records have.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Records {
     /// Which there are, and what is in each kind.
     pub types: EveTypes,
@@ -455,7 +451,7 @@ impl EveTypes {
             "netflow" => self.netflow.is_some(),
             "anomaly" => self.anomaly.is_some(),
             "stats" => self.stats.is_some(),
-            "sluice" | "exception" => true,
+            "sluice" | "exception" | "overload" => true,
             other => self.application.iter().any(|(name, _)| name == other),
         }
     }

@@ -19,10 +19,10 @@ settings! {
         vxlan("vxlan"): PortDecoder = PortDecoder::on("$VXLAN_PORTS"),
         /// RFC 8926.
         geneve("geneve"): PortDecoder = PortDecoder::on("$GENEVE_PORTS"),
-        /// IP in IPv4.
-        ipv4("ipv4"): InIpv4 = InIpv4::default(),
-        /// IP in IPv6.
-        ipv6("ipv6"): InIpv6 = InIpv6::default(),
+        /// Mirrored frames in GRE.
+        erspan("erspan"): Erspan = Erspan::default(),
+        /// Whether the same addresses in and out of a tunnel are different flows.
+        recursion_level("recursion-level"): Tracking = Tracking::default(),
     }
 }
 
@@ -46,37 +46,25 @@ impl PortDecoder {
 }
 
 settings! {
-    /// `decoder.ipv4`
-    pub InIpv4 {
-        /// IPv4 in IPv4.
-        ipip("ipip"): Tunnel = Tunnel::default(),
+    /// `decoder.erspan`
+    pub Erspan {
+        /// Frames without a header of ERSPAN's own.
+        type1("typeI"): ErspanType1 = ErspanType1::default(),
     }
 }
 
 settings! {
-    /// `decoder.ipv6`
-    pub InIpv6 {
-        /// IPv4 in IPv6.
-        ipip_ipv4("ipip-ipv4"): Tunnel = Tunnel::default(),
-        /// IPv6 in IPv6.
-        ipip_ipv6("ipip-ipv6"): Tunnel = Tunnel::default(),
+    /// `decoder.erspan.typeI`
+    pub ErspanType1 {
+        /// Whether they are looked into: anything in GRE could be one.
+        enabled("enabled"): bool = false,
     }
 }
 
 settings! {
-    /// A tunnel of IP in IP.
-    pub Tunnel {
-        /// Whether it is looked into.
-        enabled("enabled"): bool = true,
-        /// Whether flows in it name the flow of the tunnel.
-        track_parent_flow("track-parent-flow"): bool = false,
-    }
-}
-
-settings! {
-    /// `vlan`
-    pub Vlan {
-        /// Whether equal addresses in different VLANs are different flows.
+    /// Whether something tells flows apart: `vlan`, `decoder.recursion-level`.
+    pub Tracking {
+        /// Whether equal addresses are different flows when it differs.
         use_for_tracking("use-for-tracking"): bool = true,
     }
 }

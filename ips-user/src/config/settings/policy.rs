@@ -77,13 +77,13 @@ impl EngineSettings {
         }
     }
 
-    pub(super) fn check_policies(&self) -> Result<(), Fault> {
+    pub(super) fn check_policies(&self) -> Result<(), String> {
         use ExceptionPolicy::{DropPacket, PassPacket};
         match self.stream.midstream_policy {
-            policy @ (DropPacket | PassPacket) => Err(Fault::Wrong(format!(
+            policy @ (DropPacket | PassPacket) => Err(format!(
                 "stream.midstream-policy: {policy} is not possible: every packet of the connection \
                  is one; use auto, drop-flow, reject, bypass, pass-flow, ignore"
-            ))),
+            )),
             _ => Ok(()),
         }
     }

@@ -105,12 +105,12 @@ fn the_longest_prefix_says_which_stack_a_host_has() {
 
 #[test]
 fn outputs_say_which_records_have_what() {
-    let stock = EngineSettings::default().outputs;
+    let stock = EveOutputs::stock();
     assert_eq!(stock.logs.len(), 1);
     let types = stock.records();
     assert!(types.wants("alert") && types.wants("flow") && types.wants("stats"));
     assert!(!types.wants("drop") && !types.wants("netflow") && types.wants("sluice"));
-    assert!(EveOutputs::inline().records().wants("drop"));
+    assert!(EveOutputs::default().records().wants("drop"));
 
     let value = json!([
         {"fast": {"enabled": true}},

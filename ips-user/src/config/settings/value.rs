@@ -46,7 +46,10 @@ impl fmt::Display for ByteSize {
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.0 % 1024 {
+            0 if self.0 > 0 => serializer.collect_str(self),
+            _ => serializer.serialize_u64(self.0),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ fn record(
         out_interface: None,
         outcome,
         capture: None,
-        records: &Records::inline(),
+        records: &Records::default(),
     };
     let mut line = b"left over".to_vec();
     build(&context, &mut line);
