@@ -82,7 +82,11 @@ pub(super) fn transport(network: &Network<'_>) -> Validity {
             }
             // RFC 768: none was made. IPv6 needs one (RFC 8200 §8.1).
             if bytes[6..8] == [0, 0] {
-                return if v4 { Validity::Unchecked } else { Validity::Invalid };
+                return if v4 {
+                    Validity::Unchecked
+                } else {
+                    Validity::Invalid
+                };
             }
             true
         }
@@ -163,10 +167,16 @@ mod tests {
     fn what_nobody_can_tell_is_unchecked() {
         let mut udp = packets().swap_remove(2);
         udp[26..28].fill(0);
-        assert_eq!(transport(&Network::parse(&udp).unwrap()), Validity::Unchecked);
+        assert_eq!(
+            transport(&Network::parse(&udp).unwrap()),
+            Validity::Unchecked
+        );
         let mut udp6 = packets().swap_remove(3);
         udp6[46..48].fill(0);
-        assert_eq!(transport(&Network::parse(&udp6).unwrap()), Validity::Invalid);
+        assert_eq!(
+            transport(&Network::parse(&udp6).unwrap()),
+            Validity::Invalid
+        );
         let mut fragment = packets().swap_remove(0);
         fragment[6] = 0x20;
         let network = Network::parse(&fragment).unwrap();

@@ -164,7 +164,12 @@ impl Seen {
             header::HOP_BY_HOP => {
                 once(&mut self.hop_by_hop, Event::Ipv6DuplicateHopByHop);
                 let only_padding = Event::Ipv6HopByHopOnlyPadding;
-                check_options(header, Event::Ipv6HopByHopUnknownOption, only_padding, events);
+                check_options(
+                    header,
+                    Event::Ipv6HopByHopUnknownOption,
+                    only_padding,
+                    events,
+                );
             }
             header::DESTINATION_OPTIONS => {
                 // One for the routers of a routing header, one for the destination.
@@ -273,23 +278,71 @@ mod tests {
     fn extension_headers_are_judged_by_their_own_rules() {
         let alert = [58, 0, 5, 2, 0, 0, 1, 0, 0, 0];
         says(0, &alert[..], &[Event::Ipv6ZeroLengthPad]);
-        says(0, &[58, 0, 1, 4, 0, 0, 0, 0, 9, 9], &[Event::Ipv6HopByHopOnlyPadding]);
-        says(60, &[58, 0, 1, 4, 0, 0, 0, 0, 9, 9], &[Event::Ipv6DestinationOnlyPadding]);
-        says(0, &[58, 0, 0x3e, 4, 0, 0, 0, 0, 9, 9], &[Event::Ipv6HopByHopUnknownOption]);
-        says(60, &[58, 0, 0x3e, 4, 0, 0, 0, 0, 9, 9], &[Event::Ipv6DestinationUnknownOption]);
-        says(0, &[58, 0, 5, 3, 0, 0, 0, 1, 9, 9], &[Event::Ipv6InvalidOptionLength]);
-        says(0, &[58, 0, 5, 9, 0, 0, 0, 1, 9, 9], &[Event::Ipv6InvalidOptionLength]);
-        says(43, &[58, 0, 0, 0, 0, 0, 0, 0, 9, 9], &[Event::Ipv6RoutingType0]);
+        says(
+            0,
+            &[58, 0, 1, 4, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6HopByHopOnlyPadding],
+        );
+        says(
+            60,
+            &[58, 0, 1, 4, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6DestinationOnlyPadding],
+        );
+        says(
+            0,
+            &[58, 0, 0x3e, 4, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6HopByHopUnknownOption],
+        );
+        says(
+            60,
+            &[58, 0, 0x3e, 4, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6DestinationUnknownOption],
+        );
+        says(
+            0,
+            &[58, 0, 5, 3, 0, 0, 0, 1, 9, 9],
+            &[Event::Ipv6InvalidOptionLength],
+        );
+        says(
+            0,
+            &[58, 0, 5, 9, 0, 0, 0, 1, 9, 9],
+            &[Event::Ipv6InvalidOptionLength],
+        );
+        says(
+            43,
+            &[58, 0, 0, 0, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6RoutingType0],
+        );
         says(43, &[58, 0, 2, 0, 0, 0, 0, 0, 9, 9], &[]);
-        says(51, &[58, 0, 0, 1, 0, 0, 0, 0, 9, 9], &[Event::Ipv6AuthenticationReserved]);
+        says(
+            51,
+            &[58, 0, 0, 1, 0, 0, 0, 0, 9, 9],
+            &[Event::Ipv6AuthenticationReserved],
+        );
         says(51, &[58, 0, 0, 0, 0, 0, 0, 0, 9, 9], &[]);
         says(44, &[58, 0, 0, 8, 0, 0, 0, 1, 9, 9], &[]);
         says(44, &[58, 0, 0, 1, 0, 0, 0, 1, 9, 9], &[]);
-        says(44, &[58, 0, 0, 0, 0, 0, 0, 1, 9, 9], &[Event::Ipv6UselessFragment]);
-        says(44, &[58, 0, 0, 10, 0, 0, 0, 1, 9, 9], &[Event::Ipv6FragmentReserved]);
-        says(44, &[58, 7, 0, 9, 0, 0, 0, 1, 9, 9], &[Event::Ipv6FragmentReserved]);
+        says(
+            44,
+            &[58, 0, 0, 0, 0, 0, 0, 1, 9, 9],
+            &[Event::Ipv6UselessFragment],
+        );
+        says(
+            44,
+            &[58, 0, 0, 10, 0, 0, 0, 1, 9, 9],
+            &[Event::Ipv6FragmentReserved],
+        );
+        says(
+            44,
+            &[58, 7, 0, 9, 0, 0, 0, 1, 9, 9],
+            &[Event::Ipv6FragmentReserved],
+        );
         says(0, &[58], &[Event::Ipv6TruncatedExtension]);
-        says(0, &[58, 1, 0, 0, 0, 0, 0, 0], &[Event::Ipv6TruncatedExtension]);
+        says(
+            0,
+            &[58, 1, 0, 0, 0, 0, 0, 0],
+            &[Event::Ipv6TruncatedExtension],
+        );
         says(58, &[], &[]);
         says(59, &[], &[]);
     }
@@ -307,8 +360,16 @@ mod tests {
         let option = [0, 5, 2, 0, 0, 0, 0];
         says(0, &twice(0, option), &[Event::Ipv6DuplicateHopByHop]);
         says(60, &twice(60, option), &[]);
-        says(43, &twice(43, [0, 2, 0, 0, 0, 0, 0]), &[Event::Ipv6DuplicateRouting]);
-        says(51, &twice(51, [0; 7]), &[Event::Ipv6DuplicateAuthentication]);
+        says(
+            43,
+            &twice(43, [0, 2, 0, 0, 0, 0, 0]),
+            &[Event::Ipv6DuplicateRouting],
+        );
+        says(
+            51,
+            &twice(51, [0; 7]),
+            &[Event::Ipv6DuplicateAuthentication],
+        );
         says(
             44,
             &twice(44, [0; 7]),

@@ -28,11 +28,7 @@ impl Quoted {
         let network = quoted(family, bytes)?;
         let has_ports = matches!(
             network.protocol,
-            protocol::TCP
-                | protocol::UDP
-                | protocol::SCTP
-                | protocol::DCCP
-                | protocol::UDP_LITE
+            protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
         );
         let whole = !network.chain_cut && !matches!(network.fragment, Fragment::Later(_));
         Some(Self {

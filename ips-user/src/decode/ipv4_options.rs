@@ -171,11 +171,11 @@ mod tests {
         says(&[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[]);
         says(&[68, 4, 5, 2], &[Event::Ipv4OptionMalformed]);
         says(&[134, 10, 0, 0, 0, 1, 1, 4, 0, 1], &[]);
-        says(&[134, 10, 0, 0, 0, 1, 1, 5, 0, 1], &[Event::Ipv4OptionMalformed]);
         says(
-            &[131, 3, 4, 137, 3, 4, 0, 0],
-            &[Event::Ipv4OptionInvalid],
+            &[134, 10, 0, 0, 0, 1, 1, 5, 0, 1],
+            &[Event::Ipv4OptionMalformed],
         );
+        says(&[131, 3, 4, 137, 3, 4, 0, 0], &[Event::Ipv4OptionInvalid]);
         says(&[1, 1, 1, 1, 1, 1, 1, 7], &[Event::Ipv4OptionEndRequired]);
         let mut events = EventSet::default();
         check(&[1; 4], &mut events);

@@ -90,8 +90,16 @@ pub(crate) fn frame_network(frame: &[u8]) -> Option<Result<Network<'_>, super::I
         rest = &rest[tag.slice().len()..];
     }
     match ethertype {
-        ETHERTYPE_IPV4 => Some(Network::parse_v4(rest, Bounds::LengthField, &mut EventSet::default())),
-        ETHERTYPE_IPV6 => Some(Network::parse_v6(rest, Bounds::LengthField, &mut EventSet::default())),
+        ETHERTYPE_IPV4 => Some(Network::parse_v4(
+            rest,
+            Bounds::LengthField,
+            &mut EventSet::default(),
+        )),
+        ETHERTYPE_IPV6 => Some(Network::parse_v6(
+            rest,
+            Bounds::LengthField,
+            &mut EventSet::default(),
+        )),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use etherparse::TcpHeaderSlice;
 use ips_common::{Direction, FAMILY_IPV4, FlowKey};
 
+use super::Invalid;
 use super::checksum::{self, Validity, Verify};
 use super::event::EventSet;
 use super::icmp::Quoted;
@@ -16,7 +17,6 @@ use super::network::Network;
 use super::tcp_options::TcpOptions;
 use super::transport::{self, Transport};
 use super::tunnel::{PacketSource, Tunnel};
-use super::Invalid;
 use crate::reassembly::defrag::Refusal;
 
 /// What defragmentation makes of a packet.

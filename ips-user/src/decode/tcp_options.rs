@@ -196,7 +196,9 @@ mod tests {
         assert_eq!(options.fast_open, Some(&[1, 2, 3, 4][..]));
         let (options, _) = read(&[254, 8, 0xf9, 0x89, 1, 2, 3, 4]);
         assert_eq!(options.fast_open, Some(&[1, 2, 3, 4][..]));
-        let (options, _) = read(&[34, 2, 19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (options, _) = read(&[
+            34, 2, 19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ]);
         assert_eq!(options.fast_open, Some(&[][..]));
         assert!(options.authenticated);
     }

@@ -181,7 +181,8 @@ impl Walk<'_> {
     }
 
     fn ethernet<'a>(&mut self, bytes: &'a [u8]) -> Stepped<'a> {
-        let header = Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| Event::EthernetTooSmall)?;
+        let header =
+            Ethernet2HeaderSlice::from_slice(bytes).map_err(|_| Event::EthernetTooSmall)?;
         let kind = header.ether_type().0;
         self.link.macs = Some((header.source(), header.destination()));
         self.link.ethertype = Some(kind);
@@ -245,7 +246,8 @@ impl Walk<'_> {
     }
 
     fn vlan<'a>(&mut self, bytes: &'a [u8]) -> Stepped<'a> {
-        let tag = SingleVlanHeaderSlice::from_slice(bytes).map_err(|_| Event::VlanHeaderTooSmall)?;
+        let tag =
+            SingleVlanHeaderSlice::from_slice(bytes).map_err(|_| Event::VlanHeaderTooSmall)?;
         if !self.link.vlans.push(tag.vlan_identifier().value()) {
             return Err(Event::VlanTooManyLayers);
         }

@@ -90,12 +90,18 @@ pub struct HostPolicyTable(PrefixTable<OsPolicy>);
 impl HostPolicyTable {
     /// Ready to be asked for every new flow and datagram.
     pub fn new(settings: &HostPolicies) -> Self {
-        Self(settings.networks().collect())
+        settings.networks().collect()
     }
 
     /// The stack of a host.
     pub fn of(&self, host: IpAddr) -> OsPolicy {
         self.0.get(host).unwrap_or(OsPolicy::Bsd)
+    }
+}
+
+impl FromIterator<(Network, OsPolicy)> for HostPolicyTable {
+    fn from_iter<I: IntoIterator<Item = (Network, OsPolicy)>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
     }
 }
 
@@ -133,7 +139,11 @@ mod tests {
             ("2001:db8::9", 5),
             ("fe80::1", 6),
         ] {
-            assert_eq!(table.get(address.parse().unwrap()), Some(expect), "{address}");
+            assert_eq!(
+                table.get(address.parse().unwrap()),
+                Some(expect),
+                "{address}"
+            );
         }
         assert_eq!(PrefixTable::<u8>::default().get([1, 1, 1, 1].into()), None);
     }

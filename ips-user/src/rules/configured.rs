@@ -5,11 +5,11 @@ use std::{fs, io};
 
 use thiserror::Error;
 
+use super::PortSet;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
 use super::variables::Variables;
-use super::PortSet;
 use crate::config::settings::EngineSettings;
 use crate::config::{self, Config};
 

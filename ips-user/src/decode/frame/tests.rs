@@ -185,12 +185,18 @@ fn every_layer_between_ethernet_and_ip_is_passed() {
     ether(after(0x8926, &[0, 0, 0, 0, 8, 0]));
     ether(after(0x893f, &[0, 0, 0, 0, 0, 0, 8, 0]));
     ether(after(0x88e7, &[&[0; 16][..], &[8, 0]].concat()));
-    ether(ethernet(0x8903, &[&[0, 0], ethernet_ip(&ip).as_slice()].concat()));
+    ether(ethernet(
+        0x8903,
+        &[&[0, 0], ethernet_ip(&ip).as_slice()].concat(),
+    ));
     ether(after(0x894f, &[0, 2, 2, 1, 0, 0, 1, 2]));
     ether(after(0x894f, &[&[0, 6, 1, 1][..], &[0; 20]].concat()));
     let nested = [&[0, 2, 2, 3, 0, 0, 1, 2], ethernet_ip(&ip).as_slice()].concat();
     ether(ethernet(0x894f, &nested));
-    let (wire, tags) = ("wire/pcap vlan 5 vlan 6 vlan 7 ", [0, 5, 0x81, 0, 0, 6, 0x91, 0]);
+    let (wire, tags) = (
+        "wire/pcap vlan 5 vlan 6 vlan 7 ",
+        [0, 5, 0x81, 0, 0, 6, 0x91, 0],
+    );
     let tagged = after(0x88a8, &[&tags[..], &[0x20, 7, 8, 0]].concat());
     check(LinkType::Ethernet, &tagged, &[&format!("{wire}{UDP}")]);
 }
@@ -211,9 +217,17 @@ fn what_is_wrong_below_ip_is_told_and_the_packet_shown() {
     );
     ether(0x1234, &[], "none !ethernet.unknown_ethertype");
     ether(0x8100, &[0, 1, 8], "invalid !vlan.header_too_small");
-    ether(0x8100, &[0, 1, 0x12, 0x34], "vlan 1 none !vlan.unknown_type");
+    ether(
+        0x8100,
+        &[0, 1, 0x12, 0x34],
+        "vlan 1 none !vlan.unknown_type",
+    );
     let tags = [0, 1, 0x81, 0].repeat(4);
-    ether(0x8100, &tags, "vlan 1 vlan 1 vlan 1 invalid !vlan.too_many_layers");
+    ether(
+        0x8100,
+        &tags,
+        "vlan 1 vlan 1 vlan 1 invalid !vlan.too_many_layers",
+    );
     ether(0x8926, &[0; 5], "invalid !vntag.header_too_small");
     ether(0x8926, &[0; 6], "none !vntag.unknown_type");
     ether(0x893f, &[0; 7], "invalid !etag.header_too_small");
@@ -222,30 +236,102 @@ fn what_is_wrong_below_ip_is_told_and_the_packet_shown() {
     ether(0x8903, &[0], "invalid !dce.pkt_too_small");
     ether(0x8847, &[0, 1, 1], "invalid !mpls.header_too_small");
     ether(0x8847, &[0, 1, 1, 0, 0x45], "invalid !mpls.pkt_too_small");
-    ether(0x8847, &[0, 0, 0x11, 0], "invalid !mpls.bad_label_router_alert");
-    ether(0x8847, &[0, 0, 0x31, 0], "invalid !mpls.bad_label_implicit_null");
+    ether(
+        0x8847,
+        &[0, 0, 0x11, 0],
+        "invalid !mpls.bad_label_router_alert",
+    );
+    ether(
+        0x8847,
+        &[0, 0, 0x31, 0],
+        "invalid !mpls.bad_label_implicit_null",
+    );
     ether(0x8847, &[0, 0, 0x51, 0], "invalid !mpls.bad_label_reserved");
-    ether(0x8847, &[0, 1, 1, 0, 0x50, 0, 0, 0], "invalid !mpls.unknown_payload_type");
+    ether(
+        0x8847,
+        &[0, 1, 1, 0, 0x50, 0, 0, 0],
+        "invalid !mpls.unknown_payload_type",
+    );
     ether(0x8864, &[0x11, 0, 0, 1, 0], "invalid !pppoe.pkt_too_small");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 9, 0, 0x21], "invalid !pppoe.pkt_too_small");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 1, 0], "invalid !ppp.pkt_too_small");
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 9, 0, 0x21],
+        "invalid !pppoe.pkt_too_small",
+    );
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 1, 0],
+        "invalid !ppp.pkt_too_small",
+    );
     ether(0x8864, &[0x11, 0, 0, 1, 0, 4, 0xc0, 0x21, 1, 1], "none");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 2, 0, 0x2b], "none !ppp.unsup_proto");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 2, 0x12, 0x35], "none !ppp.wrong_type");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 2, 0, 0x21], "invalid !ppp.ip4_pkt_too_small");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 2, 0, 0x57], "invalid !ppp.ip6_pkt_too_small");
-    ether(0x8864, &[0x11, 0, 0, 1, 0, 2, 0, 0x2f], "invalid !ppp.vju_pkt_too_small");
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 2, 0, 0x2b],
+        "none !ppp.unsup_proto",
+    );
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 2, 0x12, 0x35],
+        "none !ppp.wrong_type",
+    );
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 2, 0, 0x21],
+        "invalid !ppp.ip4_pkt_too_small",
+    );
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 2, 0, 0x57],
+        "invalid !ppp.ip6_pkt_too_small",
+    );
+    ether(
+        0x8864,
+        &[0x11, 0, 0, 1, 0, 2, 0, 0x2f],
+        "invalid !ppp.vju_pkt_too_small",
+    );
     ether(0x8863, &[0x11, 9, 0, 0, 0, 4, 1, 1, 0, 0], "none");
     ether(0x8863, &[0x11, 8, 0, 0, 0, 0], "invalid !pppoe.wrong_code");
-    ether(0x8863, &[0x11, 9, 0, 0, 0, 4, 1, 1, 0, 1], "invalid !pppoe.malformed_tags");
-    ether(0x8863, &[0x11, 9, 0, 0, 0, 3, 1, 1, 0], "invalid !pppoe.malformed_tags");
+    ether(
+        0x8863,
+        &[0x11, 9, 0, 0, 0, 4, 1, 1, 0, 1],
+        "invalid !pppoe.malformed_tags",
+    );
+    ether(
+        0x8863,
+        &[0x11, 9, 0, 0, 0, 3, 1, 1, 0],
+        "invalid !pppoe.malformed_tags",
+    );
     ether(0x894f, &[0; 7], "invalid !nsh.header_too_small");
-    ether(0x894f, &[0x40, 2, 2, 1, 0, 0, 0, 0], "invalid !nsh.unsupported_version");
-    ether(0x894f, &[0, 2, 0, 1, 0, 0, 0, 0], "invalid !nsh.reserved_type");
-    ether(0x894f, &[0, 2, 3, 1, 0, 0, 0, 0], "invalid !nsh.unsupported_type");
-    ether(0x894f, &[0, 2, 1, 1, 0, 0, 0, 0], "invalid !nsh.bad_header_length");
-    ether(0x894f, &[0, 9, 2, 1, 0, 0, 0, 0], "invalid !nsh.bad_header_length");
-    ether(0x894f, &[0, 2, 2, 9, 0, 0, 0, 0], "invalid !nsh.unknown_payload");
+    ether(
+        0x894f,
+        &[0x40, 2, 2, 1, 0, 0, 0, 0],
+        "invalid !nsh.unsupported_version",
+    );
+    ether(
+        0x894f,
+        &[0, 2, 0, 1, 0, 0, 0, 0],
+        "invalid !nsh.reserved_type",
+    );
+    ether(
+        0x894f,
+        &[0, 2, 3, 1, 0, 0, 0, 0],
+        "invalid !nsh.unsupported_type",
+    );
+    ether(
+        0x894f,
+        &[0, 2, 1, 1, 0, 0, 0, 0],
+        "invalid !nsh.bad_header_length",
+    );
+    ether(
+        0x894f,
+        &[0, 9, 2, 1, 0, 0, 0, 0],
+        "invalid !nsh.bad_header_length",
+    );
+    ether(
+        0x894f,
+        &[0, 2, 2, 9, 0, 0, 0, 0],
+        "invalid !nsh.unknown_payload",
+    );
     ether(0x0806, &[0; 7], "none !arp.pkt_too_small");
     let mut arp = [0; 28];
     arp[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
@@ -277,7 +363,11 @@ fn what_is_wrong_below_ip_is_told_and_the_packet_shown() {
 fn what_is_wrong_with_ip_is_told_and_the_packet_shown() {
     let ip = |kind, bytes: &[u8], expect: &str| {
         let frame = ethernet(kind, bytes);
-        check(LinkType::Ethernet, &frame, &[&format!("wire/pcap {expect}")]);
+        check(
+            LinkType::Ethernet,
+            &frame,
+            &[&format!("wire/pcap {expect}")],
+        );
     };
     ip(0x0800, &[0x45; 19], "invalid !ipv4.pkt_too_small");
     ip(0x0800, &[0x65; 40], "invalid !ipv4.wrong_ip_version");
@@ -288,12 +378,24 @@ fn what_is_wrong_with_ip_is_told_and_the_packet_shown() {
     short[3] = 19;
     ip(0x0800, &short, "invalid !ipv4.iplen_smaller_than_hlen");
     let cut = &udp()[..30];
-    ip(0x0800, cut, "10.0.0.1 > 10.0.0.2 proto 17 invalid !ipv4.trunc_pkt");
+    ip(
+        0x0800,
+        cut,
+        "10.0.0.1 > 10.0.0.2 proto 17 invalid !ipv4.trunc_pkt",
+    );
     let cut = &udp6()[..46];
-    ip(0x86dd, cut, "fd00::1 > fd00::2 proto 17 invalid !ipv6.trunc_pkt");
+    ip(
+        0x86dd,
+        cut,
+        "fd00::1 > fd00::2 proto 17 invalid !ipv6.trunc_pkt",
+    );
     // The kernel forwards whole packets: a cut one is short of the copy range only.
     assert_eq!(
-        decoded_with(&DecodeOptions::default(), Start::Ip(Checksum::Verified), &udp()[..30]),
+        decoded_with(
+            &DecodeOptions::default(),
+            Start::Ip(Checksum::Verified),
+            &udp()[..30]
+        ),
         [WIRE_UDP]
     );
 }
@@ -321,8 +423,16 @@ fn what_is_wrong_with_the_transport_is_told() {
     );
     says(17, &[], "invalid !udp.hlen_too_small");
     says(17, &[0, 1, 0, 2], "1 > 2 invalid !udp.hlen_too_small");
-    says(17, &[0, 1, 0, 2, 0, 5, 0, 0], "1 > 2 invalid !udp.len_invalid");
-    says(17, &[0, 1, 0, 2, 0, 9, 0, 0], "1 > 2 invalid !udp.pkt_too_small");
+    says(
+        17,
+        &[0, 1, 0, 2, 0, 5, 0, 0],
+        "1 > 2 invalid !udp.len_invalid",
+    );
+    says(
+        17,
+        &[0, 1, 0, 2, 0, 9, 0, 0],
+        "1 > 2 invalid !udp.pkt_too_small",
+    );
     says(1, &[8, 0, 0], "invalid !icmpv4.pkt_too_small");
     says(1, &[77, 0, 0, 0, 0, 0, 0, 0], "icmp !icmpv4.unknown_type");
     says(58, &[128, 0, 0, 0, 0, 0, 0, 0], "icmp !ipv4.icmpv6");
@@ -331,14 +441,27 @@ fn what_is_wrong_with_the_transport_is_told() {
     says(50, &[0; 7], "invalid !esp.pkt_too_small");
     says(50, &[0; 8], "esp");
     says(2, &[0; 7], "other !igmp.pkt_too_small");
-    says(2, &[0x11, 0, 0, 0, 0, 0, 0, 0, 0], "other !igmp.v3_pkt_too_small");
+    says(
+        2,
+        &[0x11, 0, 0, 0, 0, 0, 0, 0, 0],
+        "other !igmp.v3_pkt_too_small",
+    );
     says(2, &[0x22, 0, 0, 0, 0, 0, 0, 1], "other !igmp.malformed");
     says(2, &[0x16, 0, 0, 0, 0, 0, 0, 0], "other");
     says(99, &[], "other !ipv4.unknown_protocol");
-    check_ip(&v6(99, &[]), &[&format!("{V6} 99 other !ipv6.unknown_next_header")]);
-    check_ip(&v6(59, &[1]), &[&format!("{V6} 59 other !ipv6.data_after_none_header")]);
+    check_ip(
+        &v6(99, &[]),
+        &[&format!("{V6} 99 other !ipv6.unknown_next_header")],
+    );
+    check_ip(
+        &v6(59, &[1]),
+        &[&format!("{V6} 59 other !ipv6.data_after_none_header")],
+    );
     check_ip(&v6(59, &[]), &[&format!("{V6} 59 other")]);
-    check_ip(&v6(58, &[]), &[&format!("{V6} 58 invalid !icmpv6.pkt_too_small")]);
+    check_ip(
+        &v6(58, &[]),
+        &[&format!("{V6} 58 invalid !icmpv6.pkt_too_small")],
+    );
     check_ip(
         &v6(1, &[8, 0, 0, 0, 0, 0, 0, 0]),
         &[&format!("{V6} 1 icmp !ipv6.icmpv4")],
@@ -363,18 +486,35 @@ fn tunnels_are_entered_and_their_content_comes_first() {
     check(&gre(&all, &ip), "gre tunnel", &v4_to(47));
     let routed = [0x40, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0, 2, 9, 9, 0, 0, 0, 0];
     check(&gre(&routed, &ip), "gre tunnel", &v4_to(47));
-    check(&gre(&[0, 0, 0x65, 0x58], &ethernet_ip(&ip)), "gre tunnel", &v4_to(47));
     check(
-        &gre(&[0x30, 0x81, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0x21], &ip),
+        &gre(&[0, 0, 0x65, 0x58], &ethernet_ip(&ip)),
+        "gre tunnel",
+        &v4_to(47),
+    );
+    check(
+        &gre(
+            &[
+                0x30, 0x81, 0x88, 0x0b, 0, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0x21,
+            ],
+            &ip,
+        ),
         "gre tunnel",
         &v4_to(47),
     );
     let erspan = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 23, 0, 0, 0, 0, 0, 0];
-    check(&gre(&erspan, &ethernet_ip(&ip)), "gre tunnel vlan 23", &v4_to(47));
+    check(
+        &gre(&erspan, &ethernet_ip(&ip)),
+        "gre tunnel vlan 23",
+        &v4_to(47),
+    );
     let erspan3 = [
         0x10, 0, 0x22, 0xeb, 0, 0, 0, 1, 0x20, 23, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ];
-    check(&gre(&erspan3, &ethernet_ip(&ip)), "gre tunnel vlan 23", &v4_to(47));
+    check(
+        &gre(&erspan3, &ethernet_ip(&ip)),
+        "gre tunnel vlan 23",
+        &v4_to(47),
+    );
     let outer = |port| format!("10.0.0.1 > 10.0.0.2 proto 17 1000 > {port} udp");
     let vxlan = [&[8, 0, 0, 0, 0, 0, 1, 0], ethernet_ip(&ip).as_slice()].concat();
     check(&udp_to(4789, &vxlan), "vxlan encapsulation", &outer(4789));
@@ -430,7 +570,11 @@ fn what_only_looks_like_a_tunnel_is_none() {
         vxlan: TunnelPorts::one(4790),
         ..DecodeOptions::default()
     };
-    let lines = decoded_with(&options, Start::Ip(Checksum::Unverified), &udp_to(4790, &vxlan));
+    let lines = decoded_with(
+        &options,
+        Start::Ip(Checksum::Unverified),
+        &udp_to(4790, &vxlan),
+    );
     assert_eq!(lines.len(), 2);
 }
 
@@ -456,7 +600,10 @@ fn broken_tunnel_headers_are_told() {
     gre(&[0x20, 9, 0x88, 0x0b], "invalid !gre.version1_flags");
     gre(&[0x20, 1, 8, 0], "invalid !gre.version1_wrong_protocol");
     gre(&[0, 1, 0x88, 0x0b], "invalid !gre.version1_no_key");
-    gre(&[0x20, 1, 0x88, 0x0b, 0], "invalid !gre.version1_hdr_too_big");
+    gre(
+        &[0x20, 1, 0x88, 0x0b, 0],
+        "invalid !gre.version1_hdr_too_big",
+    );
     gre(
         &[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10],
         "other !erspan.header_too_small",
@@ -472,7 +619,10 @@ fn broken_tunnel_headers_are_told() {
         (41, &[0x65; 39], "ipv6_in_ipv6_too_small"),
         (41, &[0x45; 40], "ipv6_in_ipv6_wrong_version"),
     ] {
-        check_ip(&v6(next, inner), &[&format!("{V6} {next} other !ipv6.{event}")]);
+        check_ip(
+            &v6(next, inner),
+            &[&format!("{V6} {next} other !ipv6.{event}")],
+        );
     }
 }
 
@@ -490,7 +640,10 @@ fn packets_within_packets_end_at_the_most_layers() {
     assert!((8..16).contains(&lines.len()), "{}", lines.len());
     assert!(lines[0].ends_with("!too_many_layers"), "{lines:?}");
     assert!(!lines[1].contains("too_many_layers"));
-    let tags = ethernet(0x8847, &ethernet(0x8847, &[0, 1, 1, 0, 0, 0, 0, 0]).repeat(30));
+    let tags = ethernet(
+        0x8847,
+        &ethernet(0x8847, &[0, 1, 1, 0, 0, 0, 0, 0]).repeat(30),
+    );
     let lines = decoded_with(
         &DecodeOptions {
             max_layers: 3,
@@ -501,7 +654,12 @@ fn packets_within_packets_end_at_the_most_layers() {
     );
     assert_eq!(lines, ["wire/pcap vlan 1 vlan 2 invalid !too_many_layers"]);
     assert_eq!(
-        decoded_with(&DecodeOptions::default(), Start::Link(LinkType::Ethernet), &tags).len(),
+        decoded_with(
+            &DecodeOptions::default(),
+            Start::Link(LinkType::Ethernet),
+            &tags
+        )
+        .len(),
         1
     );
 }
@@ -609,7 +767,11 @@ fn checksums_count_as_far_as_somebody_is_asked_to_verify_them() {
     ] {
         let header = if mode == Verify { Valid } else { Unchecked };
         assert_eq!(validity(start, mode, &wrong), (header, alone), "{start:?}");
-        assert_eq!(validity(start, mode, &nested), (header, in_tunnel), "{start:?}");
+        assert_eq!(
+            validity(start, mode, &nested),
+            (header, in_tunnel),
+            "{start:?}"
+        );
     }
 }
 
@@ -627,7 +789,10 @@ fn fragments_come_after_the_datagram_that_they_complete() {
             &mut defragmenter,
             Timestamp::default(),
             &mut |packet| {
-                assert_eq!(packet.link.macs, Some(([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])));
+                assert_eq!(
+                    packet.link.macs,
+                    Some(([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]))
+                );
                 lines.push((line(packet), packet.frame.to_vec(), packet.payload.to_vec()));
                 Disposition::Accept
             },
@@ -636,7 +801,10 @@ fn fragments_come_after_the_datagram_that_they_complete() {
     };
     let first = v4_fragment(17, 0x2000, &data[..8]);
     let wire = "wire/pcap 1.1.1.1 > 2.2.2.2 proto 17 fragment";
-    assert_eq!(shown(&first), [(wire.to_owned(), ethernet_ip(&first), vec![])]);
+    assert_eq!(
+        shown(&first),
+        [(wire.to_owned(), ethernet_ip(&first), vec![])]
+    );
     let last = v4_fragment(17, 1, &data[8..]);
     let whole = "defrag 1.1.1.1 > 2.2.2.2 proto 17 1000 > 53 udp";
     let together = ethernet_ip(&v4(17, data));
@@ -656,12 +824,60 @@ fn any_frame() -> impl Strategy<Value = (LinkType, Vec<u8>)> {
         (LinkType::Ethernet, ethernet_ip(&v4(4, &v6(41, &udp6())))),
         (LinkType::Ethernet, ethernet_ip(&udp_to(4789, &vxlan))),
         (LinkType::Ethernet, ethernet_ip(&udp_to(3544, &udp6()))),
-        (LinkType::Raw, v4(47, &[&[0, 0, 0x65, 0x58][..], &ethernet_ip(&udp())].concat())),
-        (LinkType::Raw, v6(0, &[&[44, 0, 1, 4, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 9][..], &[0; 40]].concat())),
-        (LinkType::Raw, v4(132, &[&[0; 12][..], &[1, 0, 0, 20], &[0; 16], &[0, 0, 0, 16]].concat())),
-        (LinkType::Ethernet, ethernet(0x8100, &[&[0, 1, 0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0, 0x21][..], &udp()].concat())),
-        (LinkType::Ethernet, ethernet(0x8847, &[&[0, 1, 1, 64, 0, 0, 0, 0][..], &ethernet_ip(&udp())].concat())),
-        (LinkType::Ethernet, ethernet(0x894f, &[&[0, 2, 2, 4, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0][..], &udp()].concat())),
+        (
+            LinkType::Raw,
+            v4(
+                47,
+                &[&[0, 0, 0x65, 0x58][..], &ethernet_ip(&udp())].concat(),
+            ),
+        ),
+        (
+            LinkType::Raw,
+            v6(
+                0,
+                &[
+                    &[44, 0, 1, 4, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 9][..],
+                    &[0; 40],
+                ]
+                .concat(),
+            ),
+        ),
+        (
+            LinkType::Raw,
+            v4(
+                132,
+                &[&[0; 12][..], &[1, 0, 0, 20], &[0; 16], &[0, 0, 0, 16]].concat(),
+            ),
+        ),
+        (
+            LinkType::Ethernet,
+            ethernet(
+                0x8100,
+                &[
+                    &[0, 1, 0x88, 0x64, 0x11, 0, 0, 1, 0, 40, 0, 0x21][..],
+                    &udp(),
+                ]
+                .concat(),
+            ),
+        ),
+        (
+            LinkType::Ethernet,
+            ethernet(
+                0x8847,
+                &[&[0, 1, 1, 64, 0, 0, 0, 0][..], &ethernet_ip(&udp())].concat(),
+            ),
+        ),
+        (
+            LinkType::Ethernet,
+            ethernet(
+                0x894f,
+                &[
+                    &[0, 2, 2, 4, 0, 0, 0, 0, 0, 2, 2, 1, 0, 0, 0, 0][..],
+                    &udp(),
+                ]
+                .concat(),
+            ),
+        ),
     ];
     proptest::sample::select(frames)
 }
@@ -699,9 +915,13 @@ proptest! {
 #[test]
 fn every_event_of_the_decoders_is_raised_somewhere() {
     // Raised by the defragmenter, by sources that are not built in, or reserved by name.
-    const ELSEWHERE: [DecodeEvent; 4] = [
+    const ELSEWHERE: [DecodeEvent; 6] = [
         DecodeEvent::AfpacketTruncated,
         DecodeEvent::ArpInvalid,
+        // Behind an ESP header nothing can be read.
+        DecodeEvent::Ipv6DuplicateEsp,
+        // A source route is refused as a whole.
+        DecodeEvent::Gre1MalformedRoute,
         DecodeEvent::UdpHeaderLength,
         DecodeEvent::TcpInvalidOptionLength,
     ];
