@@ -182,7 +182,7 @@ impl<R: Read> Capture<R> {
     ///
     /// # Errors
     /// When the file cannot be read any further.
-    pub fn next(&mut self) -> Result<Option<Captured<'_>>, CaptureError> {
+    pub fn next_packet(&mut self) -> Result<Option<Captured<'_>>, CaptureError> {
         match self.format {
             Format::Pcap {
                 order,

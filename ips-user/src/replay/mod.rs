@@ -95,7 +95,7 @@ impl Replay {
         let mut replayed = Replayed::default();
         let mut now = Timestamp::default();
         loop {
-            let packet = match capture.next() {
+            let packet = match capture.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break,
                 Err(error) => {

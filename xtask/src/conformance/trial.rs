@@ -165,7 +165,10 @@ mod tests {
         ]);
         let [alert, drop] = ["alert", "drop"].map(|kind| json!({"event_type": kind}));
         let outcome = |events: &[Value]| check(&checks, events).unwrap();
-        assert!(matches!(outcome(&[alert.clone()]), Outcome::Passed));
+        assert!(matches!(
+            outcome(std::slice::from_ref(&alert)),
+            Outcome::Passed
+        ));
         let Outcome::Failed { checks } = outcome(&[alert.clone(), alert.clone(), drop]) else {
             panic!("passed");
         };

@@ -9,7 +9,7 @@ fn read(file: &[u8]) -> (Vec<Packet>, Option<String>) {
         Err(error) => return (packets, Some(error.to_string())),
     };
     loop {
-        match capture.next() {
+        match capture.next_packet() {
             Ok(Some(packet)) => {
                 assert_eq!(packet.number, packets.len() as u64 + 1);
                 packets.push((
