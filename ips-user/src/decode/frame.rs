@@ -129,8 +129,8 @@ impl Default for DecodeOptions {
 /// packet that carries it, a reassembled datagram before the fragment that completed it.
 ///
 /// The frame is dropped when any of them is, or when defragmentation refuses a fragment inline.
-pub fn frame<'a>(
-    bytes: &'a [u8],
+pub fn frame(
+    bytes: &[u8],
     start: Start,
     options: &DecodeOptions,
     defragmenter: &mut Defragmenter,

@@ -58,7 +58,7 @@ impl DefragOptions {
         Self {
             enabled: true,
             inline,
-            memcap: usize::try_from(settings.defrag.memcap.bytes()).unwrap_or(usize::MAX),
+            memcap: settings.defrag.memcap.bytes(),
             max_trackers: settings.defrag.trackers,
             max_fragments: settings.defrag.max_frags,
             timeout: settings.defrag.timeout.duration(),

@@ -37,7 +37,7 @@ impl Sent {
         let mut bytes = vec![0x45, 0];
         bytes.extend((20 + self.data.len() as u16).to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
-        bytes.extend((self.offset / 8 | u16::from(self.more) << 13).to_be_bytes());
+        bytes.extend(((self.offset / 8) | (u16::from(self.more) << 13)).to_be_bytes());
         bytes.extend([self.ttl, 17, 0, 0]);
         bytes.extend(A);
         bytes.extend(B);
