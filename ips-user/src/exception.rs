@@ -195,6 +195,8 @@ causes! {
     Overload = "overload", "overload",
     /// The flow table has no room for its flow.
     FlowMemory = "flow_memory", "flow memcap",
+    /// There is no room to put the fragments of its datagram together.
+    DefragMemory = "defrag_memory", "defrag memcap",
 }
 
 impl Cause {
@@ -233,6 +235,10 @@ impl Cause {
             Self::FlowMemory => (
                 &[DropPacket, Reject, PassPacket, Ignore],
                 "there is no room to remember the flow",
+            ),
+            Self::DefragMemory => (
+                &[DropPacket, PassPacket, Ignore],
+                "a fragment alone says nothing reliable about its flow",
             ),
         }
     }

@@ -280,6 +280,8 @@ section! {
         overload: ExceptionPolicy = ExceptionPolicy::Auto,
         /// Policy.
         flow_memory: ExceptionPolicy = ExceptionPolicy::Ignore,
+        /// Policy.
+        defrag_memory: ExceptionPolicy = ExceptionPolicy::Auto,
     }
 }
 
@@ -292,6 +294,7 @@ impl Exceptions {
             Cause::Quarantine => self.quarantine,
             Cause::Overload => self.overload,
             Cause::FlowMemory => self.flow_memory,
+            Cause::DefragMemory => self.defrag_memory,
         }
     }
 }

@@ -192,7 +192,8 @@ pub(super) fn header<'a>(view: &View<'a>, buffer: Buffer) -> Option<&'a [u8]> {
 /// Whether rules of this protocol are about packets of this class.
 pub(super) fn is_about(protocol: RuleProtocol, class: Class) -> bool {
     match protocol {
-        RuleProtocol::Ip | RuleProtocol::Ipv4 | RuleProtocol::Ipv6 => true,
+        RuleProtocol::PacketHeader | RuleProtocol::Ethernet => true,
+        RuleProtocol::Ip | RuleProtocol::Ipv4 | RuleProtocol::Ipv6 => class != Class::NoIp,
         RuleProtocol::Tcp | RuleProtocol::TcpPacket | RuleProtocol::TcpStream => {
             class == Class::Tcp
         }
@@ -202,10 +203,8 @@ pub(super) fn is_about(protocol: RuleProtocol, class: Class) -> bool {
         RuleProtocol::Icmpv4 => class == Class::Icmp,
         RuleProtocol::Icmpv6 => class == Class::Icmpv6,
         RuleProtocol::Igmp => class == Class::Other,
-        RuleProtocol::PacketHeader
-        | RuleProtocol::Ethernet
-        | RuleProtocol::Arp
-        | RuleProtocol::App(_) => false,
+        RuleProtocol::Arp => class == Class::NoIp,
+        RuleProtocol::App(_) => false,
     }
 }
 

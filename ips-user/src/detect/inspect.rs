@@ -123,6 +123,9 @@ impl Engine {
         scratch: &mut Scratch,
         counts: &mut Counts,
     ) {
+        if class == Class::NoIp {
+            return;
+        }
         if let Some(flow) = &mut scene.flow {
             let direction = flow.direction;
             if !flow.marks.first_of(direction) {
@@ -237,12 +240,17 @@ impl Engine {
     fn header(&self, signature: &Signature, view: &View<'_>, memo: &mut Memo) -> bool {
         let family = match signature.rule.protocol {
             RuleProtocol::Ipv4 => view.is_ipv4(),
-            RuleProtocol::Ipv6 => !view.is_ipv4(),
+            RuleProtocol::Ipv6 => view.is_ipv6(),
+            RuleProtocol::Ethernet => view.is_ethernet(),
+            RuleProtocol::Arp => view.ethertype() == Some(ETHERTYPE_ARP),
             RuleProtocol::Igmp => view.protocol() == 2,
             _ => true,
         };
         let ends = (view.source(), view.destination());
+        // Without addresses only rules that name none are about it.
+        let placed = view.is_ip() || signature.is_about_all();
         family
+            && placed
             && (self.ends(signature, view.ports(), ends, memo, false)
                 || (signature.rule.direction == Arrow::Either
                     && self.ends(signature, view.ports(), ends, memo, true)))
@@ -439,6 +447,9 @@ impl Engine {
         });
     }
 }
+
+/// RFC 826.
+const ETHERTYPE_ARP: u16 = 0x0806;
 
 /// What there is to search for a packet.
 struct Searched<'a> {

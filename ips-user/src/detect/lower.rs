@@ -365,9 +365,6 @@ fn protocol(rule: &Rule) -> Result<(), Unsupported> {
     let refuse = |keyword: &str, reason: &str| Err(Unsupported::new(keyword, reason));
     match rule.protocol {
         RuleProtocol::App(name) => refuse(name, "needs an application layer"),
-        RuleProtocol::PacketHeader => refuse("pkthdr", "not decoded yet"),
-        RuleProtocol::Ethernet => refuse("ether", "not decoded yet"),
-        RuleProtocol::Arp => refuse("arp", "not decoded yet"),
         _ if rule.direction == Arrow::Transaction => {
             refuse("=>", "needs an application layer")
         }
@@ -414,7 +411,12 @@ fn excludes(set: &crate::rules::ast::AddressSet) -> bool {
 
 fn kind(rule: &Rule) -> Kind {
     let options = &rule.options;
-    let addresses_only = options.conditions.is_empty()
+    let is_ip = !matches!(
+        rule.protocol,
+        RuleProtocol::PacketHeader | RuleProtocol::Ethernet | RuleProtocol::Arp
+    );
+    let addresses_only = is_ip
+        && options.conditions.is_empty()
         && options.sections.is_empty()
         && rule.source_ports.is_all()
         && rule.destination_ports.is_all();

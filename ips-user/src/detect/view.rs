@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use crate::decode::{Decoded, Fragment, Transport, protocol};
+use crate::decode::event::EventSet;
+use crate::decode::{Decoded, Network, PacketSource, Transport, protocol};
 
 /// A packet as conditions see it.
 #[derive(Clone, Copy, Debug)]
@@ -21,16 +22,19 @@ pub(crate) enum Class {
     Icmpv6,
     /// Any other protocol, and what cannot be read beyond the IP header.
     Other,
+    /// No IP packet, or one whose IP header cannot be read.
+    NoIp,
 }
 
 impl Class {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Tcp,
         Self::Udp,
         Self::Sctp,
         Self::Icmp,
         Self::Icmpv6,
         Self::Other,
+        Self::NoIp,
     ];
 
     /// Whether its packets have ports.
@@ -48,6 +52,9 @@ impl<'a> View<'a> {
     /// Which rules it is checked against. Of a packet whose transport cannot be read only what
     /// the IP header says is known.
     pub(crate) fn class(&self) -> Class {
+        if self.packet.network.is_none() {
+            return Class::NoIp;
+        }
         if self.packet.invalid().is_some() {
             return Class::Other;
         }
@@ -61,10 +68,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Source address; unspecified without an IP layer.
     pub(crate) fn source(&self) -> IpAddr {
         self.packet.source()
     }
 
+    /// Destination address; unspecified without an IP layer.
     pub(crate) fn destination(&self) -> IpAddr {
         self.packet.destination()
     }
@@ -74,8 +83,57 @@ impl<'a> View<'a> {
         self.packet.ports
     }
 
+    pub(crate) fn is_ip(&self) -> bool {
+        self.packet.network.is_some()
+    }
+
     pub(crate) fn is_ipv4(&self) -> bool {
         self.packet.is_ipv4()
+    }
+
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.packet.is_ipv6()
+    }
+
+    /// EtherType of an Ethernet frame.
+    pub(crate) fn ethertype(&self) -> Option<u16> {
+        self.packet.link.ethertype
+    }
+
+    /// Whether it has an Ethernet header.
+    pub(crate) fn is_ethernet(&self) -> bool {
+        self.packet.link.macs.is_some()
+    }
+
+    /// VLAN ids, the outermost first.
+    pub(crate) fn vlans(&self) -> &'a [u16] {
+        self.packet.link.vlans.as_slice()
+    }
+
+    /// Whether it was put together from fragments.
+    pub(crate) fn is_reassembled(&self) -> bool {
+        self.packet.source == PacketSource::Defrag
+    }
+
+    /// Whether it came out of a tunnel.
+    pub(crate) fn is_tunnelled(&self) -> bool {
+        self.packet.tunnel.is_some()
+    }
+
+    /// What is remarkable or wrong about it.
+    pub(crate) fn events(&self) -> EventSet {
+        self.packet.events
+    }
+
+    /// Whether the checksum of the IPv4 header is right; `None` without one.
+    pub(crate) fn ip_checksum(&self) -> Option<bool> {
+        let validity = || self.packet.ip_checksum().is_acceptable();
+        self.is_ipv4().then(validity)
+    }
+
+    /// Whether the checksum of the transport layer is right.
+    pub(crate) fn transport_checksum(&self) -> bool {
+        self.packet.transport_checksum().is_acceptable()
     }
 
     /// Protocol number of what the IP headers carry.
@@ -88,16 +146,16 @@ impl<'a> View<'a> {
         self.packet.len()
     }
 
-    /// What the transport carries; nothing where it cannot be read.
+    /// What the transport carries; nothing where it cannot be read, or is a fragment.
     pub(crate) fn payload(&self) -> &'a [u8] {
         match self.packet.transport {
-            Transport::Invalid(_) => &[],
+            Transport::Invalid(_) | Transport::Fragment | Transport::None => &[],
             _ => self.packet.payload,
         }
     }
 
-    pub(crate) fn ttl(&self) -> u8 {
-        self.packet.ttl()
+    pub(crate) fn ttl(&self) -> Option<u8> {
+        self.is_ip().then(|| self.packet.ttl())
     }
 
     pub(crate) fn tos(&self) -> Option<u8> {
@@ -108,46 +166,38 @@ impl<'a> View<'a> {
         self.is_ipv4().then(|| self.packet.ip_id())
     }
 
+    fn network(&self) -> Option<&'a Network<'a>> {
+        self.packet.network.as_ref()
+    }
+
     /// The IPv4 header with its options.
     pub(crate) fn ipv4_header(&self) -> Option<&'a [u8]> {
-        self.is_ipv4().then_some(self.packet.network.header)
+        let network = self.network().filter(|_| self.is_ipv4())?;
+        Some(network.header)
     }
 
     /// The IPv6 header with its extension headers.
     pub(crate) fn ipv6_header(&self) -> Option<&'a [u8]> {
-        if self.is_ipv4() {
-            return None;
-        }
-        let whole = self.packet.network.packet;
-        let carried = self.packet.network.payload.len();
-        whole.get(..whole.len().checked_sub(carried)?)
+        let network = self.network().filter(|_| self.is_ipv6())?;
+        let carried = network.payload.len();
+        network.packet.get(..network.packet.len().checked_sub(carried)?)
     }
 
     /// Flags and offset of an IPv4 header, or of an IPv6 fragment header in the same places.
     pub(crate) fn fragment_field(&self) -> Option<u16> {
         if self.is_ipv4() {
-            let field = self.packet.network.header.get(6..8)?;
+            let field = self.ipv4_header()?.get(6..8)?;
             return Some(u16::from_be_bytes([field[0], field[1]]));
         }
-        match self.packet.network.fragment {
-            Fragment::No => None,
-            // The offset of a later one is behind its IPv6 header; only the flag is known here.
-            Fragment::First(_) => Some(0x2000),
-            Fragment::Later(_) => {
-                let header = self.ipv6_header()?;
-                let fragment = header.len().checked_sub(8)?;
-                let field = header.get(fragment + 2..fragment + 4)?;
-                let value = u16::from_be_bytes([field[0], field[1]]);
-                Some(value >> 3 | (value & 1) << 13)
-            }
-        }
+        let part = self.network()?.part?;
+        Some((part.offset / 8) as u16 | u16::from(part.more) << 13)
     }
 
     /// What the IP headers carry, from the transport header on.
     fn transport(&self) -> &'a [u8] {
         match self.packet.transport {
-            Transport::LaterFragment | Transport::Invalid(_) => &[],
-            _ => self.packet.network.payload,
+            Transport::Fragment | Transport::Invalid(_) | Transport::None => &[],
+            _ => self.network().map_or(&[], |network| network.payload),
         }
     }
 

@@ -78,6 +78,12 @@ pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
     feed_at(inspection, bytes, Timestamp::default())
 }
 
+pub(super) fn feed_frame(inspection: &mut Tested, start: Start, bytes: &[u8]) -> Disposition {
+    inspection
+        .inspect_frame(packet(bytes), start, Timestamp::default(), &mut Unguarded)
+        .disposition
+}
+
 fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
     inspection
         .inspect(packet(bytes), now, &mut Unguarded)
@@ -579,7 +585,10 @@ proptest! {
         prop_assert_eq!(counters.packets, counters.accepted + counters.dropped);
         prop_assert_eq!(
             counters.dropped,
-            counters.rule_dropped + counters.flow_dropped + counters.exceptions.all_dropped()
+            counters.rule_dropped
+                + counters.flow_dropped
+                + counters.fragments_refused
+                + counters.exceptions.all_dropped()
         );
     }
 }

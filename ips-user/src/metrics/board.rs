@@ -109,6 +109,20 @@ cells! {
     Convictions = "convictions",
     /// Convictions that could not be asked for.
     ConvictionsLost = "convictions_lost",
+    /// Fragments seen.
+    Fragments = "fragments",
+    /// Datagrams put together from them.
+    Reassembled = "reassembled",
+    /// Fragments that contradict others or cannot be right, and are dropped.
+    FragmentsRefused = "fragments_refused",
+    /// Datagrams that were not put together: incomplete for too long, or no room.
+    DatagramsGivenUp = "datagrams_given_up",
+    /// Datagrams incomplete or remembered now. Not handed over to a successor.
+    Datagrams = "datagrams",
+    /// Fragments that went by `exceptions.defrag_memory`.
+    ExceptionDefragMemory = "exception_defrag_memory",
+    /// Of these: dropped.
+    DefragMemoryDropped = "defrag_memory_dropped",
 }
 
 impl Cell {

@@ -275,6 +275,8 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "decode_error": total(Cell::InvalidDropped),
                 "quarantine": total(Cell::QuarantineDropped),
                 "flow_memcap": total(Cell::FlowMemoryDropped),
+                "defrag_error": total(Cell::FragmentsRefused),
+                "defrag_memcap": total(Cell::DefragMemoryDropped),
             },
         },
         "flow": {
@@ -288,6 +290,14 @@ fn stats(snapshot: &Snapshot) -> Value {
             "quarantine": total(Cell::Quarantined),
             "overload": total(Cell::Shed),
             "flow_memory": total(Cell::ExceptionFlowMemory),
+            "defrag_memory": total(Cell::ExceptionDefragMemory),
+        },
+        "defrag": {
+            "fragments": total(Cell::Fragments),
+            "reassembled": total(Cell::Reassembled),
+            "refused": total(Cell::FragmentsRefused),
+            "given_up": total(Cell::DatagramsGivenUp),
+            "trackers": total(Cell::Datagrams),
         },
         "detect": {
             "engines": [{

@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 
-use super::Turn;
+use super::{Turn, decode_options};
 use crate::config::Config;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
+use crate::reassembly::defrag::DefragOptions;
 use crate::supervisor::feedback::Message;
 use crate::supervisor::message::Channel;
 use crate::supervisor::message::ToWorker;
@@ -68,6 +69,8 @@ impl Turn<'_> {
         if generation != self.mail.generation {
             let image = Image::open(image)?;
             let options = InspectionOptions {
+                decode: decode_options(&config)?,
+                defrag: DefragOptions::new(&config.engine, true),
                 exceptions: config.treatments(),
                 shed_first_bytes: config.overload.shed_first_bytes,
                 flows: config.flow_limits(),

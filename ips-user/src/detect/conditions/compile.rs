@@ -1,9 +1,10 @@
 //! Conditions of rules as tests.
 
 use super::{IntAsked, IntValue, Test};
+use crate::decode::event::DecodeEvent;
 use crate::detect::names::NameId;
 use crate::rules::Unsupported;
-use crate::rules::ast::{Condition, FlowIntAsked, Track};
+use crate::rules::ast::{Condition, EventKind, FlowIntAsked, Track};
 
 /// What compiling needs from the engine in the making.
 pub(crate) trait Around {
@@ -32,10 +33,8 @@ pub(crate) fn compile(
     let refuse = |reason: &str| Err(Unsupported::new(condition.keyword(), reason));
     Ok(match condition {
         Condition::Flow(flow) => {
-            if flow.fragment.is_some() {
-                return refuse("whether a packet was reassembled is not known yet");
-            }
             Test::Flow {
+                reassembled: flow.fragment,
                 established: flow.established,
                 to_server: flow.to_server,
                 stateless: flow.stateless,
@@ -112,11 +111,17 @@ pub(crate) fn compile(
             negated: *negated,
             finder: memchr::memmem::Finder::new(value).into_owned(),
         },
-        Condition::VlanId { .. }
-        | Condition::VlanLayers(_)
-        | Condition::Event { .. }
-        | Condition::Checksum { .. }
-        | Condition::Tunnel => return refuse("not decoded yet"),
+        Condition::Event { kind, name } => {
+            let decode = DecodeEvent::from_name(name);
+            match (kind, decode) {
+                (EventKind::Decode | EventKind::Engine, Some(event)) => Test::Decode(event),
+                (EventKind::Decode, None) => return refuse("there is no such event"),
+                (EventKind::Stream | EventKind::Engine, _) => {
+                    return refuse("streams are not reassembled yet");
+                }
+                (EventKind::App, _) => return refuse("needs an application layer"),
+            }
+        }
         Condition::AppProtocol { .. } | Condition::App { .. } => {
             return refuse("needs an application layer");
         }
@@ -142,6 +147,10 @@ pub(crate) fn compile(
         | Condition::TcpMss(_)
         | Condition::TcpWscale(_)
         | Condition::PayloadSize(_)
+        | Condition::VlanId { .. }
+        | Condition::VlanLayers(_)
+        | Condition::Checksum { .. }
+        | Condition::Tunnel
         | Condition::Rpc { .. } => Test::Packet(condition.clone()),
     })
 }

@@ -6,6 +6,7 @@ use super::names::NameId;
 use super::tables::Tables;
 use super::view::View;
 use super::{FlowView, PacketDirection};
+use crate::decode::event::DecodeEvent;
 use crate::flow::Timestamp;
 use crate::rules::ast::{
     CaptureScope, Compare, Condition, FlowIntOperator, FlowIntValue, GeoSide,
@@ -24,11 +25,15 @@ pub(crate) use compile::{Around, compile};
 pub(crate) enum Test {
     /// Answered by the packet alone.
     Packet(Condition),
+    /// The decoder has found this.
+    Decode(DecodeEvent),
     Flow {
         established: Option<bool>,
         to_server: Option<bool>,
         /// There must be a flow.
         stateless: bool,
+        /// Put together from fragments, or not.
+        reassembled: Option<bool>,
     },
     Bits {
         set: bool,
@@ -135,17 +140,20 @@ impl Test {
     ) -> bool {
         let flow = scene.flow.as_deref();
         match self {
+            Self::Decode(event) => scene.view.events().contains(*event),
             Self::Packet(condition) => packet::holds(condition, &scene.view),
             Self::Flow {
                 established,
                 to_server,
                 stateless,
+                reassembled,
             } => {
                 let direction = flow.map(|flow| flow.direction == PacketDirection::ToServer);
                 let is_established = flow.is_some_and(|flow| flow.established);
                 established.is_none_or(|wanted| wanted == is_established)
                     && to_server.is_none_or(|wanted| direction == Some(wanted))
                     && (!stateless || flow.is_some())
+                    && reassembled.is_none_or(|wanted| wanted == scene.view.is_reassembled())
             }
             Self::Bits { set, any_of } => {
                 let any = flow.is_some_and(|flow| any_of.iter().any(|bit| flow.marks.bit(*bit)));

@@ -4,7 +4,9 @@
 
 use crate::decode::protocol;
 use crate::detect::view::View;
-use crate::rules::ast::{BitModifier, Condition, IpOption, TcpFlags};
+use crate::rules::ast::{
+    BitModifier, ChecksumOf, Compare, Condition, IpOption, TcpFlags, VlanLayer,
+};
 
 fn some<T>(value: Option<T>, holds: impl FnOnce(T) -> bool) -> bool {
     value.is_some_and(holds)
@@ -21,20 +23,21 @@ pub(super) fn holds(condition: &Condition, view: &View<'_>) -> bool {
         }
         Condition::TcpMss(compare) => some(view.tcp_mss(), |mss| compare.holds(mss)),
         Condition::TcpWscale(compare) => some(view.tcp_wscale(), |scale| compare.holds(scale)),
-        Condition::Ttl(compare) => compare.holds(view.ttl()),
+        Condition::Ttl(compare) => some(view.ttl(), |ttl| compare.holds(ttl)),
         Condition::Tos(compare) => some(view.tos(), |tos| compare.holds(tos)),
         Condition::IpId(id) => view.ip_id() == Some(*id),
         Condition::IpOption(IpOption::Any) => view.has_ip_option(None),
         Condition::IpOption(IpOption::Number(kind)) => view.has_ip_option(Some(*kind)),
-        Condition::IpVersion(version) => *version == if view.is_ipv4() { 4 } else { 6 },
-        Condition::IpProtocol(compare) => compare.holds(view.protocol()),
+        Condition::IpVersion(4) => view.is_ipv4(),
+        Condition::IpVersion(version) => *version == 6 && view.is_ipv6(),
+        Condition::IpProtocol(compare) => view.is_ip() && compare.holds(view.protocol()),
         Condition::FragBits { modifier, bits } => some(view.fragment_field(), |field| {
             compare_bits(*modifier, *bits, field & 0xe000)
         }),
         Condition::FragOffset(compare) => {
             some(view.fragment_field(), |field| compare.holds(field & 0x1fff))
         }
-        Condition::SameIp => view.source() == view.destination(),
+        Condition::SameIp => view.is_ip() && view.source() == view.destination(),
         Condition::IcmpType(compare) => some(view.icmp_type(), |(kind, _)| compare.holds(kind)),
         Condition::IcmpCode(compare) => some(view.icmp_type(), |(_, code)| compare.holds(code)),
         Condition::IcmpId(id) => some(view.icmp_query(), |(found, _)| found == *id),
@@ -44,6 +47,10 @@ pub(super) fn holds(condition: &Condition, view: &View<'_>) -> bool {
         Condition::PayloadSize(compare) => {
             compare.holds(u16::try_from(view.payload().len()).unwrap_or(u16::MAX))
         }
+        Condition::VlanId { layer, compare } => vlan(view.vlans(), *layer, compare),
+        Condition::VlanLayers(compare) => compare.holds(view.vlans().len() as u8),
+        Condition::Tunnel => view.is_tunnelled(),
+        Condition::Checksum { of, valid } => checksum(view, *of) == Some(*valid),
         Condition::Rpc {
             program,
             version,
@@ -51,6 +58,36 @@ pub(super) fn holds(condition: &Condition, view: &View<'_>) -> bool {
         } => rpc(view, *program, *version, *procedure),
         _ => false,
     }
+}
+
+/// Any tag, or the one in that place.
+fn vlan(ids: &[u16], layer: Option<VlanLayer>, compare: &Compare<u16>) -> bool {
+    match layer {
+        None | Some(VlanLayer::Any) => ids.iter().any(|id| compare.holds(*id)),
+        Some(VlanLayer::All) => !ids.is_empty() && ids.iter().all(|id| compare.holds(*id)),
+        Some(VlanLayer::At(place)) => {
+            let at = match usize::try_from(place) {
+                Ok(at) => Some(at),
+                Err(_) => ids.len().checked_sub(usize::from(place.unsigned_abs())),
+            };
+            at.and_then(|at| ids.get(at)).is_some_and(|id| compare.holds(*id))
+        }
+    }
+}
+
+/// Whether a checksum is right; `None` when the packet has no such one.
+fn checksum(view: &View<'_>, of: ChecksumOf) -> Option<bool> {
+    let has = match of {
+        ChecksumOf::Ipv4 => return view.ip_checksum(),
+        ChecksumOf::Tcpv4 => view.is_ipv4() && view.tcp().is_some(),
+        ChecksumOf::Tcpv6 => view.is_ipv6() && view.tcp().is_some(),
+        ChecksumOf::Udpv4 => view.is_ipv4() && view.udp().is_some(),
+        ChecksumOf::Udpv6 => view.is_ipv6() && view.udp().is_some(),
+        ChecksumOf::Icmpv4 => view.icmpv4().is_some(),
+        ChecksumOf::Icmpv6 => view.icmpv6().is_some(),
+        ChecksumOf::Igmp => view.igmp().is_some(),
+    };
+    has.then(|| view.transport_checksum())
 }
 
 /// Flags that may be ignored are, on both sides.

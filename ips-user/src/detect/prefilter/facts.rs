@@ -66,8 +66,8 @@ impl Fact {
             Self::IcmpSeq => view.icmp_query().map(|(_, number)| number),
             Self::PayloadSize => Some(u16::try_from(view.payload().len()).unwrap_or(u16::MAX)),
             Self::IpId => view.ip_id(),
-            Self::IpProtocol => Some(u16::from(view.protocol())),
-            Self::Ttl => Some(u16::from(view.ttl())),
+            Self::IpProtocol => view.is_ip().then(|| u16::from(view.protocol())),
+            Self::Ttl => view.ttl().map(u16::from),
         }
     }
 }
