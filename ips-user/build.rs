@@ -40,7 +40,10 @@ fn libhs() {
     if env::var_os(WITHOUT_LIBHS).is_some_and(|value| !value.is_empty()) {
         return;
     }
-    match pkg_config::Config::new().atleast_version("5.2").probe("libhs") {
+    match pkg_config::Config::new()
+        .atleast_version("5.2")
+        .probe("libhs")
+    {
         Ok(_) => println!("cargo::rustc-cfg=libhs"),
         Err(error) => println!(
             "cargo::warning=without libhs, patterns are searched more slowly (install \

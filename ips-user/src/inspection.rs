@@ -8,9 +8,7 @@ use ips_common::FlowKey;
 use crate::config::settings::{DropFlows, Records};
 use crate::decode::{DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters, Start, frame};
 use crate::desk::Overload;
-use crate::detect::{
-    Detection, Engine, FlowView, Inspected, Rules, Scratch, TableLimits, Tables,
-};
+use crate::detect::{Detection, Engine, FlowView, Inspected, Rules, Scratch, TableLimits, Tables};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
@@ -683,7 +681,6 @@ fn view(flow: &mut Flow, direction: PacketDirection, now: Timestamp) -> FlowView
         marks: &mut flow.marks,
     }
 }
-
 
 /// Makes the records about one packet.
 struct Reporter<'a, S> {

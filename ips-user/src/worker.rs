@@ -11,7 +11,7 @@ use nix::net::if_::{Interface, if_nameindex};
 use crate::config::{Config, Transport};
 use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::desk::{Command, Desk};
-use crate::detect::MappedEngine;
+use crate::detect::{MappedEngine, TableLimits};
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -542,6 +542,7 @@ fn inspection<'a>(
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
+        tables: TableLimits::configured(&config.engine),
         seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
         interfaces: interface_names(),

@@ -18,9 +18,8 @@ impl CompileOptions {
             ActionName::Reject => ActionKind::Reject,
             ActionName::Alert => ActionKind::Alert,
         });
-        let named = |path: &std::path::PathBuf| {
-            (!path.as_os_str().is_empty()).then(|| path.clone())
-        };
+        let named =
+            |path: &std::path::PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
         let categories = named(&settings.reputation_categories_file);
         let reputation = match categories {
             None => None,
@@ -45,6 +44,7 @@ impl CompileOptions {
         Ok(Self {
             cache: named(&settings.detect.sgh_mpm_caching_path).filter(|_| cached),
             action_order: ActionOrder::of(order),
+            recursion_limit: settings.detect.inspection_recursion_limit,
             packet_alert_max: usize::from(settings.packet_alert_max),
             reputation,
             geoip_database: named(&settings.geoip_database),

@@ -8,6 +8,13 @@ use std::path::Path;
 use crate::rules::ast::AddressSet;
 use crate::rules::range_set::RangeSet;
 
+/// Ranges of IPv4 and of IPv6 addresses.
+#[derive(Default)]
+struct Ranges {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
 /// Addresses of some countries, and all whose country is known.
 pub(super) struct Found {
     pub(super) of: AddressSet,
@@ -25,31 +32,35 @@ pub(super) fn read(database: &Path, countries: &[String]) -> Result<Found, Strin
         maxminddb::PathElement::Key("country"),
         maxminddb::PathElement::Key("iso_code"),
     ];
-    let mut of = (Vec::new(), Vec::new());
-    let mut known = (Vec::new(), Vec::new());
-    for network in reader.networks(maxminddb::WithinOptions::default()).map_err(fail)? {
+    let (mut of, mut known) = (Ranges::default(), Ranges::default());
+    for network in reader
+        .networks(maxminddb::WithinOptions::default())
+        .map_err(fail)?
+    {
         let network = network.map_err(fail)?;
         let Some(code) = network.decode_path::<String>(&path).map_err(fail)? else {
             continue;
         };
         let prefix = network.network().map_err(fail)?;
-        let wanted = countries.iter().any(|country| country.eq_ignore_ascii_case(&code));
+        let wanted = countries
+            .iter()
+            .any(|country| country.eq_ignore_ascii_case(&code));
         let length = u32::from(prefix.prefix());
-        let add = |sets: &mut (Vec<(u32, u32)>, Vec<(u128, u128)>)| match prefix.ip() {
+        let add = |sets: &mut Ranges| match prefix.ip() {
             std::net::IpAddr::V4(address) => {
                 let size = u32::MAX.checked_shr(length).unwrap_or(0);
                 let low = u32::from(address) & !size;
-                sets.0.push((low, low | size));
+                sets.v4.push((low, low | size));
             }
             std::net::IpAddr::V6(address) => {
                 // IPv4 is the beginning of the tree of IPv6.
                 let low = u128::from(address);
                 if length >= 96 && low <= u128::from(u32::MAX) {
                     let size = u32::MAX.checked_shr(length - 96).unwrap_or(0);
-                    sets.0.push((low as u32, low as u32 | size));
+                    sets.v4.push((low as u32, low as u32 | size));
                 } else {
                     let size = u128::MAX.checked_shr(length).unwrap_or(0);
-                    sets.1.push((low & !size, low | size));
+                    sets.v6.push((low & !size, low | size));
                 }
             }
         };
@@ -58,9 +69,9 @@ pub(super) fn read(database: &Path, countries: &[String]) -> Result<Found, Strin
         }
         add(&mut known);
     }
-    let set = |(v4, v6)| AddressSet {
-        v4: RangeSet::of(v4),
-        v6: RangeSet::of(v6),
+    let set = |ranges: Ranges| AddressSet {
+        v4: RangeSet::of(ranges.v4),
+        v6: RangeSet::of(ranges.v6),
     };
     Ok(Found {
         of: set(of),

@@ -16,6 +16,9 @@ use crate::rules::ast::{Dataset, DatasetCommand, DatasetFormat, DatasetKind};
 /// Most memory of what is added to a set, if its definition does not say.
 const MEMCAP: u64 = 100 << 20;
 
+/// A value with its reputation.
+type Value = (Box<[u8]>, u16);
+
 /// A set as rules define it.
 #[derive(Clone, Debug)]
 pub(super) struct Definition {
@@ -23,7 +26,7 @@ pub(super) struct Definition {
     id: NameId,
     kind: DatasetKind,
     /// Ascending, with their reputation.
-    loaded: Vec<(Box<[u8]>, u16)>,
+    loaded: Vec<Value>,
     source: Option<PathBuf>,
     save: Option<PathBuf>,
     memcap: u64,
@@ -92,7 +95,7 @@ impl Definitions {
 }
 
 /// Reads a file: a value a line, for `datarep` with a comma and its reputation.
-fn load(path: &Path, dataset: &Dataset) -> Result<Vec<(Box<[u8]>, u16)>, String> {
+fn load(path: &Path, dataset: &Dataset) -> Result<Vec<Value>, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         // What is written there at the end is there from the second start on.
@@ -336,9 +339,8 @@ mod tests {
         let again = dataset(Set, DatasetKind::String, None);
         assert_eq!(definitions.add(&again, directory.path()), Ok(set));
         let mut sets = Datasets::default();
-        let mut ask = |command, value: &str| {
-            sets.command(&definitions, set, command, value.as_bytes())
-        };
+        let mut ask =
+            |command, value: &str| sets.command(&definitions, set, command, value.as_bytes());
         assert!(ask(IsSet, "a") && !ask(IsSet, "c") && ask(IsNotSet, "c"));
         assert!(ask(Set, "c"), "it is new");
         assert!(!ask(Set, "c") && !ask(Set, "a") && ask(IsSet, "c"));

@@ -8,7 +8,7 @@ use super::dataset::Definitions;
 use super::group::{self, Builder, Group, Selector};
 use super::lower::{Kind, Shared, Signature};
 use super::matching::pcre::{Pattern, Patterns};
-use super::matching::{Budget, Noted, Variables};
+use super::matching::{Budget, MAX_STEPS, Noted, Variables};
 use super::names::{NameId, Names};
 use super::order::{self, ActionOrder};
 use super::prefilter::{self, BuildPrefilter, Cache, PrefilterError, Working, facts, pattern};
@@ -26,6 +26,9 @@ pub struct RuleIndex(pub(super) u32);
 
 /// Most alerts of one packet, as Suricata's `packet-alert-max`; further ones are counted.
 pub const PACKET_ALERT_MAX: usize = 15;
+
+/// Steps may be within each other: with more of them the stack would not do.
+const DEEPEST: u32 = 10_000;
 
 /// A line of threshold.config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub struct CompileOptions {
     pub action_order: ActionOrder,
     /// Most alerts of one packet; zero for [`PACKET_ALERT_MAX`].
     pub packet_alert_max: usize,
+    /// Most steps for one rule in one buffer.
+    pub recursion_limit: u32,
     /// Of threshold.config.
     pub thresholds: Vec<GlobalThreshold>,
     /// For `iprep`.
@@ -79,6 +84,7 @@ impl CompileOptions {
             cache: None,
             action_order: ActionOrder::default(),
             packet_alert_max: 0,
+            recursion_limit: MAX_STEPS,
             thresholds: Vec::new(),
             reputation: None,
             geoip_database: None,
@@ -177,7 +183,8 @@ impl AddressRules {
         out: &mut Vec<RuleIndex>,
     ) {
         out.extend_from_slice(&self.all);
-        self.by_source.find(source, |rule| out.push(RuleIndex(rule)));
+        self.by_source
+            .find(source, |rule| out.push(RuleIndex(rule)));
         self.by_destination
             .find(destination, |rule| out.push(RuleIndex(rule)));
     }
@@ -200,6 +207,8 @@ pub struct Engine {
     pub(super) reputation: Option<Reputation>,
     pub(super) packet_alert_max: usize,
     variables: usize,
+    /// Most steps for one rule in one buffer.
+    pub(super) steps: u32,
 }
 
 /// Working memory of one worker. Nothing is allocated for a packet once it has grown to what
@@ -235,8 +244,7 @@ impl Engine {
     ) -> Result<Compiled, PrefilterError> {
         // Stable: what is equal stays in the order of the files.
         rules.sort_by_key(|rule| order::key(rule, options.action_order));
-        let mut shared =
-            Shared::new(options.reputation.clone(), options.geoip_database.clone());
+        let mut shared = Shared::new(options.reputation.clone(), options.geoip_database.clone());
         let mut signatures = Vec::with_capacity(rules.len());
         let mut selectors = Vec::with_capacity(rules.len());
         let mut refused = Vec::new();
@@ -290,6 +298,7 @@ impl Engine {
                 most => most,
             },
             variables: shared.variables,
+            steps: options.recursion_limit.clamp(1, DEEPEST),
         };
         Ok(Compiled { engine, refused })
     }
@@ -362,7 +371,7 @@ impl Engine {
             alerts: Vec::with_capacity(self.packet_alert_max),
             acts: Vec::with_capacity(64),
             texts: Vec::new(),
-            budget: Budget::of_packet(),
+            budget: Budget::of_packet(self.steps),
         }
     }
 }

@@ -138,7 +138,10 @@ impl RuleGroup {
                 }
             };
             seen.scan += 1;
-            let Seen { literals, scan: now } = seen;
+            let Seen {
+                literals,
+                scan: now,
+            } = seen;
             for bytes in searched.into_iter().filter(|bytes| !bytes.is_empty()) {
                 scan.prefilter.scan(bytes, working, &mut |literal| {
                     let at = literal as usize;
@@ -152,7 +155,10 @@ impl RuleGroup {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.scans.iter().map(|scan| scan.prefilter.heap_bytes()).sum()
+        self.scans
+            .iter()
+            .map(|scan| scan.prefilter.heap_bytes())
+            .sum()
     }
 
     /// Sees to it that working memory suffices.
@@ -243,7 +249,9 @@ impl Builder<'_> {
         let mut common = Vec::new();
         let mut of_ports: Vec<(RuleIndex, PortSet)> = Vec::new();
         for (index, signature) in (0..).map(RuleIndex).zip(self.signatures) {
-            let wrong_way = signature.to_server.is_some_and(|wanted| wanted != to_server);
+            let wrong_way = signature
+                .to_server
+                .is_some_and(|wanted| wanted != to_server);
             if signature.kind == Kind::Addresses
                 || wrong_way
                 || !is_about(signature.rule.protocol, class)
@@ -416,7 +424,10 @@ mod tests {
         let (table, lists) = by_port(&mut common, of_ports);
         let of = |port: usize| match table[port] {
             0 => Vec::new(),
-            number => lists[usize::from(number) - 1].iter().map(|it| it.0).collect(),
+            number => lists[usize::from(number) - 1]
+                .iter()
+                .map(|it| it.0)
+                .collect(),
         };
         assert_eq!(of(80), [0, 1]);
         assert_eq!(of(8080), [0, 1]);

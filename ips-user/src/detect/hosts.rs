@@ -152,7 +152,11 @@ impl<K: Copy + Eq + Hash> HostTable<K> {
             return;
         }
         if set && self.has_room(Self::ENTRY_BYTES + Self::BIT_BYTES, now) {
-            self.entries.entry(key).or_default().bits.push((name, until));
+            self.entries
+                .entry(key)
+                .or_default()
+                .bits
+                .push((name, until));
             self.owned += Self::BIT_BYTES;
         }
     }
@@ -232,7 +236,13 @@ mod tests {
         table.change(address(1), name, BitChange::Set, 10, at(0));
         assert!(!table.bit(six, name, at(0)));
         let mut pairs = HostTable::new(1 << 20);
-        pairs.change(pair(address(1), address(2)), name, BitChange::Set, 10, at(0));
+        pairs.change(
+            pair(address(1), address(2)),
+            name,
+            BitChange::Set,
+            10,
+            at(0),
+        );
         assert!(pairs.bit(pair(address(2), address(1)), name, at(0)));
     }
 

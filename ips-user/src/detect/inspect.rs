@@ -98,7 +98,7 @@ impl Engine {
         scratch.noted.clear();
         scratch.texts.clear();
         scratch.queue.clear();
-        scratch.budget = Budget::of_packet();
+        scratch.budget = Budget::of_packet(self.steps);
         let mut scene = Scene {
             view,
             flow: input.flow.as_mut(),
@@ -284,12 +284,7 @@ impl Engine {
         }
     }
 
-    fn tests(
-        &self,
-        signature: &Signature,
-        scene: &Scene<'_, '_>,
-        scratch: &mut Scratch,
-    ) -> bool {
+    fn tests(&self, signature: &Signature, scene: &Scene<'_, '_>, scratch: &mut Scratch) -> bool {
         let ends = (scene.view.source(), scene.view.destination());
         let mut asking = scratch.memo.asking(&self.addresses, ends.0, ends.1);
         let mut tests = signature.tests.iter();
@@ -307,9 +302,7 @@ impl Engine {
         for section in &signature.sections {
             let came_out = match section.buffer {
                 Buffer::Payload => self.payload(signature.kind, section, searched, scene, scratch),
-                Buffer::IpSource => {
-                    self.address(section, scene.view.source(), scene, scratch)
-                }
+                Buffer::IpSource => self.address(section, scene.view.source(), scene, scratch),
                 Buffer::IpDestination => {
                     self.address(section, scene.view.destination(), scene, scratch)
                 }
@@ -460,7 +453,11 @@ struct Searched<'a> {
 
 /// The smallest index at the front of ascending lists, taken from all that begin with it.
 fn next(lists: &mut [&[RuleIndex]; 3]) -> Option<RuleIndex> {
-    let next = lists.iter().filter_map(|list| list.first()).min().copied()?;
+    let next = lists
+        .iter()
+        .filter_map(|list| list.first())
+        .min()
+        .copied()?;
     for list in lists {
         if list.first() == Some(&next) {
             *list = &list[1..];

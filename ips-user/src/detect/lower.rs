@@ -13,11 +13,11 @@ use super::matching::pcre::Pattern;
 use super::matching::{Program, Surroundings, transform};
 use super::names::{NameId, Names};
 use super::reputation::Reputation;
+use crate::rules::Unsupported;
 use crate::rules::ast::{
     Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match, Position, Rule,
     RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
-use crate::rules::Unsupported;
 
 /// What a rule is matched against, and how far its action reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,9 @@ fn key(rule: &Rule) -> u64 {
     u64::from(rule.options.group_id) << 32 | u64::from(rule.options.signature_id)
 }
 
+/// Sets of the addresses in some countries, and of all whose country is known; or why not.
+type Countries = Result<(u32, u32), String>;
+
 /// What all rules of an engine share while it is made.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -116,7 +119,7 @@ pub(super) struct Shared {
     pub(super) reputation: Option<Reputation>,
     pub(super) geoip: Option<PathBuf>,
     /// Sets of countries that were read before.
-    countries: Vec<(Vec<String>, Result<(u32, u32), String>)>,
+    countries: Vec<(Vec<String>, Countries)>,
     /// Variables of the rule that has most.
     pub(super) variables: usize,
     /// The directory of the rule's file.
@@ -156,7 +159,10 @@ impl conditions::Around for Shared {
 
     fn countries(&mut self, wanted: &[String]) -> Result<(u32, u32), Unsupported> {
         let Some(database) = &self.geoip else {
-            return Err(Unsupported::new("geoip", "no `geoip-database` is configured"));
+            return Err(Unsupported::new(
+                "geoip",
+                "no `geoip-database` is configured",
+            ));
         };
         let known = self.countries.iter().find(|(list, _)| list == wanted);
         let found = match known {
@@ -217,9 +223,13 @@ impl Shared {
         // What threshold.config says for a rule stands in place of its own; what suppresses
         // comes first.
         let own = options.threshold.iter().filter(|own| {
-            is_filter(own) || !global.iter().any(|other| is_filter(own) == is_filter(other))
+            is_filter(own)
+                || !global
+                    .iter()
+                    .any(|other| is_filter(own) == is_filter(other))
         });
-        let suppresses = |it: &&Threshold| !matches!(it.kind, crate::rules::ast::ThresholdKind::Suppress { .. });
+        let suppresses =
+            |it: &&Threshold| !matches!(it.kind, crate::rules::ast::ThresholdKind::Suppress { .. });
         let mut thresholds: Vec<&Threshold> = own.chain(global).collect();
         thresholds.sort_by_key(|it| suppresses(it));
         let thresholds = thresholds
@@ -227,10 +237,13 @@ impl Shared {
             .enumerate()
             .map(|(index, threshold)| (number(index), threshold.clone()))
             .collect();
-        let to_server = options.conditions.iter().find_map(|condition| match condition {
-            Condition::Flow(flow) => flow.to_server,
-            _ => None,
-        });
+        let to_server = options
+            .conditions
+            .iter()
+            .find_map(|condition| match condition {
+                Condition::Flow(flow) => flow.to_server,
+                _ => None,
+            });
         let signature = Signature {
             kind,
             source: self.addresses.number(&rule.source),
@@ -265,7 +278,10 @@ impl Shared {
         for section in sections {
             match section.buffer {
                 Buffer::App(buffer) => {
-                    return Err(Unsupported::new(buffer.name(), "needs an application layer"));
+                    return Err(Unsupported::new(
+                        buffer.name(),
+                        "needs an application layer",
+                    ));
                 }
                 Buffer::Base64Data => continue,
                 _ => {}
@@ -365,9 +381,7 @@ fn protocol(rule: &Rule) -> Result<(), Unsupported> {
     let refuse = |keyword: &str, reason: &str| Err(Unsupported::new(keyword, reason));
     match rule.protocol {
         RuleProtocol::App(name) => refuse(name, "needs an application layer"),
-        _ if rule.direction == Arrow::Transaction => {
-            refuse("=>", "needs an application layer")
-        }
+        _ if rule.direction == Arrow::Transaction => refuse("=>", "needs an application layer"),
         _ => Ok(()),
     }
 }
@@ -445,9 +459,9 @@ fn kind(rule: &Rule) -> Kind {
         .sections
         .iter()
         .any(|section| !matches!(section.buffer, Buffer::Payload | Buffer::Base64Data));
-    let replaces = payload().flat_map(|section| &section.matches).any(
-        |found| matches!(found, Match::Content(content) if content.replacement.is_some()),
-    );
+    let replaces = payload()
+        .flat_map(|section| &section.matches)
+        .any(|found| matches!(found, Match::Content(content) if content.replacement.is_some()));
     let packet = other_buffers || replaces || options.conditions.iter().any(needs_packet);
     let stream = rule.protocol == RuleProtocol::TcpStream
         || options.conditions.iter().any(
@@ -462,7 +476,7 @@ fn kind(rule: &Rule) -> Kind {
                 .conditions
                 .iter()
                 .any(|condition| matches!(condition, Condition::StreamSize { .. }));
-            match sized || payload().any(|section| is_placed(section)) {
+            match sized || payload().any(is_placed) {
                 true => Kind::PacketAndStream,
                 false => Kind::Stream,
             }

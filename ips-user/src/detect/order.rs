@@ -114,7 +114,13 @@ mod tests {
     fn what_an_order_does_not_name_follows() {
         use ActionKind::{Alert, Drop, Pass, Reject};
         assert_eq!(ActionOrder::of([]).0, [Pass, Drop, Reject, Alert]);
-        assert_eq!(ActionOrder::of([Drop, Alert]).0, [Drop, Alert, Pass, Reject]);
-        assert_eq!(ActionOrder::of([Alert, Alert, Reject]).0, [Alert, Reject, Pass, Drop]);
+        assert_eq!(
+            ActionOrder::of([Drop, Alert]).0,
+            [Drop, Alert, Pass, Reject]
+        );
+        assert_eq!(
+            ActionOrder::of([Alert, Alert, Reject]).0,
+            [Alert, Reject, Pass, Drop]
+        );
     }
 }

@@ -118,7 +118,8 @@ impl Tree {
             .take_while(|entry| (entry.0, entry.1) == (prefix, length))
             .count();
         let start = self.values.len() as u32;
-        self.values.extend(entries[..own].iter().map(|entry| entry.2));
+        self.values
+            .extend(entries[..own].iter().map(|entry| entry.2));
         let number = self.nodes.len();
         self.nodes.push(Node {
             prefix,
@@ -191,7 +192,9 @@ mod tests {
     fn ranges_are_made_of_the_fewest_prefixes() {
         let of = |low, high, bits| {
             let mut made = Vec::new();
-            prefixes(low, high, bits, |prefix, length| made.push((prefix, length)));
+            prefixes(low, high, bits, |prefix, length| {
+                made.push((prefix, length));
+            });
             made
         };
         assert_eq!(of(0, u128::from(u32::MAX), 32), [(0, 0)]);

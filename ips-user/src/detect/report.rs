@@ -150,11 +150,7 @@ impl Engine {
                 rule: queued.rule,
                 action,
                 rate_filtered: other_action.is_some(),
-                whole_flow: Self::reaches_flow(
-                    signature.kind,
-                    queued.in_stream,
-                    payload_is_stream,
-                ),
+                whole_flow: Self::reaches_flow(signature.kind, queued.in_stream, payload_is_stream),
                 in_stream: queued.in_stream,
             };
             if action != Action::Alert {

@@ -89,23 +89,29 @@ impl Reputation {
         }
         for category in &mut this.categories {
             let of = |entry: &&Entry| entry.category == category.number;
-            let v4 = entries.iter().filter(of).filter_map(|entry| match entry.address {
-                IpAddr::V4(address) => {
-                    let size = u32::MAX.checked_shr(u32::from(entry.length)).unwrap_or(0);
-                    let low = u32::from(address) & !size;
-                    Some((low, low | size, entry.score))
-                }
-                IpAddr::V6(_) => None,
-            });
+            let v4 = entries
+                .iter()
+                .filter(of)
+                .filter_map(|entry| match entry.address {
+                    IpAddr::V4(address) => {
+                        let size = u32::MAX.checked_shr(u32::from(entry.length)).unwrap_or(0);
+                        let low = u32::from(address) & !size;
+                        Some((low, low | size, entry.score))
+                    }
+                    IpAddr::V6(_) => None,
+                });
             category.v4 = flattened(v4.collect());
-            let v6 = entries.iter().filter(of).filter_map(|entry| match entry.address {
-                IpAddr::V6(address) => {
-                    let size = u128::MAX.checked_shr(u32::from(entry.length)).unwrap_or(0);
-                    let low = u128::from(address) & !size;
-                    Some((low, low | size, entry.score))
-                }
-                IpAddr::V4(_) => None,
-            });
+            let v6 = entries
+                .iter()
+                .filter(of)
+                .filter_map(|entry| match entry.address {
+                    IpAddr::V6(address) => {
+                        let size = u128::MAX.checked_shr(u32::from(entry.length)).unwrap_or(0);
+                        let low = u128::from(address) & !size;
+                        Some((low, low | size, entry.score))
+                    }
+                    IpAddr::V4(_) => None,
+                });
             category.v6 = flattened(v6.collect());
         }
         this

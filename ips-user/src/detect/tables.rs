@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::dataset::Datasets;
 use super::hosts::{HostTable, Pair};
 use super::threshold::ThresholdTable;
+use crate::config::settings::EngineSettings;
 use crate::flow::Timestamp;
 
 /// Bytes that each table may take.
@@ -17,6 +18,17 @@ pub struct TableLimits {
     pub pairs: u64,
     /// `detect.thresholds.memcap`
     pub thresholds: u64,
+}
+
+impl TableLimits {
+    /// As the settings say.
+    pub fn configured(settings: &EngineSettings) -> Self {
+        Self {
+            hosts: settings.host.memcap.0,
+            pairs: settings.ippair.memcap.0,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for TableLimits {

@@ -142,15 +142,26 @@ mod tests {
             unit,
         };
         add(&mut tags, 1, tag, at(0));
-        (0..packets).map(|second| packet(&mut tags, 100, at(second))).collect()
+        (0..packets)
+            .map(|second| packet(&mut tags, 100, at(second)))
+            .collect()
     }
 
     #[test]
     fn so_many_packets_bytes_or_seconds_are_recorded_after_the_match() {
         // The first one is the one that matched, and counts.
-        assert_eq!(recorded(3, TagUnit::Packets, 5), [false, true, true, false, false]);
-        assert_eq!(recorded(300, TagUnit::Bytes, 5), [false, true, true, false, false]);
-        assert_eq!(recorded(2, TagUnit::Seconds, 5), [false, true, true, false, false]);
+        assert_eq!(
+            recorded(3, TagUnit::Packets, 5),
+            [false, true, true, false, false]
+        );
+        assert_eq!(
+            recorded(300, TagUnit::Bytes, 5),
+            [false, true, true, false, false]
+        );
+        assert_eq!(
+            recorded(2, TagUnit::Seconds, 5),
+            [false, true, true, false, false]
+        );
     }
 
     #[test]

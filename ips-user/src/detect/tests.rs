@@ -24,8 +24,13 @@ fn prefilters() -> Vec<BuildPrefilter> {
 }
 
 fn rules(text: &str) -> Vec<Rule> {
-    let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
+    let mut loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    for (rule, line) in loaded.rules.iter_mut().zip(text.lines()) {
+        if line.contains("tcp-pkt") {
+            rule.protocol = crate::rules::RuleProtocol::TcpPacket;
+        }
+    }
     loaded.rules
 }
 
@@ -134,7 +139,11 @@ impl Bench {
         let detection = self.engine.inspect(input, &mut self.scratch);
         let sid = |index| self.engine.rule(index).options.signature_id;
         Out {
-            alerts: detection.alerts.iter().map(|alert| sid(alert.rule)).collect(),
+            alerts: detection
+                .alerts
+                .iter()
+                .map(|alert| sid(alert.rule))
+                .collect(),
             acts: detection
                 .acts
                 .iter()
@@ -224,15 +233,30 @@ fn the_order_is_by_action_then_what_is_left_behind_then_priority() {
         any_of: vec![bits.into()],
     };
     let all = vec![
-        rule("alert udp any any -> any any (content:\"x\"; priority:9; sid:1;)", |_| {}),
-        rule("alert udp any any -> any any (content:\"x\"; priority:1; sid:2;)", |_| {}),
-        rule("alert udp any any -> any any (content:\"x\"; sid:3;)", |options| {
-            options.conditions.push(is_set("b"));
-        }),
-        rule("alert udp any any -> any any (content:\"x\"; sid:4;)", |options| {
-            options.effects.push(set("b"));
-        }),
-        rule("drop udp any any -> any any (content:\"x\"; sid:5;)", |_| {}),
+        rule(
+            "alert udp any any -> any any (content:\"x\"; priority:9; sid:1;)",
+            |_| {},
+        ),
+        rule(
+            "alert udp any any -> any any (content:\"x\"; priority:1; sid:2;)",
+            |_| {},
+        ),
+        rule(
+            "alert udp any any -> any any (content:\"x\"; sid:3;)",
+            |options| {
+                options.conditions.push(is_set("b"));
+            },
+        ),
+        rule(
+            "alert udp any any -> any any (content:\"x\"; sid:4;)",
+            |options| {
+                options.effects.push(set("b"));
+            },
+        ),
+        rule(
+            "drop udp any any -> any any (content:\"x\"; sid:5;)",
+            |_| {},
+        ),
     ];
     let mut bench = Bench::new(all);
     assert_eq!(bench.alerts(&udp(b"x")), [5, 4, 3, 2, 1]);
@@ -251,7 +275,10 @@ fn a_pass_rule_ends_it_where_it_stands_in_the_order() {
         ..CompileOptions::default()
     };
     let out = Bench::with(rules(text), &with([Drop, Alert, Pass, Reject])).packet(&udp(b"x"));
-    assert_eq!((out.alerts, out.acts), (vec![3, 1], vec![(3, false), (2, false)]));
+    assert_eq!(
+        (out.alerts, out.acts),
+        (vec![3, 1], vec![(3, false), (2, false)])
+    );
     let out = Bench::with(rules(text), &with([Alert, Pass, Drop, Reject])).packet(&udp(b"x"));
     assert_eq!((out.alerts, out.acts), (vec![1], vec![(2, false)]));
 }
@@ -284,11 +311,36 @@ fn the_kind_of_a_rule_decides_how_far_it_reaches() {
     // Where streams are not known, a payload is one.
     check(stream, &tcp(b"needle"), None, true);
     check(packet, &tcp(b"needle"), None, false);
-    check("drop udp any any -> any any (content:\"needle\"; sid:1;)", &udp(b"needle"), None, false);
-    check("drop ip any any -> any any (content:\"needle\"; sid:1;)", &udp(b"needle"), None, false);
-    check("drop ip 192.0.2.1 any -> any any (sid:1;)", &udp(b""), None, true);
-    check("drop ip !192.0.2.9 any -> any any (sid:1;)", &udp(b""), None, true);
-    check("drop tcp any any -> any 80 (sid:1;)", &tcp(b""), None, false);
+    check(
+        "drop udp any any -> any any (content:\"needle\"; sid:1;)",
+        &udp(b"needle"),
+        None,
+        false,
+    );
+    check(
+        "drop ip any any -> any any (content:\"needle\"; sid:1;)",
+        &udp(b"needle"),
+        None,
+        false,
+    );
+    check(
+        "drop ip 192.0.2.1 any -> any any (sid:1;)",
+        &udp(b""),
+        None,
+        true,
+    );
+    check(
+        "drop ip !192.0.2.9 any -> any any (sid:1;)",
+        &udp(b""),
+        None,
+        true,
+    );
+    check(
+        "drop tcp any any -> any 80 (sid:1;)",
+        &tcp(b""),
+        None,
+        false,
+    );
 }
 
 #[test]
@@ -328,16 +380,28 @@ fn flow_conditions_are_asked_of_the_flow() {
     };
     use PacketDirection::{ToClient, ToServer};
     let none = FlowCondition::default();
-    let to_server = FlowCondition { to_server: Some(true), ..none };
+    let to_server = FlowCondition {
+        to_server: Some(true),
+        ..none
+    };
     check(to_server, ToServer, true, true);
     check(to_server, ToClient, true, false);
-    let to_client = FlowCondition { to_server: Some(false), ..none };
+    let to_client = FlowCondition {
+        to_server: Some(false),
+        ..none
+    };
     check(to_client, ToClient, false, true);
     check(to_client, ToServer, false, false);
-    let established = FlowCondition { established: Some(true), ..none };
+    let established = FlowCondition {
+        established: Some(true),
+        ..none
+    };
     check(established, ToServer, true, true);
     check(established, ToServer, false, false);
-    let not = FlowCondition { established: Some(false), ..none };
+    let not = FlowCondition {
+        established: Some(false),
+        ..none
+    };
     check(not, ToServer, false, true);
     check(not, ToServer, true, false);
     let check = |condition: Condition, expect: bool| {
@@ -394,17 +458,35 @@ fn what_rules_leave_in_a_flow_later_ones_find() {
         rule(&text, |options| add(options))
     };
     let all = vec![
-        on("set", 1, &|options| options.effects.push(bits(BitChange::Set, "a"))),
-        on("unset", 2, &|options| options.effects.push(bits(BitChange::Unset, "a"))),
-        on("toggle", 3, &|options| options.effects.push(bits(BitChange::Toggle, "a"))),
-        on("ask", 10, &|options| options.conditions.push(asked(true, &["z", "a"]))),
-        on("ask", 11, &|options| options.conditions.push(asked(false, &["z", "a"]))),
-        on("add", 20, &|options| options.effects.push(change(FlowIntChange::Add, 2))),
-        on("less", 21, &|options| options.effects.push(change(FlowIntChange::Subtract, 9))),
-        on("ask", 30, &|options| {
-            options.conditions.push(compare(FlowIntOperator::AtLeast, 4));
+        on("set", 1, &|options| {
+            options.effects.push(bits(BitChange::Set, "a"));
         }),
-        on("ask", 31, &|options| options.conditions.push(int(FlowIntAsked::IsNotSet))),
+        on("unset", 2, &|options| {
+            options.effects.push(bits(BitChange::Unset, "a"));
+        }),
+        on("toggle", 3, &|options| {
+            options.effects.push(bits(BitChange::Toggle, "a"));
+        }),
+        on("ask", 10, &|options| {
+            options.conditions.push(asked(true, &["z", "a"]));
+        }),
+        on("ask", 11, &|options| {
+            options.conditions.push(asked(false, &["z", "a"]));
+        }),
+        on("add", 20, &|options| {
+            options.effects.push(change(FlowIntChange::Add, 2));
+        }),
+        on("less", 21, &|options| {
+            options.effects.push(change(FlowIntChange::Subtract, 9));
+        }),
+        on("ask", 30, &|options| {
+            options
+                .conditions
+                .push(compare(FlowIntOperator::AtLeast, 4));
+        }),
+        on("ask", 31, &|options| {
+            options.conditions.push(int(FlowIntAsked::IsNotSet));
+        }),
     ];
     let mut bench = Bench::new(all);
     let mut say = |text: &str| {
@@ -438,12 +520,18 @@ fn bits_of_hosts_are_left_across_flows() {
         track: Track::Source,
     };
     let mut bench = Bench::new(vec![
-        rule("alert udp any any -> any any (content:\"set\"; sid:1;)", |options| {
-            options.effects.push(set);
-        }),
-        rule("alert udp any any -> any any (content:\"ask\"; sid:2;)", |options| {
-            options.conditions.push(asked);
-        }),
+        rule(
+            "alert udp any any -> any any (content:\"set\"; sid:1;)",
+            |options| {
+                options.effects.push(set);
+            },
+        ),
+        rule(
+            "alert udp any any -> any any (content:\"ask\"; sid:2;)",
+            |options| {
+                options.conditions.push(asked);
+            },
+        ),
     ]);
     assert!(bench.alerts(&udp(b"ask")).is_empty());
     assert_eq!(bench.alerts(&udp(b"set")), [1]);
@@ -464,18 +552,27 @@ fn threshold(kind: ThresholdKind, track: Track, count: u32) -> Threshold {
 
 #[test]
 fn a_threshold_silences_but_a_drop_goes_on_dropping() {
-    let limited = rule("drop udp any any -> any any (content:\"x\"; sid:1;)", |options| {
-        options.threshold = Some(threshold(ThresholdKind::Limit, Track::Source, 1));
-    });
+    let limited = rule(
+        "drop udp any any -> any any (content:\"x\"; sid:1;)",
+        |options| {
+            options.threshold = Some(threshold(ThresholdKind::Limit, Track::Source, 1));
+        },
+    );
     let mut bench = Bench::new(vec![limited]);
     let first = bench.packet(&udp(b"x"));
     assert_eq!((first.alerts, first.acts.len()), (vec![1], 1));
     let second = bench.packet(&udp(b"x"));
-    assert_eq!((second.alerts, second.acts.len(), second.suppressed), (vec![], 1, 1));
-    let filtered = rule("drop udp any any -> any any (content:\"x\"; sid:1;)", |options| {
-        let kind = ThresholdKind::DetectionFilter;
-        options.threshold = Some(threshold(kind, Track::Source, 1));
-    });
+    assert_eq!(
+        (second.alerts, second.acts.len(), second.suppressed),
+        (vec![], 1, 1)
+    );
+    let filtered = rule(
+        "drop udp any any -> any any (content:\"x\"; sid:1;)",
+        |options| {
+            let kind = ThresholdKind::DetectionFilter;
+            options.threshold = Some(threshold(kind, Track::Source, 1));
+        },
+    );
     let mut bench = Bench::new(vec![filtered]);
     assert_eq!(bench.packet(&udp(b"x")).acts, []);
     assert_eq!(bench.packet(&udp(b"x")).acts, [(1, false)]);
@@ -484,9 +581,12 @@ fn a_threshold_silences_but_a_drop_goes_on_dropping() {
 #[test]
 fn threshold_config_goes_before_what_the_rule_says() {
     let own = || {
-        rule("alert udp any any -> any any (content:\"x\"; sid:7;)", |options| {
-            options.threshold = Some(threshold(ThresholdKind::Limit, Track::Source, 1));
-        })
+        rule(
+            "alert udp any any -> any any (content:\"x\"; sid:7;)",
+            |options| {
+                options.threshold = Some(threshold(ThresholdKind::Limit, Track::Source, 1));
+            },
+        )
     };
     let with = |group_id, signature_id, threshold| CompileOptions {
         thresholds: vec![GlobalThreshold {
@@ -513,17 +613,25 @@ fn threshold_config_goes_before_what_the_rule_says() {
         threshold(ThresholdKind::Suppress { addresses }, track, 0)
     };
     assert_eq!(counts(&with(0, 0, suppress(Track::Source))), [0, 0, 0, 0]);
-    assert_eq!(counts(&with(0, 0, suppress(Track::Destination))), [1, 0, 0, 0]);
+    assert_eq!(
+        counts(&with(0, 0, suppress(Track::Destination))),
+        [1, 0, 0, 0]
+    );
     let rate = ThresholdKind::Rate {
         new_action: Action::Drop,
         timeout: 60,
     };
     let options = with(1, 7, threshold(rate, Track::Source, 2));
     let mut bench = Bench::with(
-        vec![rule("alert udp any any -> any any (content:\"x\"; sid:7;)", |_| {})],
+        vec![rule(
+            "alert udp any any -> any any (content:\"x\"; sid:7;)",
+            |_| {},
+        )],
         &options,
     );
-    let acts: Vec<usize> = (0..4).map(|_| bench.packet(&udp(b"x")).acts.len()).collect();
+    let acts: Vec<usize> = (0..4)
+        .map(|_| bench.packet(&udp(b"x")).acts.len())
+        .collect();
     assert_eq!(acts, [0, 0, 1, 1]);
 }
 
@@ -556,9 +664,12 @@ fn tagged_packets_are_told() {
         unit: TagUnit::Packets,
     };
     for of in [TagOf::Session, TagOf::SourceHost, TagOf::DestinationHost] {
-        let tagging = rule("alert udp any any -> any any (content:\"x\"; sid:1;)", |options| {
-            options.effects.push(Effect::Tag(tag(of)));
-        });
+        let tagging = rule(
+            "alert udp any any -> any any (content:\"x\"; sid:1;)",
+            |options| {
+                options.effects.push(Effect::Tag(tag(of)));
+            },
+        );
         let mut bench = Bench::new(vec![tagging]);
         let tagged: Vec<bool> = [&b"."[..], b"x", b".", b"."]
             .iter()
@@ -570,9 +681,12 @@ fn tagged_packets_are_told() {
 
 #[test]
 fn bypass_is_told() {
-    let bypassing = rule("alert udp any any -> any any (content:\"x\"; sid:1;)", |options| {
-        options.effects.push(Effect::Bypass);
-    });
+    let bypassing = rule(
+        "alert udp any any -> any any (content:\"x\"; sid:1;)",
+        |options| {
+            options.effects.push(Effect::Bypass);
+        },
+    );
     let mut bench = Bench::new(vec![bypassing]);
     assert!(!bench.packet(&udp(b".")).bypass);
     assert!(bench.packet(&udp(b"x")).bypass);
@@ -605,7 +719,10 @@ fn what_cannot_be_evaluated_is_refused_and_named() {
         let compiled = Engine::compile(vec![rule], &CompileOptions::default()).unwrap();
         assert_eq!(compiled.engine.rule_count(), 0);
         let refused = &compiled.refused[0];
-        assert_eq!((refused.signature_id, refused.reason.keyword.as_str()), (1, keyword));
+        assert_eq!(
+            (refused.signature_id, refused.reason.keyword.as_str()),
+            (1, keyword)
+        );
         assert!(refused.to_string().contains("1:1"), "{refused}");
     };
     check(

@@ -52,6 +52,15 @@ impl Counted {
     /// Counts a match, and says what becomes of it; with the action instead of the rule's own.
     fn matched(&mut self, threshold: &Threshold, now: Timestamp) -> (Permission, Option<Action>) {
         let now = now.monotonic_ns;
+        // While the other action holds nothing is counted.
+        if let ThresholdKind::Rate { new_action, .. } = threshold.kind
+            && self.until_ns != 0
+        {
+            if now <= self.until_ns {
+                return (Permission::Report, Some(new_action));
+            }
+            self.until_ns = 0;
+        }
         let limit = threshold.count.max(1);
         let timed = !matches!(threshold.kind, ThresholdKind::Backoff { .. });
         let over = timed && now > self.since_ns.saturating_add(seconds(threshold.seconds));
@@ -96,9 +105,6 @@ impl Counted {
                 new_action,
                 timeout,
             } => {
-                if self.until_ns != 0 && now <= self.until_ns {
-                    return (Permission::Report, Some(new_action));
-                }
                 if self.count > threshold.count {
                     self.until_ns = now.saturating_add(seconds(timeout));
                     self.count = 0;
@@ -158,7 +164,9 @@ impl ThresholdTable {
     pub fn new(memcap: u64) -> Self {
         Self {
             entries: HashMap::new(),
-            most: usize::try_from(memcap / ENTRY_BYTES).unwrap_or(usize::MAX).max(1),
+            most: usize::try_from(memcap / ENTRY_BYTES)
+                .unwrap_or(usize::MAX)
+                .max(1),
             full_until_ns: 0,
             uncounted: 0,
         }
@@ -210,9 +218,7 @@ impl ThresholdTable {
         let who = match threshold.track {
             Track::Source => Who::One(source),
             Track::Destination => Who::One(destination),
-            Track::Both | Track::Pair => {
-                Who::Two(source.min(destination), source.max(destination))
-            }
+            Track::Both | Track::Pair => Who::Two(source.min(destination), source.max(destination)),
             Track::Rule | Track::Transaction => Who::Everybody,
             Track::Flow => {
                 // A packet without a flow is judged as the first one of one.

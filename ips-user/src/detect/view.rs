@@ -180,7 +180,9 @@ impl<'a> View<'a> {
     pub(crate) fn ipv6_header(&self) -> Option<&'a [u8]> {
         let network = self.network().filter(|_| self.is_ipv6())?;
         let carried = network.payload.len();
-        network.packet.get(..network.packet.len().checked_sub(carried)?)
+        network
+            .packet
+            .get(..network.packet.len().checked_sub(carried)?)
     }
 
     /// Flags and offset of an IPv4 header, or of an IPv6 fragment header in the same places.
@@ -299,7 +301,8 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn tcp_window(&self) -> Option<u16> {
-        self.tcp().map(|header| u16::from_be_bytes([header[14], header[15]]))
+        self.tcp()
+            .map(|header| u16::from_be_bytes([header[14], header[15]]))
     }
 
     /// Whether the IPv4 header has this option; any, if `None`.
@@ -323,7 +326,7 @@ fn walk(options: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         [] => None,
         [0, ..] => {
             rest = &[];
-            Some((0, &rest[..]))
+            Some((0, rest))
         }
         [1, ref next @ ..] => {
             rest = next;
@@ -339,7 +342,9 @@ fn walk(options: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 }
 
 fn find_option(options: &[u8], kind: u8) -> Option<&[u8]> {
-    walk(options).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    walk(options)
+        .find(|(found, _)| *found == kind)
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -54,9 +54,11 @@ pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 fn engine(rules: &str) -> Arc<Engine> {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
     assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
-    Arc::new(Engine::compile(loaded.rules, &CompileOptions::default())
-        .unwrap()
-        .engine)
+    Arc::new(
+        Engine::compile(loaded.rules, &CompileOptions::default())
+            .unwrap()
+            .engine,
+    )
 }
 
 fn with_options(rules: &str, options: InspectionOptions) -> Tested {

@@ -14,7 +14,7 @@ use ips_common::FlowKey;
 
 use crate::config::settings::{ChecksumChecks, EngineSettings, PolicyOf};
 use crate::decode::{ChecksumMode, DecodeOptions, LinkType, Start};
-use crate::detect::{CompileOptions, Engine};
+use crate::detect::{CompileOptions, Engine, TableLimits};
 use crate::exception::{Cause, Treatments};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
@@ -181,6 +181,7 @@ impl Replay {
             defrag: DefragOptions::new(settings, self.ips),
             // What cannot be decoded has its events, and rules for them.
             exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
+            tables: TableLimits::configured(settings),
             seed: SEED,
             convict: false,
             records: settings.records(),

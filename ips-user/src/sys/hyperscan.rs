@@ -136,7 +136,9 @@ impl Database {
     /// # Errors
     /// What the library says.
     pub fn compile(literals: &[Literal<'_>]) -> Result<Self, String> {
-        let escaped = literals.iter().any(|literal| literal.bytes.first() == Some(&0));
+        let escaped = literals
+            .iter()
+            .any(|literal| literal.bytes.first() == Some(&0));
         let texts: Vec<Vec<u8>> = literals
             .iter()
             .map(|literal| match escaped {
@@ -158,7 +160,13 @@ impl Database {
                 (true, _) => ffi::FLAG_SINGLEMATCH | ffi::FLAG_CASELESS,
                 (false, _) => ffi::FLAG_SINGLEMATCH,
             })
-            .map(|flags| if escaped { flags | ffi::FLAG_DOTALL } else { flags })
+            .map(|flags| {
+                if escaped {
+                    flags | ffi::FLAG_DOTALL
+                } else {
+                    flags
+                }
+            })
             .collect();
         let mut db = ptr::null_mut();
         let mut error = ptr::null_mut();
@@ -407,7 +415,9 @@ mod tests {
         }));
         assert!(scan.is_err());
         let mut seen = Vec::new();
-        database.clone().scan(b"abcabc", &mut scratch, &mut |id| seen.push(id));
+        database
+            .clone()
+            .scan(b"abcabc", &mut scratch, &mut |id| seen.push(id));
         assert_eq!(seen, [1]);
     }
 }

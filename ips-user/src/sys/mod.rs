@@ -10,10 +10,10 @@ pub mod ethtool;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod frozen;
-pub mod pages;
-pub mod pidfd;
 #[cfg(libhs)]
 pub mod hyperscan;
+pub mod pages;
+pub mod pidfd;
 pub mod process;
 pub mod readable;
 pub mod sandbox;

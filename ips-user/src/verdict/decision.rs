@@ -84,11 +84,7 @@ impl Decision {
 /// Decides about a packet: the first rule in the order of evaluation that passes, drops or
 /// rejects does. When one drops and another rejects, the packet is dropped and the ends are told
 /// all the same; what was dropped no rule after it passes.
-pub fn decide(
-    detection: &Detection<'_>,
-    packet: &Decoded<'_>,
-    scope: DropScope,
-) -> Decision {
+pub fn decide(detection: &Detection<'_>, packet: &Decoded<'_>, scope: DropScope) -> Decision {
     let mut decision = Decision::ACCEPT;
     for alert in detection.acts {
         let outcome = match alert.action {
@@ -116,7 +112,9 @@ mod tests {
 
     use super::*;
     use crate::decode::protocol;
-    use crate::detect::{CompileOptions, Detection, Engine, FlowMarks, FlowView, Inspected, Scratch, Tables};
+    use crate::detect::{
+        CompileOptions, Detection, Engine, FlowMarks, FlowView, Inspected, Scratch, Tables,
+    };
     use crate::flow::{PacketDirection, Tally, Timestamp};
     use crate::rules::{RuleSet, RuleSource};
 
@@ -152,7 +150,9 @@ mod tests {
     fn check(scope: DropScope, rules: &str, tcp: bool, expect: (Outcome, Option<u32>, bool)) {
         let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
         assert!(loaded.diagnostics.is_empty(), "{rules}");
-        let engine = Engine::compile(loaded.rules, &CompileOptions::default()).unwrap().engine;
+        let engine = Engine::compile(loaded.rules, &CompileOptions::default())
+            .unwrap()
+            .engine;
         let mut bytes = Vec::new();
         let ip = PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 64);
         match tcp {
@@ -250,10 +250,12 @@ mod tests {
         for action in ["pass", "drop", "reject"] {
             let rule = format!("{action} icmp any any -> any any (sid:1;)");
             let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rule.into())]);
-            let engine = Engine::compile(loaded.rules, &CompileOptions::default()).unwrap().engine;
+            let engine = Engine::compile(loaded.rules, &CompileOptions::default())
+                .unwrap()
+                .engine;
             let mut scratch = engine.scratch();
             let (mut marks, mut tables) = (FlowMarks::default(), Tables::default());
-        let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
+            let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
             for scope in [DropScope::Packet, DropScope::TcpFlow, DropScope::Flow] {
                 let decision = decide(&detection, &packet, scope);
                 assert!(decision.rule.is_some(), "{action}");

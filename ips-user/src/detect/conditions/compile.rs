@@ -32,14 +32,12 @@ pub(crate) fn compile(
 ) -> Result<Test, Unsupported> {
     let refuse = |reason: &str| Err(Unsupported::new(condition.keyword(), reason));
     Ok(match condition {
-        Condition::Flow(flow) => {
-            Test::Flow {
-                reassembled: flow.fragment,
-                established: flow.established,
-                to_server: flow.to_server,
-                stateless: flow.stateless,
-            }
-        }
+        Condition::Flow(flow) => Test::Flow {
+            reassembled: flow.fragment,
+            established: flow.established,
+            to_server: flow.to_server,
+            stateless: flow.stateless,
+        },
         Condition::FlowBits { set, any_of } => Test::Bits {
             set: *set,
             any_of: any_of.iter().map(|name| around.name(name)).collect(),
@@ -49,10 +47,9 @@ pub(crate) fn compile(
             asked: match asked {
                 FlowIntAsked::IsSet => IntAsked::IsSet,
                 FlowIntAsked::IsNotSet => IntAsked::IsNotSet,
-                FlowIntAsked::Compare { operator, with } => IntAsked::Compare(
-                    *operator,
-                    IntValue::of(with, |name| around.name(name)),
-                ),
+                FlowIntAsked::Compare { operator, with } => {
+                    IntAsked::Compare(*operator, IntValue::of(with, |name| around.name(name)))
+                }
             },
         },
         Condition::HostBits { set, name, track } => {
@@ -109,7 +106,7 @@ pub(crate) fn compile(
             scope: *scope,
             name: around.name(name),
             negated: *negated,
-            finder: memchr::memmem::Finder::new(value).into_owned(),
+            finder: Box::new(memchr::memmem::Finder::new(value).into_owned()),
         },
         Condition::Event { kind, name } => {
             let decode = DecodeEvent::from_name(name);

@@ -9,8 +9,8 @@ use super::{FlowView, PacketDirection};
 use crate::decode::event::DecodeEvent;
 use crate::flow::Timestamp;
 use crate::rules::ast::{
-    CaptureScope, Compare, Condition, FlowIntOperator, FlowIntValue, GeoSide,
-    ReputationSide, StreamSide, Track,
+    CaptureScope, Compare, Condition, FlowIntOperator, FlowIntValue, GeoSide, ReputationSide,
+    StreamSide, Track,
 };
 
 mod compile;
@@ -77,7 +77,7 @@ pub(crate) enum Test {
         scope: CaptureScope,
         name: NameId,
         negated: bool,
-        finder: memchr::memmem::Finder<'static>,
+        finder: Box<memchr::memmem::Finder<'static>>,
     },
 }
 
@@ -179,10 +179,14 @@ impl Test {
                 .is_some_and(|(client, server)| sides(*side, client, server, compare)),
             Self::Age(compare) => flow.is_some_and(|flow| compare.holds(flow.age_s)),
             Self::Packets { side, compare } => flow.is_some_and(|flow| {
-                let packets = |tally: crate::flow::Tally| {
-                    u32::try_from(tally.packets).unwrap_or(u32::MAX)
-                };
-                sides(*side, packets(flow.to_server), packets(flow.to_client), compare)
+                let packets =
+                    |tally: crate::flow::Tally| u32::try_from(tally.packets).unwrap_or(u32::MAX);
+                sides(
+                    *side,
+                    packets(flow.to_server),
+                    packets(flow.to_client),
+                    compare,
+                )
             }),
             Self::Bytes { side, compare } => flow.is_some_and(|flow| {
                 sides(*side, flow.to_server.bytes, flow.to_client.bytes, compare)
@@ -193,9 +197,8 @@ impl Test {
                 known,
                 negated,
             } => {
-                let mut source = || {
-                    addresses.source(*known) && addresses.source(*countries) != *negated
-                };
+                let mut source =
+                    || addresses.source(*known) && addresses.source(*countries) != *negated;
                 match side {
                     GeoSide::Source => source(),
                     GeoSide::Any if source() => true,

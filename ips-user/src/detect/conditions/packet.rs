@@ -70,7 +70,8 @@ fn vlan(ids: &[u16], layer: Option<VlanLayer>, compare: &Compare<u16>) -> bool {
                 Ok(at) => Some(at),
                 Err(_) => ids.len().checked_sub(usize::from(place.unsigned_abs())),
             };
-            at.and_then(|at| ids.get(at)).is_some_and(|id| compare.holds(*id))
+            at.and_then(|at| ids.get(at))
+                .is_some_and(|id| compare.holds(*id))
         }
     }
 }
@@ -93,11 +94,7 @@ fn checksum(view: &View<'_>, of: ChecksumOf) -> Option<bool> {
 /// Flags that may be ignored are, on both sides.
 pub(super) fn tcp_flags(wanted: &TcpFlags, found: u8) -> bool {
     let found = found & !wanted.ignored;
-    compare_bits(
-        wanted.modifier,
-        u16::from(wanted.flags),
-        u16::from(found),
-    )
+    compare_bits(wanted.modifier, u16::from(wanted.flags), u16::from(found))
 }
 
 fn compare_bits(modifier: BitModifier, wanted: u16, found: u16) -> bool {

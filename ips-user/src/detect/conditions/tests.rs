@@ -62,8 +62,20 @@ fn tcp_fields_are_compared() {
     is(Condition::Seq(7), true);
     is(Condition::Seq(8), false);
     is(Condition::Ack(9), true);
-    is(Condition::Window { negated: false, value: 512 }, true);
-    is(Condition::Window { negated: true, value: 512 }, false);
+    is(
+        Condition::Window {
+            negated: false,
+            value: 512,
+        },
+        true,
+    );
+    is(
+        Condition::Window {
+            negated: true,
+            value: 512,
+        },
+        false,
+    );
     is(Condition::TcpMss(Compare::Equal(1460)), true);
     is(Condition::TcpMss(Compare::Less(1460)), false);
     is(Condition::TcpWscale(Compare::Equal(7)), true);
@@ -105,7 +117,9 @@ fn ip_fields_are_compared() {
 
 #[test]
 fn options_of_ipv4_are_found() {
-    let mut bytes = vec![0x46, 0, 0, 24, 0, 0, 0, 0, 64, 99, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2];
+    let mut bytes = vec![
+        0x46, 0, 0, 24, 0, 0, 0, 0, 64, 99, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
+    ];
     // Router alert.
     bytes.extend([0x94, 4, 0, 0]);
     check(&bytes, &Condition::IpOption(IpOption::Any), true);
@@ -170,7 +184,10 @@ fn fragments_tell_where_they_stand() {
 
 #[test]
 fn rpc_calls_are_read_over_udp_and_tcp() {
-    let call: Vec<u8> = [1u32, 0, 2, 100_000, 4, 3].iter().flat_map(|it| it.to_be_bytes()).collect();
+    let call: Vec<u8> = [1u32, 0, 2, 100_000, 4, 3]
+        .iter()
+        .flat_map(|it| it.to_be_bytes())
+        .collect();
     let rpc = |program, version, procedure| Condition::Rpc {
         program,
         version,

@@ -8,7 +8,7 @@ use crate::rules::ast::{Content, Position};
 /// Finds a literal. Both kinds own what they look for.
 #[derive(Clone, Debug)]
 enum Finder {
-    Exact(memmem::Finder<'static>),
+    Exact(Box<memmem::Finder<'static>>),
     Nocase(Nocase),
 }
 
@@ -91,7 +91,7 @@ impl Literal {
     pub(super) fn new(content: &Content, revisited: bool, final_if_absent: bool) -> Self {
         let finder = match content.nocase {
             true => Finder::Nocase(Nocase::new(content.pattern.to_ascii_lowercase())),
-            false => Finder::Exact(memmem::Finder::new(&content.pattern).into_owned()),
+            false => Finder::Exact(Box::new(memmem::Finder::new(&content.pattern).into_owned())),
         };
         Self {
             finder,
@@ -148,9 +148,9 @@ impl Literal {
                 let start = previous_end as i64 + variables.of_i32(distance);
                 let to = match within {
                     None => length,
-                    Some(within) => {
-                        usize::try_from(start + variables.of_i32(within)).ok()?.min(length)
-                    }
+                    Some(within) => usize::try_from(start + variables.of_i32(within))
+                        .ok()?
+                        .min(length),
                 };
                 (usize::try_from(start).unwrap_or(0), to)
             }

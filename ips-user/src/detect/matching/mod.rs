@@ -24,9 +24,10 @@ use pcre::{Pattern, Patterns, Searched};
 
 use super::names::NameId;
 
-/// Most steps for one rule in one buffer. Trying every occurrence of every content is
-/// exponential in their number; Suricata's `inspection-recursion-limit` bounds the same.
-const MAX_STEPS: u32 = 3000;
+/// Most steps for one rule in one buffer, if the settings do not say. Trying every occurrence of
+/// every content is exponential in their number; Suricata's `inspection-recursion-limit` bounds
+/// the same.
+pub(crate) const MAX_STEPS: u32 = 3000;
 
 /// Longest value that a group of a `pcre` leaves in a variable.
 const MAX_CAPTURED: usize = 1024;
@@ -73,6 +74,8 @@ impl Variables {
 pub(crate) struct Budget {
     /// Steps left for the rule in hand.
     steps: u32,
+    /// Steps for each.
+    each: u32,
     /// Bytes that may still be looked at for the packet.
     bytes: u64,
 }
@@ -86,9 +89,10 @@ const GIVEN_UP_BYTES: u64 = 4 << 20;
 
 impl Budget {
     /// For a packet.
-    pub(crate) const fn of_packet() -> Self {
+    pub(crate) const fn of_packet(steps: u32) -> Self {
         Self {
-            steps: MAX_STEPS,
+            steps,
+            each: steps,
             bytes: PACKET_BYTES,
         }
     }
@@ -100,7 +104,7 @@ impl Budget {
 
     /// For the next rule.
     fn renew(&mut self) {
-        self.steps = MAX_STEPS;
+        self.steps = self.each;
     }
 
     fn step(&mut self) -> bool {
@@ -181,9 +185,9 @@ impl Noted {
 
     /// Offsets into the payload, with what shall stand there.
     pub(crate) fn replacements(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        self.replacements.iter().map(|&(at, start, end)| {
-            (at as usize, &self.bytes[start as usize..end as usize])
-        })
+        self.replacements
+            .iter()
+            .map(|&(at, start, end)| (at as usize, &self.bytes[start as usize..end as usize]))
     }
 
     /// Whether anything is to be replaced.
@@ -301,15 +305,14 @@ fn moves(found: &Match) -> bool {
     }
 }
 
-fn uses_variable<T>(value: Value<T>) -> bool {
+fn uses_variable<T: Copy>(value: Value<T>) -> bool {
     matches!(value, Value::Variable(_))
 }
 
 /// Whether a match depends on where the one before was found: on the point or on a variable.
 fn depends(found: &Match) -> bool {
-    let field = |field: &Field| {
-        field.relative || uses_variable(field.offset) || uses_variable(field.bytes)
-    };
+    let field =
+        |field: &Field| field.relative || uses_variable(field.offset) || uses_variable(field.bytes);
     match found {
         Match::Content(content) => match content.position {
             Position::Relative { .. } => true,
@@ -383,9 +386,9 @@ impl Program {
             tools,
         };
         match search.run(&self.steps, 0) {
-            Found::Found => Outcome::Match,
-            Found::Retry | Found::Hopeless => Outcome::NoMatch,
-            Found::GaveUp => Outcome::GaveUp,
+            Progress::Found => Outcome::Match,
+            Progress::Retry | Progress::Hopeless => Outcome::NoMatch,
+            Progress::GaveUp => Outcome::GaveUp,
         }
     }
 }
@@ -432,9 +435,12 @@ fn step(
             };
             Step::Content(Literal::new(content, revisited, final_if_absent))
         }
-        Match::Pcre(pcre) => {
-            Step::Pcre(expression(pcre, revisited || !later.is_empty(), revisited, around)?)
-        }
+        Match::Pcre(pcre) => Step::Pcre(expression(
+            pcre,
+            revisited || !later.is_empty(),
+            revisited,
+            around,
+        )?),
         Match::IsDataAt(is) => Step::IsDataAt(*is),
         Match::ByteTest(test) => {
             dce(test.field.encoding)?;
@@ -507,7 +513,7 @@ fn expression(
 
 /// What came of a step and all after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Progress {
     Found,
     /// Not here, but perhaps after another occurrence of what was found before.
     Retry,
@@ -526,10 +532,10 @@ struct Search<'a, 't> {
 impl Search<'_, '_> {
     /// Takes the steps from the point `at` on. Recursive only where occurrences are tried, so as
     /// deep as there are steps allowed.
-    fn run(&mut self, mut steps: &[Step], mut at: usize) -> Found {
+    fn run(&mut self, mut steps: &[Step], mut at: usize) -> Progress {
         while let Some((step, rest)) = steps.split_first() {
             if !self.tools.budget.step() {
-                return Found::GaveUp;
+                return Progress::GaveUp;
             }
             let held = match step {
                 Step::Content(literal) if literal.revisited => {
@@ -562,7 +568,7 @@ impl Search<'_, '_> {
                     match self.base64(from, *bytes, *offset, programs) {
                         Outcome::Match => true,
                         Outcome::NoMatch => false,
-                        Outcome::GaveUp => return Found::GaveUp,
+                        Outcome::GaveUp => return Progress::GaveUp,
                     }
                 }
                 other => match self.simple(other, at) {
@@ -575,13 +581,13 @@ impl Search<'_, '_> {
             };
             if !held {
                 return match self.monotone && !step.is_relative() {
-                    true => Found::Hopeless,
-                    false => Found::Retry,
+                    true => Progress::Hopeless,
+                    false => Progress::Retry,
                 };
             }
             steps = rest;
         }
-        Found::Found
+        Progress::Found
     }
 
     /// The point after a step that is not searched for, if it holds.
@@ -626,7 +632,7 @@ impl Search<'_, '_> {
     }
 
     /// A content of which one occurrence is as good as any other: the point after it.
-    fn content(&mut self, literal: &Literal, at: usize) -> Result<usize, Found> {
+    fn content(&mut self, literal: &Literal, at: usize) -> Result<usize, Progress> {
         let area = literal.area(self.bytes.len(), at, self.tools.variables);
         let found = area.and_then(|(from, to)| self.find(literal, from, to));
         match found {
@@ -634,9 +640,9 @@ impl Search<'_, '_> {
             None => Err(absent(literal)),
             // What must not be there is, and with an area of its own will be.
             Some(_) if literal.negated => Err(match literal.is_relative() {
-                true => Found::Retry,
-                false if literal.final_if_absent => Found::Hopeless,
-                false => Found::Retry,
+                true => Progress::Retry,
+                false if literal.final_if_absent => Progress::Hopeless,
+                false => Progress::Retry,
             }),
             Some(start) => {
                 self.note_replacement(literal, start);
@@ -654,7 +660,7 @@ impl Search<'_, '_> {
     }
 
     /// A content that later steps count from.
-    fn every_content(&mut self, literal: &Literal, rest: &[Step], at: usize) -> Found {
+    fn every_content(&mut self, literal: &Literal, rest: &[Step], at: usize) -> Progress {
         let Some((mut from, to)) = literal.area(self.bytes.len(), at, self.tools.variables) else {
             return absent(literal);
         };
@@ -664,19 +670,19 @@ impl Search<'_, '_> {
             let Some(start) = self.find(literal, from, to) else {
                 // What failed behind its occurrences may have depended on what was read before.
                 return match any && !self.monotone {
-                    true => Found::Retry,
+                    true => Progress::Retry,
                     false => absent(literal),
                 };
             };
             any = true;
             self.note_replacement(literal, start);
             match self.run(rest, start + literal.len()) {
-                Found::Retry => {}
+                Progress::Retry => {}
                 decided => return decided,
             }
             self.tools.noted.back_to(noted);
             if !self.tools.budget.step() {
-                return Found::GaveUp;
+                return Progress::GaveUp;
             }
             from = start + 1;
         }
@@ -700,7 +706,10 @@ impl Search<'_, '_> {
 
     fn note_captures(&mut self, expression: &Expression, from: usize) {
         for (group, &(scope, name)) in (1..).zip(&expression.captures) {
-            let place = self.tools.patterns.group(expression.pattern as usize, group);
+            let place = self
+                .tools
+                .patterns
+                .group(expression.pattern as usize, group);
             let Some((start, end)) = place else { continue };
             let Some(value) = self.bytes.get(from + start..from + end) else {
                 continue;
@@ -712,14 +721,14 @@ impl Search<'_, '_> {
     }
 
     /// An expression of which the first match is as good as any other: the point after it.
-    fn pcre(&mut self, expression: &Expression, at: usize) -> Result<usize, Found> {
+    fn pcre(&mut self, expression: &Expression, at: usize) -> Result<usize, Progress> {
         let from = if expression.relative { at } else { 0 };
         let elsewhere = match expression.relative {
-            true => Found::Retry,
-            false => Found::Hopeless,
+            true => Progress::Retry,
+            false => Progress::Hopeless,
         };
         match self.search(expression, from, 0) {
-            Searched::GaveUp => Err(Found::GaveUp),
+            Searched::GaveUp => Err(Progress::GaveUp),
             Searched::Nowhere if expression.negated => Ok(at),
             Searched::Nowhere => Err(elsewhere),
             Searched::Found(_) if expression.negated => Err(elsewhere),
@@ -731,31 +740,31 @@ impl Search<'_, '_> {
     }
 
     /// An expression that later steps count from.
-    fn every_pcre(&mut self, expression: &Expression, rest: &[Step], at: usize) -> Found {
+    fn every_pcre(&mut self, expression: &Expression, rest: &[Step], at: usize) -> Progress {
         let from = if expression.relative { at } else { 0 };
         let elsewhere = match expression.relative {
-            true => Found::Retry,
-            false => Found::Hopeless,
+            true => Progress::Retry,
+            false => Progress::Hopeless,
         };
         let noted = self.tools.noted.now();
         let mut start = 0;
         let mut any = false;
         loop {
             let found = match self.search(expression, from, start) {
-                Searched::GaveUp => return Found::GaveUp,
-                Searched::Nowhere if any => return Found::Retry,
+                Searched::GaveUp => return Progress::GaveUp,
+                Searched::Nowhere if any => return Progress::Retry,
                 Searched::Nowhere => return elsewhere,
                 Searched::Found(found) => found,
             };
             any = true;
             self.note_captures(expression, from);
             match self.run(rest, from + found.end) {
-                Found::Retry => {}
+                Progress::Retry => {}
                 decided => return decided,
             }
             self.tools.noted.back_to(noted);
             if !self.tools.budget.step() {
-                return Found::GaveUp;
+                return Progress::GaveUp;
             }
             start = found.start + 1;
         }
@@ -775,7 +784,11 @@ impl Search<'_, '_> {
         let count = count.map_or(text.len(), |count| count as usize);
         let mut decoded = std::mem::take(self.tools.decoded);
         decoded.clear();
-        base64::decode(&text[..text.len().min(count)], Base64Mode::Rfc4648, &mut decoded);
+        base64::decode(
+            &text[..text.len().min(count)],
+            Base64Mode::Rfc4648,
+            &mut decoded,
+        );
         self.tools.budget.look(text.len().min(count));
         let mut outcome = match decoded.is_empty() {
             true => Outcome::NoMatch,
@@ -791,9 +804,9 @@ impl Search<'_, '_> {
                 tools: self.tools,
             };
             outcome = match search.run(&program.steps, 0) {
-                Found::Found => Outcome::Match,
-                Found::Retry | Found::Hopeless => Outcome::NoMatch,
-                Found::GaveUp => Outcome::GaveUp,
+                Progress::Found => Outcome::Match,
+                Progress::Retry | Progress::Hopeless => Outcome::NoMatch,
+                Progress::GaveUp => Outcome::GaveUp,
             };
         }
         *self.tools.decoded = decoded;
@@ -802,10 +815,10 @@ impl Search<'_, '_> {
 }
 
 /// A content is not there, or has no occurrence left.
-fn absent(literal: &Literal) -> Found {
+fn absent(literal: &Literal) -> Progress {
     match literal.final_if_absent {
-        true => Found::Hopeless,
-        false => Found::Retry,
+        true => Progress::Hopeless,
+        false => Progress::Retry,
     }
 }
 

@@ -78,13 +78,20 @@ fn string(text: &[u8], base: u32) -> Option<(u64, usize)> {
     }
     let first = at;
     let mut value = 0u64;
-    while let Some(digit) = text.get(at).and_then(|byte| char::from(*byte).to_digit(base)) {
+    while let Some(digit) = text
+        .get(at)
+        .and_then(|byte| char::from(*byte).to_digit(base))
+    {
         value = value
             .checked_mul(u64::from(base))?
             .checked_add(u64::from(digit))?;
         at += 1;
     }
-    let value = if negative { value.wrapping_neg() } else { value };
+    let value = if negative {
+        value.wrapping_neg()
+    } else {
+        value
+    };
     (at > first).then_some((value, at))
 }
 
@@ -126,7 +133,9 @@ pub(super) fn jump(
     let number = if jump.field.bytes == Value::Literal(0) {
         let base = if jump.field.relative { at as i64 } else { 0 };
         let start = base.checked_add(variables.of_i32(jump.field.offset))?;
-        let start = usize::try_from(start).ok().filter(|start| *start <= bytes.len())?;
+        let start = usize::try_from(start)
+            .ok()
+            .filter(|start| *start <= bytes.len())?;
         Number {
             value: 0,
             start,
@@ -264,14 +273,27 @@ mod tests {
         check(b"\x01\x02\x03", big(2, 1), Some((0x0203, 3)));
         check(b"\x01\x02\x03", big(2, 2), None);
         check(b"\x01\x02\x03", big(2, -1), None);
-        check(b"\x01\x02\x03", field(3, 0, Encoding::LittleEndian), Some((0x0003_0201, 3)));
+        check(
+            b"\x01\x02\x03",
+            field(3, 0, Encoding::LittleEndian),
+            Some((0x0003_0201, 3)),
+        );
         check(&[0xff; 9], big(8, 1), Some((u64::MAX, 9)));
         check(&[0xff; 9], big(9, 0), None);
-        let relative = Field { relative: true, ..big(1, -1) };
+        let relative = Field {
+            relative: true,
+            ..big(1, -1)
+        };
         check(b"\x01\x02\x03", relative, Some((2, 2)));
-        let at_end = Field { relative: true, ..big(1, 1) };
+        let at_end = Field {
+            relative: true,
+            ..big(1, 1)
+        };
         check(b"\x01\x02\x03", at_end, None);
-        let masked = Field { bitmask: Some(0x0ff0), ..big(2, 0) };
+        let masked = Field {
+            bitmask: Some(0x0ff0),
+            ..big(2, 0)
+        };
         check(b"\xab\xcd", masked, Some((0xbc, 2)));
         let decimal = |bytes| field(bytes, 0, Encoding::Decimal);
         check(b"1234x", decimal(5), Some((1234, 4)));
@@ -337,11 +359,46 @@ mod tests {
         };
         let bytes = b"\x03........";
         check(keyword, bytes, Some(4));
-        check(ByteJump { multiplier: 2, ..keyword }, bytes, Some(7));
-        check(ByteJump { multiplier: 3, ..keyword }, bytes, None);
-        check(ByteJump { align: true, ..keyword }, bytes, Some(5));
-        check(ByteJump { from: JumpFrom::Beginning, ..keyword }, bytes, Some(3));
-        check(ByteJump { from: JumpFrom::End, ..keyword }, bytes, None);
+        check(
+            ByteJump {
+                multiplier: 2,
+                ..keyword
+            },
+            bytes,
+            Some(7),
+        );
+        check(
+            ByteJump {
+                multiplier: 3,
+                ..keyword
+            },
+            bytes,
+            None,
+        );
+        check(
+            ByteJump {
+                align: true,
+                ..keyword
+            },
+            bytes,
+            Some(5),
+        );
+        check(
+            ByteJump {
+                from: JumpFrom::Beginning,
+                ..keyword
+            },
+            bytes,
+            Some(3),
+        );
+        check(
+            ByteJump {
+                from: JumpFrom::End,
+                ..keyword
+            },
+            bytes,
+            None,
+        );
         let back = |post| ByteJump {
             post_offset: Value::Literal(post),
             ..keyword
@@ -358,7 +415,10 @@ mod tests {
         };
         check(end, bytes, Some(7));
         let relative = ByteJump {
-            field: Field { relative: true, ..field(0, 1, Encoding::BigEndian) },
+            field: Field {
+                relative: true,
+                ..field(0, 1, Encoding::BigEndian)
+            },
             ..keyword
         };
         check(relative, bytes, Some(3));
@@ -368,7 +428,10 @@ mod tests {
     fn results_are_computed_and_never_panic() {
         let compute = |operator, operand, bitmask| {
             let keyword = ByteMath {
-                field: Field { bitmask, ..field(1, 0, Encoding::BigEndian) },
+                field: Field {
+                    bitmask,
+                    ..field(1, 0, Encoding::BigEndian)
+                },
                 operator,
                 operand: Value::Literal(operand),
                 result: Variable(0),

@@ -46,13 +46,15 @@ struct Run {
 
 fn run_sections(section: &Section, base64: &[&Section], payload: &[u8]) -> Run {
     let mut around = Around::default();
-    let program = Program::compile(section, base64, &mut around).unwrap().clone();
+    let program = Program::compile(section, base64, &mut around)
+        .unwrap()
+        .clone();
     let mut patterns = Patterns::new(around.patterns.len());
     let mut variables = Variables::default();
     variables.reserve(8);
     let mut noted = Noted::default();
     let mut asked = Asked::default();
-    let mut budget = Budget::of_packet();
+    let mut budget = Budget::of_packet(MAX_STEPS);
     let outcome = program.inspect(
         payload,
         &mut Tools {
@@ -217,7 +219,8 @@ fn distance_and_within_count_from_the_previous_match() {
 
 #[test]
 fn a_negated_content_is_no_point_of_reference() {
-    let rule = r#"content:"a"; content:!"b"; distance:0; within:1; content:"c"; distance:0; within:2;"#;
+    let rule =
+        r#"content:"a"; content:!"b"; distance:0; within:1; content:"c"; distance:0; within:2;"#;
     check(rule, "axc", true);
     check(rule, "abc", false);
     check(rule, "xxac", true);
@@ -266,7 +269,8 @@ fn startswith_and_endswith_pin_the_ends() {
 
 #[test]
 fn a_search_that_would_not_end_is_given_up() {
-    let options = r#"content:"a"; content:"a"; within:500; content:"a"; within:500; content:"b"; within:9;"#;
+    let options =
+        r#"content:"a"; content:"a"; within:500; content:"a"; within:500; content:"b"; within:9;"#;
     assert_eq!(outcome(options, &[b'a'; 2000]), Outcome::GaveUp);
 }
 
@@ -345,8 +349,8 @@ fn any_content() -> impl Strategy<Value = Content> {
         any::<bool>(),
         proptest::bool::weighted(0.1),
     );
-    ("[abA]{1,3}", flags, position).prop_map(
-        |(pattern, (negated, nocase, at_end), position)| Content {
+    ("[abA]{1,3}", flags, position).prop_map(|(pattern, (negated, nocase, at_end), position)| {
+        Content {
             pattern: pattern.into_bytes(),
             negated,
             nocase,
@@ -355,8 +359,8 @@ fn any_content() -> impl Strategy<Value = Content> {
             at_start: false,
             position,
             replacement: None,
-        },
-    )
+        }
+    })
 }
 
 proptest! {
@@ -437,7 +441,11 @@ fn verify(matches: &[Match], payload: &[u8], expect: bool) {
         true => Outcome::Match,
         false => Outcome::NoMatch,
     };
-    assert_eq!(run(matches, payload).outcome, expect, "{matches:?} in {payload:?}");
+    assert_eq!(
+        run(matches, payload).outcome,
+        expect,
+        "{matches:?} in {payload:?}"
+    );
 }
 
 #[test]
@@ -479,7 +487,9 @@ fn groups_are_noted_only_if_all_of_it_matches() {
     let run = run(&matches, b"a=1, b=22;");
     assert_eq!(run.outcome, Outcome::Match);
     let noted = run.noted.captures(NotedUpTo(0, 0, 0));
-    let noted: Vec<_> = noted.map(|(_, name, value)| (name, value.to_vec())).collect();
+    let noted: Vec<_> = noted
+        .map(|(_, name, value)| (name, value.to_vec()))
+        .collect();
     let expect = [
         (NameId::of("one"), b"b".to_vec()),
         (NameId::of("two"), b"22".to_vec()),
@@ -516,15 +526,27 @@ fn values_that_were_read_stand_for_numbers() {
         negated: false,
         relative: false,
     };
-    verify(&[extract(field(1, 0, false), 3), Match::IsDataAt(is)], b"\x02..", true);
-    verify(&[extract(field(1, 0, false), 3), Match::IsDataAt(is)], b"\x03..", false);
+    verify(
+        &[extract(field(1, 0, false), 3), Match::IsDataAt(is)],
+        b"\x02..",
+        true,
+    );
+    verify(
+        &[extract(field(1, 0, false), 3), Match::IsDataAt(is)],
+        b"\x03..",
+        false,
+    );
     let test = Match::ByteTest(ByteTest {
         field: field(1, 1, false),
         negated: false,
         operator: TestOperator::Equal,
         value: variable,
     });
-    verify(&[extract(field(1, 0, false), 3), test.clone()], b"\x09\x09", true);
+    verify(
+        &[extract(field(1, 0, false), 3), test.clone()],
+        b"\x09\x09",
+        true,
+    );
     verify(&[extract(field(1, 0, false), 3), test], b"\x09\x08", false);
 }
 
@@ -552,10 +574,13 @@ fn reading_moves_the_point_and_other_occurrences_are_tried_for_it() {
         content("#", anywhere()),
         extract(field(1, 0, true), 0),
         content(".", anywhere()),
-        content("x", Position::Absolute {
-            offset: Value::Variable(Variable(0)),
-            depth: Some(Value::Literal(1)),
-        }),
+        content(
+            "x",
+            Position::Absolute {
+                offset: Value::Variable(Variable(0)),
+                depth: Some(Value::Literal(1)),
+            },
+        ),
     ];
     verify(&matches, b"#\x01#\x05.x", true);
     verify(&matches, b"#\x01#\x04.x", false);
@@ -566,7 +591,11 @@ fn reading_moves_the_point_and_other_occurrences_are_tried_for_it() {
         from: JumpFrom::Field,
         post_offset: Value::Literal(0),
     });
-    let matches = [content("#", anywhere()), jump, content("x", after(0, Some(1)))];
+    let matches = [
+        content("#", anywhere()),
+        jump,
+        content("x", after(0, Some(1))),
+    ];
     verify(&matches, b"#\x01.x", true);
     verify(&matches, b"#\x02.x#\x01.x", true);
     verify(&matches, b"#\x02.x.", false);
@@ -581,7 +610,10 @@ fn what_is_decoded_is_looked_at_in_sections_of_its_own() {
     };
     let data = Section {
         buffer: Buffer::Base64Data,
-        ..section(vec![content("Suri", anywhere()), content("cata", after(0, Some(4)))])
+        ..section(vec![
+            content("Suri", anywhere()),
+            content("cata", after(0, Some(4))),
+        ])
     };
     let check = |matches: Vec<Match>, payload: &[u8], expect| {
         let run = run_sections(&section(matches.clone()), &[&data], payload);
@@ -615,7 +647,10 @@ fn sets_are_asked_for_the_whole_buffer() {
     let first = run(&[Match::Dataset(dataset.clone())], b"known x");
     assert_eq!(first.outcome, Outcome::Match);
     assert_eq!(first.asked.0, [(7, b"known x".to_vec())]);
-    assert_eq!(run(&[Match::Dataset(dataset)], b"other").outcome, Outcome::NoMatch);
+    assert_eq!(
+        run(&[Match::Dataset(dataset)], b"other").outcome,
+        Outcome::NoMatch
+    );
 }
 
 #[test]
@@ -644,7 +679,10 @@ fn replacements_stand_where_the_match_was() {
 #[test]
 fn keywords_of_other_layers_are_refused() {
     let dce = Match::ByteTest(ByteTest {
-        field: Field { encoding: Encoding::Dce, ..field(2, 0, false) },
+        field: Field {
+            encoding: Encoding::Dce,
+            ..field(2, 0, false)
+        },
         negated: false,
         operator: TestOperator::Equal,
         value: Value::Literal(1),
@@ -661,7 +699,7 @@ fn keywords_of_other_layers_are_refused() {
 
 #[test]
 fn a_packet_has_a_bound_for_all_its_rules() {
-    let mut budget = Budget::of_packet();
+    let mut budget = Budget::of_packet(MAX_STEPS);
     budget.look(PACKET_BYTES as usize);
     assert!(budget.is_spent() && !budget.step());
     assert!(!run(&[content("a", anywhere())], b"a").spent);

@@ -144,16 +144,14 @@ fn plain(transform: &Transform, bytes: &[u8], out: &mut Vec<u8>) -> bool {
             let decoder = flate2::read::ZlibDecoder::new(bytes);
             return inflated(decoder, *max_size, out);
         }
-        Transform::Subslice { offset, length } => {
-            match subslice(bytes, *offset, *length) {
-                Some(part) => out.extend_from_slice(part),
-                None => return false,
-            }
-        }
+        Transform::Subslice { offset, length } => match subslice(bytes, *offset, *length) {
+            Some(part) => out.extend_from_slice(part),
+            None => return false,
+        },
         // Never compiled.
-        Transform::HeaderLowercase
-        | Transform::StripPseudoHeaders
-        | Transform::PcreCapture(_) => return false,
+        Transform::HeaderLowercase | Transform::StripPseudoHeaders | Transform::PcreCapture(_) => {
+            return false;
+        }
     }
     true
 }
@@ -179,13 +177,7 @@ fn url_decode(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Without a result when nothing can be decoded.
-fn from_base64(
-    bytes: &[u8],
-    count: u32,
-    offset: u32,
-    mode: Base64Mode,
-    out: &mut Vec<u8>,
-) -> bool {
+fn from_base64(bytes: &[u8], count: u32, offset: u32, mode: Base64Mode, out: &mut Vec<u8>) -> bool {
     let Some(rest) = bytes.get(offset as usize..) else {
         return false;
     };
@@ -231,8 +223,8 @@ mod tests {
         apply(&steps, &sources, &mut patterns, &mut bytes, &mut spare).then_some(bytes)
     }
 
-    fn check(transform: Transform, bytes: &str, expect: &str) {
-        let found = run(std::slice::from_ref(&transform), bytes.as_bytes());
+    fn check(transform: &Transform, bytes: &str, expect: &str) {
+        let found = run(std::slice::from_ref(transform), bytes.as_bytes());
         let found = found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         assert_eq!(found.as_deref(), Some(expect), "{transform:?} of {bytes}");
     }
@@ -243,31 +235,35 @@ mod tests {
 
     #[test]
     fn each_transform_does_what_its_name_says() {
-        check(Transform::StripWhitespace, " a\tb \r\n", "ab");
-        check(Transform::CompressWhitespace, "a  \tb c", "a b c");
-        check(Transform::DotPrefix, "google.com", ".google.com");
-        check(Transform::Lowercase, "aBC1", "abc1");
-        check(Transform::Uppercase, "aBc1", "ABC1");
-        check(Transform::UrlDecode, "a%20b+c%2Fd%zz%4", "a b c/d%zz%4");
-        check(Transform::Domain, "www.example.com", "example.com");
-        check(Transform::Domain, "www.example.co.uk", "example.co.uk");
-        check(Transform::TopLevelDomain, "www.example.com", "com");
-        check(Transform::TopLevelDomain, "www.example.co.uk", "co.uk");
-        check(Transform::Xor(vec![1, 2]), "abc", "``b");
-        check(Transform::PcreCapture("\\.([^.]+)$".into()), "a.bc.de", "de");
+        check(&Transform::StripWhitespace, " a\tb \r\n", "ab");
+        check(&Transform::CompressWhitespace, "a  \tb c", "a b c");
+        check(&Transform::DotPrefix, "google.com", ".google.com");
+        check(&Transform::Lowercase, "aBC1", "abc1");
+        check(&Transform::Uppercase, "aBc1", "ABC1");
+        check(&Transform::UrlDecode, "a%20b+c%2Fd%zz%4", "a b c/d%zz%4");
+        check(&Transform::Domain, "www.example.com", "example.com");
+        check(&Transform::Domain, "www.example.co.uk", "example.co.uk");
+        check(&Transform::TopLevelDomain, "www.example.com", "com");
+        check(&Transform::TopLevelDomain, "www.example.co.uk", "co.uk");
+        check(&Transform::Xor(vec![1, 2]), "abc", "``b");
+        check(
+            &Transform::PcreCapture("\\.([^.]+)$".into()),
+            "a.bc.de",
+            "de",
+        );
         let base64 = |bytes, offset| Transform::FromBase64 {
             bytes,
             offset,
             mode: Base64Mode::Rfc4648,
         };
-        check(base64(0, 0), "U3VyaWNhdGE=", "Suricata");
-        check(base64(4, 0), "U3VyaWNhdGE=", "Sur");
-        check(base64(0, 4), "U3VyaWNhdGE=", "icata");
+        check(&base64(0, 0), "U3VyaWNhdGE=", "Suricata");
+        check(&base64(4, 0), "U3VyaWNhdGE=", "Sur");
+        check(&base64(0, 4), "U3VyaWNhdGE=", "icata");
         let part = |offset, length| Transform::Subslice { offset, length };
-        check(part(1, None), "abcdef", "bcdef");
-        check(part(1, Some(2)), "abcdef", "bc");
-        check(part(-2, None), "abcdef", "ef");
-        check(part(0, Some(-1)), "abcdef", "abcde");
+        check(&part(1, None), "abcdef", "bcdef");
+        check(&part(1, Some(2)), "abcdef", "bc");
+        check(&part(-2, None), "abcdef", "ef");
+        check(&part(0, Some(-1)), "abcdef", "abcde");
     }
 
     #[test]
@@ -291,7 +287,10 @@ mod tests {
         let none = [Transform::PcreCapture("x(y)".into()), Transform::Md5];
         assert_eq!(run(&none, b"abc"), None);
         assert_eq!(run(&[Transform::Domain], b"com"), None);
-        let beyond = Transform::Subslice { offset: 9, length: None };
+        let beyond = Transform::Subslice {
+            offset: 9,
+            length: None,
+        };
         assert_eq!(run(&[beyond], b"abc"), None);
     }
 
@@ -302,8 +301,14 @@ mod tests {
         let packed = encoder.finish().unwrap();
         let unpacked = run(&[Transform::Gunzip { max_size: 1000 }], &packed).unwrap();
         assert_eq!(unpacked, vec![b'x'; 1000]);
-        let cut = run(&[Transform::Gunzip { max_size: 1 << 21 }], &packed[..packed.len() / 2]);
+        let cut = run(
+            &[Transform::Gunzip { max_size: 1 << 21 }],
+            &packed[..packed.len() / 2],
+        );
         assert!(cut.is_none_or(|cut| cut.len() < 1 << 20));
-        assert_eq!(run(&[Transform::Inflate { max_size: 10 }], b"no zlib"), None);
+        assert_eq!(
+            run(&[Transform::Inflate { max_size: 10 }], b"no zlib"),
+            None
+        );
     }
 }

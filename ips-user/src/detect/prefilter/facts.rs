@@ -21,10 +21,13 @@ pub(crate) enum Fact {
     Ttl,
 }
 
+/// Whether a condition holds for a value.
+type Holds<'a> = Box<dyn Fn(u16) -> bool + 'a>;
+
 impl Fact {
     /// The fact that a condition is about, and whether it holds for a value.
-    fn of(condition: &Condition) -> Option<(Self, Box<dyn Fn(u16) -> bool + '_>)> {
-        fn byte<'a>(compare: &'a Compare<u8>) -> Box<dyn Fn(u16) -> bool + 'a> {
+    fn of(condition: &Condition) -> Option<(Self, Holds<'_>)> {
+        fn byte(compare: &Compare<u8>) -> Holds<'_> {
             Box::new(|value| u8::try_from(value).is_ok_and(|value| compare.holds(value)))
         }
         Some(match condition {
@@ -82,15 +85,16 @@ pub(crate) struct Chosen {
 impl Chosen {
     /// How many values there are.
     fn weight(&self) -> u32 {
-        let sizes = self.ranges.iter().map(|&(low, high)| u32::from(high - low) + 1);
+        let sizes = self
+            .ranges
+            .iter()
+            .map(|&(low, high)| u32::from(high - low) + 1);
         let total: u32 = sizes.sum();
         // Of the narrow ones a share of 256 is as much as that of 65536 of the others.
         match self.fact {
-            Fact::TcpFlags
-            | Fact::IcmpType
-            | Fact::IcmpCode
-            | Fact::IpProtocol
-            | Fact::Ttl => total * 256,
+            Fact::TcpFlags | Fact::IcmpType | Fact::IcmpCode | Fact::IpProtocol | Fact::Ttl => {
+                total * 256
+            }
             _ => total,
         }
     }
@@ -195,10 +199,22 @@ mod tests {
             assert_eq!(chosen(&condition).unwrap().ranges, expect, "{condition:?}");
         };
         check(Condition::IcmpType(Compare::Equal(8)), &[(8, 8)]);
-        check(Condition::IcmpType(Compare::NotEqual(8)), &[(0, 7), (9, 255)]);
-        check(Condition::PayloadSize(Compare::Greater(65000)), &[(65001, 65535)]);
+        check(
+            Condition::IcmpType(Compare::NotEqual(8)),
+            &[(0, 7), (9, 255)],
+        );
+        check(
+            Condition::PayloadSize(Compare::Greater(65000)),
+            &[(65001, 65535)],
+        );
         check(Condition::PayloadSize(Compare::AtLeast(0)), &[(0, 65535)]);
-        check(Condition::Window { negated: true, value: 0 }, &[(1, 65535)]);
+        check(
+            Condition::Window {
+                negated: true,
+                value: 0,
+            },
+            &[(1, 65535)],
+        );
         assert_eq!(chosen(&Condition::SameIp), None);
     }
 
@@ -210,6 +226,9 @@ mod tests {
             Condition::SameIp,
         ]);
         assert_eq!(best.unwrap().fact, Fact::PayloadSize);
-        assert_eq!(super::best(&[Condition::PayloadSize(Compare::AtLeast(0))]), None);
+        assert_eq!(
+            super::best(&[Condition::PayloadSize(Compare::AtLeast(0))]),
+            None
+        );
     }
 }

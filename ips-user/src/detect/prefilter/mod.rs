@@ -115,7 +115,11 @@ mod tests {
         check(&exact(&[b"abc"]), b"abc", &[0]);
         check(&exact(&[b"abc"]), b"ab", &[]);
         check(&exact(&[b"abc"]), b"", &[]);
-        check(&exact(&[b"he", b"she", b"his", b"hers"]), b"ushers", &[0, 1, 3]);
+        check(
+            &exact(&[b"he", b"she", b"his", b"hers"]),
+            b"ushers",
+            &[0, 1, 3],
+        );
         check(&exact(&[b"a", b"aa", b"aaa"]), b"aa", &[0, 1]);
         check(&exact(&[b"ab", b"abcd", b"bc"]), b"abcd", &[0, 1, 2]);
         check(&exact(&[b"\xff\n\r", b"\n"]), b"x\xff\n\rx", &[0, 1]);
@@ -126,7 +130,11 @@ mod tests {
         check(&zeros, b"\0\0\0\xff", &[0, 1, 3, 4]);
         check(&zeros, b"nothing", &[]);
         // What would be special in an expression.
-        check(&exact(&[b".*", b"a|b", b"[x]", b"\\x41"]), b"a|b .* \\x41", &[0, 1, 3]);
+        check(
+            &exact(&[b".*", b"a|b", b"[x]", b"\\x41"]),
+            b"a|b .* \\x41",
+            &[0, 1, 3],
+        );
         let cases = [literal(b"get ", true), literal(b"\xc4n", true)];
         check(&cases, b"GeT \xc4N", &[0, 1]);
         // Not a letter in ASCII.

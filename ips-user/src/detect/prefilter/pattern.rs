@@ -133,7 +133,10 @@ mod tests {
 
     #[test]
     fn the_longest_and_most_varied_is_chosen() {
-        check(&[content("ab"), content("abcd"), content("abc")], Some("abcd"));
+        check(
+            &[content("ab"), content("abcd"), content("abc")],
+            Some("abcd"),
+        );
         check(&[content("aaaaaa"), content("abcd")], Some("abcd"));
         check(&[content("abcd"), content("wxyz")], Some("abcd"));
         check(&[content("\0\0\0\0\0\0"), content("xy")], Some("xy"));
@@ -164,6 +167,9 @@ mod tests {
             offset: 2,
             length: 3,
         };
-        check(&[content("long one"), marked("abcdefgh", chop)], Some("cde"));
+        check(
+            &[content("long one"), marked("abcdefgh", chop)],
+            Some("cde"),
+        );
     }
 }

@@ -155,7 +155,11 @@ fn linear(pcre: &Pcre, end_matters: bool) -> Option<String> {
         let next = tokens.get(at + 1);
         match *token {
             Token::Escaped('<' | '>') => {
-                text.push(if *token == Token::Escaped('<') { '<' } else { '>' });
+                text.push(if *token == Token::Escaped('<') {
+                    '<'
+                } else {
+                    '>'
+                });
             }
             // `\v`, `\h`: classes of blanks in PCRE. `\b`: backspace within a class. `\Z`, `\G`,
             // `\K`, `\R`, `\Q`, `\E`, `\N`, `\X`, `\C`, digits and the like are refused below.
@@ -191,10 +195,7 @@ fn linear(pcre: &Pcre, end_matters: bool) -> Option<String> {
                     && matches!(next, Some(Token::InClass(':')))
                     && at > 0
                     && matches!(tokens[at - 1], Token::InClass(_) | Token::Escaped(_));
-                let nested = letter == '['
-                    && !named
-                    && at > 0
-                    && in_class_before(&tokens[..at]);
+                let nested = letter == '[' && !named && at > 0 && in_class_before(&tokens[..at]);
                 if doubled || nested {
                     return None;
                 }
@@ -382,12 +383,39 @@ mod tests {
     #[test]
     fn both_engines_find_the_same() {
         let expressions = [
-            "a", "a$", "^a", "(?:a|ab)(?:c|bcd)", "a*?b", "[^a]b", "\\s+a", "b\\b", "\\x61+",
-            "(a$)|b$", "a.b", "[[:space:]]a", "a\\n?$", "(?:^|b)a", "\\w+\\d", "a{2,3}", "a|b|",
+            "a",
+            "a$",
+            "^a",
+            "(?:a|ab)(?:c|bcd)",
+            "a*?b",
+            "[^a]b",
+            "\\s+a",
+            "b\\b",
+            "\\x61+",
+            "(a$)|b$",
+            "a.b",
+            "[[:space:]]a",
+            "a\\n?$",
+            "(?:^|b)a",
+            "\\w+\\d",
+            "a{2,3}",
+            "a|b|",
         ];
         let subjects: [&[u8]; 14] = [
-            b"", b"a", b"a\n", b"a\n\n", b"ba", b"abcd", b"aab", b"\n", b"a\nb", b"b a\xff",
-            b"xaaaay", b"\xe4b", b"a1", b"AB\r\nab",
+            b"",
+            b"a",
+            b"a\n",
+            b"a\n\n",
+            b"ba",
+            b"abcd",
+            b"aab",
+            b"\n",
+            b"a\nb",
+            b"b a\xff",
+            b"xaaaay",
+            b"\xe4b",
+            b"a1",
+            b"AB\r\nab",
         ];
         for expression in expressions {
             for flags in ["", "i", "s", "m", "im", "E", "G", "A"] {

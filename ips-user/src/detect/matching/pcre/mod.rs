@@ -62,7 +62,10 @@ impl Pattern {
 fn may_be_large(text: &str) -> bool {
     let counts = text.split('{').skip(1).filter_map(|rest| {
         let end = rest.find('}')?;
-        rest[..end].split(',').filter_map(|n| n.trim().parse::<u64>().ok()).max()
+        rest[..end]
+            .split(',')
+            .filter_map(|n| n.trim().parse::<u64>().ok())
+            .max()
     });
     counts.fold(1u64, |product, count| product.saturating_mul(count.max(1))) > 2000
 }
@@ -134,15 +137,13 @@ impl Patterns {
             return Searched::Nowhere;
         }
         match self.get(number, pattern) {
-            Some(Compiled::Linear(regex, None)) => {
-                match regex.find_at(subject, start) {
-                    Some(found) => Searched::Found(Found {
-                        start: found.start(),
-                        end: found.end(),
-                    }),
-                    None => Searched::Nowhere,
-                }
-            }
+            Some(Compiled::Linear(regex, None)) => match regex.find_at(subject, start) {
+                Some(found) => Searched::Found(Found {
+                    start: found.start(),
+                    end: found.end(),
+                }),
+                None => Searched::Nowhere,
+            },
             Some(Compiled::Linear(regex, Some(groups))) => {
                 match regex.captures_read_at(groups, subject, start) {
                     Some(found) => Searched::Found(Found {
