@@ -49,6 +49,7 @@ fn flow(port: u32, last: u64) -> Flow {
         action: FlowAction::Inspect,
         clean_bytes: Some(0),
         convicted: None,
+        observed: Observed::default(),
         fin: None,
     }
 }
@@ -117,6 +118,7 @@ prop_compose! {
             ][action as usize],
             clean_bytes,
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
+            observed: Observed::default(),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }
     }
@@ -169,7 +171,7 @@ proptest! {
     #[test]
     fn any_bytes_with_the_right_checksum_are_read_or_refused(
         records in prop::collection::vec(any::<u8>(), 0..2000),
-        fixed in RECORD as u32..200,
+        fixed in RECORD as u32..RECORD as u32 + 40,
         count in 0..16_u64,
     ) {
         let header = Header { magic: MAGIC, format: FORMAT, record: fixed, count };
