@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use ips_common::FlowKey;
 
 use crate::config::settings::{DropFlows, Records};
-use crate::decode::{DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters, Start, frame};
+use crate::decode::{
+    ChecksumMode, ChecksumSample, DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters,
+    Start, frame,
+};
 use crate::desk::Overload;
 use crate::detect::{Detection, Engine, Rules, Scratch};
 use crate::exception::{Cause, Treatments};
@@ -17,7 +20,7 @@ use crate::flow::{
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
-use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter};
+use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
 pub use crate::verdict::RejectSender;
@@ -158,6 +161,18 @@ pub struct InspectionCounters {
 struct Decoding {
     options: DecodeOptions,
     defragmenter: Defragmenter,
+    /// Decides while the mode is automatic.
+    checksums: ChecksumSample,
+}
+
+impl Decoding {
+    fn new(options: &InspectionOptions) -> Self {
+        Self {
+            options: options.decode.clone(),
+            defragmenter: Defragmenter::new(options.defrag.clone(), options.seed),
+            checksums: ChecksumSample::default(),
+        }
+    }
 }
 
 /// The inspection of one worker.
@@ -203,10 +218,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             scratch: engine.scratch(),
             engine,
             flows: flow_table(&options),
-            decoding: Some(Box::new(Decoding {
-                options: options.decode.clone(),
-                defragmenter: Defragmenter::new(options.defrag.clone(), options.seed),
-            })),
+            decoding: Some(Box::new(Decoding::new(&options))),
             shed: false,
             exceptions: Exceptions::new(options.exceptions),
             overload: Overload::None,
@@ -250,7 +262,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let Decoding {
             options,
             defragmenter,
+            checksums,
         } = &mut *decoding;
+        let samples = options.checksums == ChecksumMode::Auto;
         let disposition = frame(
             packet.payload,
             start,
@@ -258,6 +272,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             defragmenter,
             now,
             &mut |decoded| {
+                if samples {
+                    checksums.packet(decoded);
+                }
                 // Of what has no key nobody is asked.
                 let admitted = decoded.network.is_none() || guard.admit(&decoded.key);
                 let (disposition, why) = self.decoded(&packet, decoded, admitted, now);
@@ -267,6 +284,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 disposition
             },
         );
+        if samples && let Some(mode) = checksums.decide() {
+            options.checksums = mode;
+        }
         self.decoding = Some(decoding);
         self.record_ended(now);
         self.verdict(disposition)
@@ -312,6 +332,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let expired = self.flows.expire(now, EXPIRE_BUDGET);
         self.record_ended(now);
         expired
+    }
+
+    /// Forgets incomplete datagrams: nobody takes them over.
+    pub fn give_up_datagrams(&mut self) {
+        if let Some(decoding) = &mut self.decoding {
+            decoding.defragmenter.give_up_all();
+        }
     }
 
     /// Totals so far.
@@ -466,6 +493,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
         if decoded.fragment_fate == FragmentFate::NoRoom {
             let cause = Cause::DefragMemory;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        if decoded.fragment_fate == FragmentFate::Refused(Refusal::Order) {
+            let cause = Cause::FragmentOrder;
             if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
                 return self.excepted(cause, outcome, decoded);
             }

@@ -159,7 +159,8 @@ impl Replay {
         let settings = &self.settings;
         let checksums = match settings.pcap_file.checksum_checks {
             ChecksumChecks::No => ChecksumMode::Ignore,
-            ChecksumChecks::Auto | ChecksumChecks::Yes => ChecksumMode::Verify,
+            ChecksumChecks::Auto => ChecksumMode::Auto,
+            ChecksumChecks::Yes => ChecksumMode::Verify,
         };
         let decode = DecodeOptions::new(settings, checksums).map_err(anyhow::Error::msg)?;
         let defrag_memory = settings.treatment(PolicyOf::DefragMemory, self.ips);
