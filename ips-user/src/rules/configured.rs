@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use thiserror::Error;
 
+use super::files;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
@@ -69,18 +70,15 @@ impl RuleSet {
             set.variables.set_ports(name, value);
         }
         set.classify(&settings.classification_file)?;
+        let path = &settings.reference_config_file;
+        for line in read_lines(path, |text| set.references.add(text))? {
+            log::warn!("{}:{line}: not a reference, skipped", path.display());
+        }
         Ok(set)
     }
 
     fn classify(&mut self, path: &Path) -> Result<(), Unusable> {
-        if path.as_os_str().is_empty() {
-            return Ok(());
-        }
-        let bytes = fs::read(path).map_err(|source| Unusable::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        for line in self.classification.add(&String::from_utf8_lossy(&bytes)) {
+        for line in read_lines(path, |text| self.classification.add(text))? {
             log::warn!("{}:{line}: not a classification, skipped", path.display());
         }
         Ok(())
@@ -115,6 +113,18 @@ impl RuleSet {
     }
 }
 
+/// Gives a file, if one is named, to `add`; returns the lines that it did not understand.
+fn read_lines(path: &Path, add: impl FnOnce(&str) -> Vec<usize>) -> Result<Vec<usize>, Unusable> {
+    if path.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes = fs::read(path).map_err(|source| Unusable::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(add(&String::from_utf8_lossy(&bytes)))
+}
+
 fn is_of_ports(name: &str) -> bool {
     name.ends_with("PORTS") || name.ends_with("PORT")
 }
@@ -132,12 +142,22 @@ pub fn load(config: &Config) -> Result<Loaded, Unusable> {
             source,
         })
     };
-    let sources = rules
-        .files
-        .iter()
-        .map(read)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(set.load_sources(&sources))
+    let mut sources = Vec::new();
+    for path in &rules.files {
+        let files = files::expand(path).map_err(|source| Unusable::File {
+            path: path.clone(),
+            source,
+        })?;
+        for file in &files {
+            sources.push(read(file)?);
+        }
+    }
+    let mut diagnostics = Vec::new();
+    let sources = files::follow(sources, &mut diagnostics);
+    let mut loaded = set.load_sources(&sources);
+    diagnostics.append(&mut loaded.diagnostics);
+    loaded.diagnostics = diagnostics;
+    Ok(loaded)
 }
 
 #[cfg(test)]
