@@ -5,10 +5,12 @@ use std::{fs, io};
 
 use thiserror::Error;
 
+use super::PortSet;
 use super::files;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
+use super::variables::Variables;
 use crate::config::settings::EngineSettings;
 use crate::config::{self, Config};
 
@@ -123,6 +125,17 @@ fn read_lines(path: &Path, add: impl FnOnce(&str) -> Vec<usize>) -> Result<Vec<u
         source,
     })?;
     Ok(add(&String::from_utf8_lossy(&bytes)))
+}
+
+/// The ports that a setting names, written as in the header of a rule.
+///
+/// # Errors
+/// The sentence for whoever wrote it.
+pub fn ports_of_setting(text: &str, variables: &Variables) -> Result<PortSet, String> {
+    list::ports(text, variables).map_err(|found| match found.help {
+        Some(help) => format!("{} ({help})", found.message),
+        None => found.message,
+    })
 }
 
 fn is_of_ports(name: &str) -> bool {
