@@ -706,7 +706,7 @@ proptest! {
     ) {
         let mut inspection = with(
             "drop tcp any any -> any any (content:\"x\"; sid:1;)\n\
-             rejectboth ip any any <> any any (content:\"y\"; within:9; sid:2;)\n\
+             rejectboth ip any any <> any any (content:\"y\"; depth:9; sid:2;)\n\
              pass udp any any -> any 54 (sid:3;)\n\
              alert ip any any -> any any (sid:4;)",
         );
