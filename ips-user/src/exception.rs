@@ -197,6 +197,8 @@ causes! {
     FlowMemory = "flow_memory", "flow memcap",
     /// There is no room to put the fragments of its datagram together.
     DefragMemory = "defrag_memory", "defrag memcap",
+    /// It is a fragment whose datagram did not begin here.
+    FragmentOrder = "fragment_order", "defrag error",
 }
 
 impl Cause {
@@ -239,6 +241,10 @@ impl Cause {
             Self::DefragMemory => (
                 &[DropPacket, PassPacket, Ignore],
                 "a fragment alone says nothing reliable about its flow",
+            ),
+            Self::FragmentOrder => (
+                &[DropPacket, Ignore],
+                "what is let through belongs to a datagram that is inspected, or to none",
             ),
         }
     }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use ips_common::FlowKey;
 
 use crate::config::settings::{DropFlows, Records};
-use crate::decode::{DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters, Start, frame};
+use crate::decode::{
+    ChecksumMode, ChecksumSample, DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters,
+    Start, frame,
+};
 use crate::desk::Overload;
 use crate::detect::{Detection, Engine, FlowView, Inspected, Rules, Scratch, TableLimits, Tables};
 use crate::exception::{Cause, Treatments};
@@ -16,8 +19,8 @@ use crate::flow::{
     TableFull, TcpState,
 };
 pub use crate::log::EventSink;
-use crate::log::eve::{self, DropReason, PacketContext};
-use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter};
+use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
+use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
 pub use crate::verdict::RejectSender;
@@ -72,6 +75,8 @@ pub struct InspectionOptions {
     pub flows: FlowLimits,
     /// Bounds of what rules remember beyond flows.
     pub tables: TableLimits,
+    /// Whether packets can be dropped. Otherwise rules that would only report.
+    pub ips: bool,
     /// Secret of the flow table and of the flow ids: random, different for each worker.
     pub seed: [u64; 2],
     /// Whether dropped TCP flows are convicted.
@@ -96,6 +101,7 @@ impl Default for InspectionOptions {
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             tables: TableLimits::default(),
+            ips: true,
             seed: [0; 2],
             convict: true,
             records: Records::default(),
@@ -162,6 +168,18 @@ pub struct InspectionCounters {
 struct Decoding {
     options: DecodeOptions,
     defragmenter: Defragmenter,
+    /// Decides while the mode is automatic.
+    checksums: ChecksumSample,
+}
+
+impl Decoding {
+    fn new(options: &InspectionOptions) -> Self {
+        Self {
+            options: options.decode.clone(),
+            defragmenter: Defragmenter::new(options.defrag.clone(), options.seed),
+            checksums: ChecksumSample::default(),
+        }
+    }
 }
 
 /// The inspection of one worker.
@@ -212,13 +230,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         Self {
             scratch: engine.scratch(),
             engine,
-            flows: FlowTable::new(options.flows, options.seed),
+            flows: flow_table(&options),
             tables: Tables::new(options.tables),
             tables_expired: Timestamp::default(),
-            decoding: Some(Box::new(Decoding {
-                options: options.decode.clone(),
-                defragmenter: Defragmenter::new(options.defrag.clone(), options.seed),
-            })),
+            decoding: Some(Box::new(Decoding::new(&options))),
             shed: false,
             exceptions: Exceptions::new(options.exceptions),
             overload: Overload::None,
@@ -262,7 +277,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let Decoding {
             options,
             defragmenter,
+            checksums,
         } = &mut *decoding;
+        let samples = options.checksums == ChecksumMode::Auto;
         let disposition = frame(
             packet.payload,
             start,
@@ -270,6 +287,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             defragmenter,
             now,
             &mut |decoded| {
+                if samples {
+                    checksums.packet(decoded);
+                }
                 // Of what has no key nobody is asked.
                 let admitted = decoded.network.is_none() || guard.admit(&decoded.key);
                 let (disposition, why) = self.decoded(&packet, decoded, admitted, now);
@@ -279,7 +299,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 disposition
             },
         );
+        if samples && let Some(mode) = checksums.decide() {
+            options.checksums = mode;
+        }
         self.decoding = Some(decoding);
+        self.record_ended(now);
         self.verdict(disposition)
     }
 
@@ -294,6 +318,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.engine = engine.into();
         self.scratch = self.engine.scratch();
         self.flows.set_limits(options.flows);
+        self.flows.tell_ends(tells_ends(&options));
         if let Some(decoding) = &mut self.decoding {
             decoding.options = options.decode.clone();
             decoding.defragmenter.set_options(options.defrag.clone());
@@ -323,7 +348,16 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         if let Some(decoding) = &mut self.decoding {
             decoding.defragmenter.expire(now, EXPIRE_BUDGET);
         }
-        self.flows.expire(now, EXPIRE_BUDGET)
+        let expired = self.flows.expire(now, EXPIRE_BUDGET);
+        self.record_ended(now);
+        expired
+    }
+
+    /// Forgets incomplete datagrams: nobody takes them over.
+    pub fn give_up_datagrams(&mut self) {
+        if let Some(decoding) = &mut self.decoding {
+            decoding.defragmenter.give_up_all();
+        }
     }
 
     /// Totals so far.
@@ -369,15 +403,33 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
     /// There will be no further packet: every flow ends, and is recorded.
     pub fn finish(&mut self, now: Timestamp) {
-        if !self.options.records.types.wants("flow") {
-            return;
-        }
-        let mut flows: Vec<_> = self.flows.iter().collect();
-        flows.sort_by_key(|flow| (flow.start.monotonic_ns, flow.id));
-        for flow in flows {
-            let offset = self.options.utc_offset_s;
-            eve::flow(flow, eve::FlowEnd::Shutdown, now, offset, &mut self.buffer);
-            self.events.emit(&self.buffer);
+        self.flows.end_all();
+        self.record_ended(now);
+    }
+
+    /// Records the flows that have ended.
+    fn record_ended(&mut self, now: Timestamp) {
+        while let Some((flow, end)) = self.flows.take_ended() {
+            let records = &self.options.records;
+            let ended = EndedFlow {
+                flow: &flow,
+                end,
+                time: now,
+                utc_offset_s: self.options.utc_offset_s,
+                records,
+            };
+            if records.types.wants("flow") {
+                eve::flow(&ended, &mut self.buffer);
+                self.events.emit(&self.buffer);
+            }
+            if records.types.wants("netflow") {
+                for direction in [PacketDirection::ToServer, PacketDirection::ToClient] {
+                    if direction == PacketDirection::ToServer || flow.to_client.packets > 0 {
+                        eve::netflow(&ended, direction, &mut self.buffer);
+                        self.events.emit(&self.buffer);
+                    }
+                }
+            }
         }
     }
 
@@ -447,6 +499,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 outcome: Outcome::Accept,
                 capture: capture.map(|name| (name, packet.id.0)),
                 records: &self.options.records,
+                ips: self.options.ips,
             },
             events: &mut self.events,
             buffer: &mut self.buffer,
@@ -459,6 +512,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
         if decoded.fragment_fate == FragmentFate::NoRoom {
             let cause = Cause::DefragMemory;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        if decoded.fragment_fate == FragmentFate::Refused(Refusal::Order) {
+            let cause = Cause::FragmentOrder;
             if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
                 return self.excepted(cause, outcome, decoded);
             }
@@ -478,7 +537,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         match flow.as_ref().map(|(flow, _)| flow.action) {
             Some(FlowAction::Drop { signature_id }) => {
                 self.counters.flow_dropped += 1;
-                report.rest_of_flow(flow.as_ref());
+                report.rest_of_flow(&mut flow);
                 if let Some((flow, _)) = &mut flow
                     && let Some(convicted) = flow.convicted
                     && now.since_ns(convicted) >= CONVICT_AGAIN_NS
@@ -491,7 +550,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
             Some(FlowAction::Refuse { cause }) => {
                 self.counters.flow_dropped += 1;
-                report.rest_of_flow(flow.as_ref());
+                report.rest_of_flow(&mut flow);
                 return (Disposition::Drop, Why::FlowRefused(cause));
             }
             Some(FlowAction::Pass) => {
@@ -541,6 +600,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             .rule
             .map_or(0, |rule| self.engine.rule(rule).options.signature_id);
         if decision.whole_flow
+            && (self.options.ips || decision.outcome == Outcome::Pass)
             && let Some((flow, _)) = &mut flow
         {
             apply_to_flow(flow, decision.outcome, signature_id);
@@ -551,7 +611,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         {
             apply_to_flow(flow, Outcome::Pass, signature_id);
         }
-        self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
+        report.anomalies(flow.as_ref());
+        self.counters.alerts += report.matches(&self.engine, &detection, decision, &mut flow);
 
         if let FragmentFate::Refused(reason) = decoded.fragment_fate
             && self.options.defrag.inline
@@ -562,6 +623,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             return (Disposition::Drop, Why::FragmentRefused(reason));
         }
         match decision.outcome {
+            Outcome::Drop | Outcome::Reject(_) if !self.options.ips => {
+                let why = Why::from_matches(&detection);
+                if let Outcome::Reject(target) = decision.outcome {
+                    self.counters.rejected += 1;
+                    self.reject(decoded, target);
+                }
+                (Disposition::Accept, why)
+            }
             Outcome::Accept => (
                 Disposition::Accept,
                 match (Why::from_matches(&detection), decoded.invalid()) {
@@ -627,6 +696,16 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
         }
     }
+}
+
+fn tells_ends(options: &InspectionOptions) -> bool {
+    options.records.types.wants("flow") || options.records.types.wants("netflow")
+}
+
+fn flow_table(options: &InspectionOptions) -> FlowTable {
+    let mut table = FlowTable::new(options.flows, options.seed);
+    table.tell_ends(tells_ends(options));
+    table
 }
 
 fn name(interfaces: &BTreeMap<u32, String>, index: u32) -> Option<&str> {
@@ -698,16 +777,38 @@ impl<S: EventSink> Reporter<'_, S> {
         }
     }
 
-    fn rest_of_flow(&mut self, flow: InFlow<'_, '_>) {
+    /// Whether a packet that is dropped gets a record: each one, or the first of each direction of
+    /// its flow.
+    fn records_drop(&self, flow: &mut Option<(&mut Flow, PacketDirection)>) -> bool {
         let drops = self.context.records.types.drop.as_ref();
-        if drops.is_some_and(|drops| drops.flows == DropFlows::All) {
+        drops.is_some_and(|drops| {
+            let first = match flow {
+                Some((flow, direction)) => flow.observed.first_drop(*direction),
+                None => true,
+            };
+            first || drops.flows == DropFlows::All
+        })
+    }
+
+    fn rest_of_flow(&mut self, flow: &mut Option<(&mut Flow, PacketDirection)>) {
+        if self.records_drop(flow) {
             let mut line = std::mem::take(self.buffer);
-            eve::drop(
-                &self.context(flow, Outcome::Drop),
-                DropReason::Flow,
-                None,
-                &mut line,
-            );
+            let context = self.context(flow.as_ref(), Outcome::Drop);
+            eve::drop(&context, DropReason::Flow, None, &mut line);
+            self.emit(line);
+        }
+    }
+
+    /// What is strange about the packet.
+    fn anomalies(&mut self, flow: InFlow<'_, '_>) {
+        let anomalies = self.context.records.types.anomaly.as_ref();
+        if !anomalies.is_some_and(|anomalies| anomalies.types.decode) {
+            return;
+        }
+        for event in self.context.packet.events.iter() {
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(flow, Outcome::Accept);
+            eve::anomaly(&context, Anomaly::Decode(event.name()), &mut line);
             self.emit(line);
         }
     }
@@ -755,7 +856,7 @@ impl<S: EventSink> Reporter<'_, S> {
         engine: &Engine,
         detection: &Detection<'_>,
         decision: Decision,
-        flow: InFlow<'_, '_>,
+        flow: &mut Option<(&mut Flow, PacketDirection)>,
     ) -> u64 {
         let mut alerts = 0;
         for alert in detection.alerts {
@@ -764,14 +865,15 @@ impl<S: EventSink> Reporter<'_, S> {
             }
             let rule = engine.rule(alert.rule);
             let mut line = std::mem::take(self.buffer);
-            eve::alert(&self.context(flow, decision.outcome), rule, &mut line);
+            let context = self.context(flow.as_ref(), decision.outcome);
+            eve::alert(&context, rule, Matched::Packet, &mut line);
             self.emit(line);
             alerts += 1;
         }
-        if !decision.outcome.accepts() && self.context.records.types.wants("drop") {
+        if self.context.ips && !decision.outcome.accepts() && self.records_drop(flow) {
             let rule = decision.rule.map(|index| engine.rule(index));
             let mut line = std::mem::take(self.buffer);
-            let context = self.context(flow, decision.outcome);
+            let context = self.context(flow.as_ref(), decision.outcome);
             eve::drop(&context, DropReason::Rules, rule, &mut line);
             self.emit(line);
         }

@@ -369,6 +369,8 @@ impl<'a> Turn<'a> {
             (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
             (Cell::ExceptionDefragMemory, applied(Cause::DefragMemory)),
             (Cell::DefragMemoryDropped, excepted(Cause::DefragMemory)),
+            (Cell::ExceptionFragmentOrder, applied(Cause::FragmentOrder)),
+            (Cell::FragmentOrderDropped, excepted(Cause::FragmentOrder)),
             (
                 Cell::Fragments,
                 inspected.defrag.ipv4_fragments + inspected.defrag.ipv6_fragments,
@@ -448,7 +450,9 @@ impl<'a> Turn<'a> {
     fn write_flows(&mut self) -> io::Result<u64> {
         let mut file = handing_over::empty_file(self.desk.flows())?;
         let beat = || self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
-        self.inspection.flows().export(&mut file, beat)
+        let written = self.inspection.flows().export(&mut file, beat)?;
+        self.inspection.give_up_datagrams();
+        Ok(written)
     }
 
     /// Settles what a predecessor took from the socket without noting it, when nothing is left
@@ -529,6 +533,15 @@ fn decode_options(config: &Config) -> anyhow::Result<DecodeOptions> {
     DecodeOptions::new(&config.engine, ChecksumMode::Verify).map_err(anyhow::Error::msg)
 }
 
+/// How fragments are put together, as configured. A worker sees its part of the traffic only.
+fn defrag_options(config: &Config) -> DefragOptions {
+    let order = config.treatments().of(Cause::FragmentOrder);
+    DefragOptions {
+        ordered: order.disposition() == Some(Disposition::Drop),
+        ..DefragOptions::new(&config.engine, true)
+    }
+}
+
 /// A fresh inspection as configured.
 fn inspection<'a>(
     shared: &'a Shared,
@@ -538,7 +551,7 @@ fn inspection<'a>(
 ) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
         decode: decode_options(config)?,
-        defrag: DefragOptions::new(&config.engine, true),
+        defrag: defrag_options(config),
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::toolchain::{bpf, libhs};
 use crate::toolchain::system::{self, Program};
+use crate::toolchain::{bpf, libhs};
 use crate::workspace::Workspace;
 
 /// Sees to both the programs and the BPF toolchain. What is missing of the second is said also

@@ -282,6 +282,8 @@ section! {
         flow_memory: ExceptionPolicy = ExceptionPolicy::Ignore,
         /// Policy.
         defrag_memory: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        fragment_order: ExceptionPolicy = ExceptionPolicy::DropPacket,
     }
 }
 
@@ -295,6 +297,7 @@ impl Exceptions {
             Cause::Overload => self.overload,
             Cause::FlowMemory => self.flow_memory,
             Cause::DefragMemory => self.defrag_memory,
+            Cause::FragmentOrder => self.fragment_order,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use ips_common::FAMILY_IPV4;
 
+use super::frame::ChecksumMode;
 use super::network::{Fragment, Network};
+use super::packet::Decoded;
 use super::protocol;
 
 /// What a checksum says.
@@ -24,6 +26,34 @@ impl Validity {
 
     const fn of(right: bool) -> Self {
         if right { Self::Valid } else { Self::Invalid }
+    }
+}
+
+/// Whether a capture was made where checksums are computed after it, by the card: then most are
+/// wrong, and none means anything. Suricata decides after as many packets, by the same part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChecksumSample {
+    packets: u32,
+    wrong: u32,
+}
+
+impl ChecksumSample {
+    const PACKETS: u32 = 1000;
+    const WRONG: u32 = Self::PACKETS / 10;
+
+    /// Looks at a packet: TCP's checksums are those that cards compute, and that matter.
+    pub fn packet(&mut self, packet: &Decoded<'_>) {
+        let wrong = packet.tcp().is_some() && !packet.transport_checksum().is_acceptable();
+        self.wrong += u32::from(wrong);
+    }
+
+    /// Counts a frame; the mode from now on, when enough were seen.
+    pub fn decide(&mut self) -> Option<ChecksumMode> {
+        self.packets += 1;
+        (self.packets >= Self::PACKETS).then_some(match self.wrong > Self::WRONG {
+            true => ChecksumMode::Ignore,
+            false => ChecksumMode::Verify,
+        })
     }
 }
 
@@ -160,6 +190,22 @@ mod tests {
                     assert_eq!(transport(&network), Validity::Invalid, "{at} {packet:02x?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_tenth_of_wrong_checksums_in_a_thousand_packets_is_too_much() {
+        let right = packets().swap_remove(0);
+        let mut wrong = right.clone();
+        wrong[37] ^= 1;
+        for (every, expect) in [(9, ChecksumMode::Ignore), (11, ChecksumMode::Verify)] {
+            let mut sample = ChecksumSample::default();
+            for number in 1..1000 {
+                let bytes = if number % every == 0 { &wrong } else { &right };
+                sample.packet(&Decoded::parse(bytes).unwrap());
+                assert_eq!(sample.decide(), None);
+            }
+            assert_eq!(sample.decide(), Some(expect));
         }
     }
 

@@ -25,8 +25,7 @@ pub enum Start {
     Ip(Checksum),
 }
 
-/// Whether checksums are looked at (`-k`). That an automatic choice ends in one or the other is
-/// the business of whoever counts.
+/// Whether checksums are looked at (`-k`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChecksumMode {
     /// When somebody asks for one.
@@ -34,6 +33,10 @@ pub enum ChecksumMode {
     Verify,
     /// Every one counts as unchecked.
     Ignore,
+    /// As [`Self::Verify`] until [`ChecksumSample`] has decided.
+    ///
+    /// [`ChecksumSample`]: super::ChecksumSample
+    Auto,
 }
 
 /// The UDP ports of a tunnel; none when it is not entered.
@@ -148,7 +151,7 @@ pub fn frame(
         _ => Verify::All,
     };
     let of_mode = |verify| match options.checksums {
-        ChecksumMode::Verify => verify,
+        ChecksumMode::Verify | ChecksumMode::Auto => verify,
         ChecksumMode::Ignore => Verify::Nothing,
     };
     let entry = Entry {

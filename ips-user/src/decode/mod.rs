@@ -29,7 +29,7 @@ pub mod transport;
 pub mod tunnel;
 mod walk;
 
-pub use checksum::Validity;
+pub use checksum::{ChecksumSample, Validity};
 pub use event::{DecodeEvent, EventSet};
 pub use frame::{ChecksumMode, DecodeOptions, Start, TunnelPorts, frame};
 pub use icmp::Quoted;

@@ -37,20 +37,32 @@ pub(super) struct Definition {
 pub(super) struct Definitions(Vec<Definition>);
 
 impl Definitions {
+    /// Whether there can be such a set, whatever its files say.
+    ///
+    /// # Errors
+    /// When there is nothing for it yet.
+    pub(super) fn check(dataset: &Dataset) -> Result<(), Unsupported> {
+        match dataset.format {
+            DatasetFormat::Csv => Ok(()),
+            _ => Err(Unsupported::new(
+                "dataset",
+                "JSON formats are not supported yet",
+            )),
+        }
+    }
+
     /// The number of the set that a rule names, loaded if it is new. Paths are relative to
     /// `directory`, that of the rule's file.
     ///
     /// # Errors
     /// When the file cannot be read or used, or the set is another one elsewhere.
     pub(super) fn add(&mut self, dataset: &Dataset, directory: &Path) -> Result<u32, Unsupported> {
+        Self::check(dataset)?;
         let keyword = match dataset.command {
             DatasetCommand::Reputation(_) => "datarep",
             _ => "dataset",
         };
         let fail = |reason: String| Err(Unsupported::new(keyword, reason));
-        if dataset.format != DatasetFormat::Csv {
-            return fail("JSON formats are not supported yet".into());
-        }
         let source = dataset.load.as_ref().map(|path| directory.join(path));
         let save = dataset.save.as_ref().map(PathBuf::from);
         let known = self.0.iter().position(|it| *it.name == *dataset.name);

@@ -17,8 +17,8 @@ use super::report::{Alert, Queued};
 use super::reputation::Reputation;
 use super::tables::Tables;
 use super::view::Class;
-use crate::rules::ast::{Arrow, PrefilterBy, Threshold};
-use crate::rules::{Rule, Unsupported};
+use crate::rules::ast::{Arrow, PrefilterBy};
+use crate::rules::{Rule, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,25 +29,6 @@ pub const PACKET_ALERT_MAX: usize = 15;
 
 /// Steps may be within each other: with more of them the stack would not do.
 const DEEPEST: u32 = 10_000;
-
-/// A line of threshold.config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GlobalThreshold {
-    /// `gen_id`; zero for all.
-    pub group_id: u32,
-    /// `sig_id`; zero for all.
-    pub signature_id: u32,
-    /// What it says.
-    pub threshold: Threshold,
-}
-
-impl GlobalThreshold {
-    fn is_for(&self, rule: &Rule) -> bool {
-        let fits = |wanted: u32, has: u32| wanted == 0 || wanted == has;
-        fits(self.group_id, rule.options.group_id)
-            && fits(self.signature_id, rule.options.signature_id)
-    }
-}
 
 /// How rules are compiled.
 #[derive(Clone, Debug)]
@@ -63,7 +44,7 @@ pub struct CompileOptions {
     /// Most steps for one rule in one buffer.
     pub recursion_limit: u32,
     /// Of threshold.config.
-    pub thresholds: Vec<GlobalThreshold>,
+    pub thresholds: Vec<ThresholdEntry>,
     /// For `iprep`.
     pub reputation: Option<Reputation>,
     /// Database for `geoip`.
@@ -249,11 +230,10 @@ impl Engine {
         let mut selectors = Vec::with_capacity(rules.len());
         let mut refused = Vec::new();
         for rule in rules {
-            let global: Vec<Threshold> = options
+            let global: Vec<_> = options
                 .thresholds
                 .iter()
-                .filter(|line| line.is_for(&rule))
-                .map(|line| line.threshold.clone())
+                .filter(|entry| entry.is_about(&rule))
                 .collect();
             let selector = selector(&rule);
             let (file, line) = (rule.file.clone(), rule.line);

@@ -13,11 +13,11 @@ use super::matching::pcre::Pattern;
 use super::matching::{Program, Surroundings, transform};
 use super::names::{NameId, Names};
 use super::reputation::Reputation;
-use crate::rules::Unsupported;
 use crate::rules::ast::{
     Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match, Position, Rule,
     RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
+use crate::rules::{ThresholdEntry, Unsupported};
 
 /// What a rule is matched against, and how far its action reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +124,8 @@ pub(super) struct Shared {
     pub(super) variables: usize,
     /// The directory of the rule's file.
     directory: PathBuf,
+    /// Whether only the rule counts, not what settings and files add to it.
+    checking: bool,
 }
 
 impl Shared {
@@ -139,6 +141,9 @@ impl Shared {
 
 impl Surroundings for Shared {
     fn set(&mut self, dataset: &Dataset) -> Result<u32, Unsupported> {
+        if self.checking {
+            return Definitions::check(dataset).map(|()| 0);
+        }
         self.datasets.add(dataset, &self.directory)
     }
 
@@ -158,6 +163,9 @@ impl conditions::Around for Shared {
     }
 
     fn countries(&mut self, wanted: &[String]) -> Result<(u32, u32), Unsupported> {
+        if self.checking {
+            return Ok((addresses::ALL, addresses::ALL));
+        }
         let Some(database) = &self.geoip else {
             return Err(Unsupported::new(
                 "geoip",
@@ -180,6 +188,9 @@ impl conditions::Around for Shared {
     }
 
     fn category(&self, name: &str) -> Result<u8, Unsupported> {
+        if self.checking {
+            return Ok(0);
+        }
         let reputation = self
             .reputation
             .as_ref()
@@ -198,7 +209,7 @@ impl Shared {
     pub(super) fn lower(
         &mut self,
         mut rule: Rule,
-        global: &[Threshold],
+        global: &[&ThresholdEntry],
     ) -> Result<Signature, Unsupported> {
         protocol(&rule)?;
         self.directory = rule.file.parent().unwrap_or(Path::new("")).to_owned();
@@ -222,12 +233,19 @@ impl Shared {
         let number = |index: usize| key(&rule) ^ (index as u64) << 60;
         // What threshold.config says for a rule stands in place of its own; what suppresses
         // comes first.
-        let own = options.threshold.iter().filter(|own| {
-            is_filter(own)
-                || !global
-                    .iter()
-                    .any(|other| is_filter(own) == is_filter(other))
-        });
+        let replaced = global
+            .iter()
+            .any(|entry| entry.replaces_own() && !is_filter(&entry.threshold));
+        let own = options
+            .threshold
+            .iter()
+            .filter(|own| is_filter(own) || !replaced);
+        // Entries for many rules leave those alone that have a threshold of their own.
+        let has_own = own.clone().any(|own| !is_filter(own));
+        let global = global
+            .iter()
+            .map(|entry| &entry.threshold)
+            .filter(|threshold| !has_own || is_filter(threshold));
         let suppresses =
             |it: &&Threshold| !matches!(it.kind, crate::rules::ast::ThresholdKind::Suppress { .. });
         let mut thresholds: Vec<&Threshold> = own.chain(global).collect();
@@ -344,6 +362,19 @@ impl Shared {
             }
         })
     }
+}
+
+/// Whether the engine can evaluate a rule, as far as the rule itself says: what it needs of files
+/// and settings is seen when it is compiled.
+///
+/// # Errors
+/// Names the first keyword that is wrong, or for which there is nothing yet.
+pub fn supported(rule: &Rule) -> Result<(), Unsupported> {
+    let mut shared = Shared {
+        checking: true,
+        ..Shared::default()
+    };
+    shared.lower(rule.clone(), &[]).map(|_| ())
 }
 
 /// `flow:only_stream` and the like alone ask nothing of a packet.

@@ -32,13 +32,10 @@ mod tag;
 mod threshold;
 mod view;
 
-pub use engine::{
-    CompileOptions, Compiled, Engine, GlobalThreshold, PACKET_ALERT_MAX, Refused, RuleIndex,
-    Scratch,
-};
+pub use engine::{CompileOptions, Compiled, Engine, PACKET_ALERT_MAX, Refused, RuleIndex, Scratch};
 pub use image::{Building, Image, ImageError, MappedEngine, Rules, Summary};
 pub use inspect::{FlowView, Inspected, StreamData};
-pub use lower::Kind;
+pub use lower::{Kind, supported};
 pub use marks::FlowMarks;
 pub use names::NameId;
 pub use order::{ActionKind, ActionOrder};

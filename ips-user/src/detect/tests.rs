@@ -2,7 +2,6 @@
 
 use etherparse::PacketBuilder;
 
-use super::engine::GlobalThreshold;
 use super::prefilter::BuildPrefilter;
 use super::*;
 use crate::decode::Decoded;
@@ -13,7 +12,7 @@ use crate::rules::ast::{
     ThresholdKind, Track,
 };
 use crate::rules::range_set::RangeSet;
-use crate::rules::{Rule, RuleSet, RuleSource};
+use crate::rules::{Rule, RuleSet, RuleSource, ThresholdEntry};
 
 fn prefilters() -> Vec<BuildPrefilter> {
     vec![
@@ -24,13 +23,8 @@ fn prefilters() -> Vec<BuildPrefilter> {
 }
 
 fn rules(text: &str) -> Vec<Rule> {
-    let mut loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
+    let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", text.into())]);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-    for (rule, line) in loaded.rules.iter_mut().zip(text.lines()) {
-        if line.contains("tcp-pkt") {
-            rule.protocol = crate::rules::RuleProtocol::TcpPacket;
-        }
-    }
     loaded.rules
 }
 
@@ -589,10 +583,12 @@ fn threshold_config_goes_before_what_the_rule_says() {
         )
     };
     let with = |group_id, signature_id, threshold| CompileOptions {
-        thresholds: vec![GlobalThreshold {
-            group_id,
-            signature_id,
+        thresholds: vec![ThresholdEntry {
+            group_id: Some(group_id).filter(|id| *id != 0),
+            signature_id: Some(signature_id).filter(|id| *id != 0),
             threshold,
+            file: "t".into(),
+            line: 1,
         }],
         ..CompileOptions::default()
     };

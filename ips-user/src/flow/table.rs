@@ -8,7 +8,7 @@ use std::time::Duration;
 use ips_common::{FlowKey, HashSeed, flow_hash};
 
 use super::idle::{Class, IdleLists};
-use super::{Flow, PacketDirection, Timestamp};
+use super::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::decode::Decoded;
 
 /// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
@@ -172,6 +172,9 @@ pub struct FlowTable {
     free: Vec<u32>,
     idle: IdleLists,
     counters: FlowCounters,
+    /// Flows that have ended, for whoever takes them; only when somebody does.
+    ended: Vec<(Flow, FlowEnd)>,
+    tells_ends: bool,
 }
 
 impl FlowTable {
@@ -188,6 +191,30 @@ impl FlowTable {
             free: Vec::new(),
             idle: IdleLists::new(),
             counters: FlowCounters::default(),
+            ended: Vec::new(),
+            tells_ends: false,
+        }
+    }
+
+    /// Whether flows that end are kept for [`Self::take_ended`].
+    pub fn tell_ends(&mut self, tells: bool) {
+        self.tells_ends = tells;
+        self.ended.clear();
+    }
+
+    /// A flow that has ended, and why. To be called after everything that may end flows, until
+    /// there is none.
+    pub fn take_ended(&mut self) -> Option<(Flow, FlowEnd)> {
+        self.ended.pop()
+    }
+
+    /// Ends every flow, those that began first at last.
+    pub fn end_all(&mut self) {
+        let mut slots: Vec<u32> = self.slots.values().copied().collect();
+        let flow = |slot: &u32| &self.flows[*slot as usize];
+        slots.sort_by_key(|slot| (flow(slot).start.monotonic_ns, flow(slot).id));
+        for slot in slots.into_iter().rev() {
+            self.discard(slot, FlowEnd::Shutdown);
         }
     }
 
@@ -197,7 +224,7 @@ impl FlowTable {
         while self.slots.len() > self.limits.max_flows as usize
             && let Some(slot) = self.longest_idle()
         {
-            self.discard(slot);
+            self.discard(slot, FlowEnd::Forced);
             self.counters.evicted += 1;
         }
     }
@@ -219,7 +246,9 @@ impl FlowTable {
                 self.counters.reused += 1;
                 self.counters.created += 1;
                 let id = self.take_id();
-                self.flows[slot as usize] = Flow::open(id, packet, now);
+                let new = Flow::open(id, packet, now);
+                let old = std::mem::replace(&mut self.flows[slot as usize], new);
+                self.keep_ended(old, FlowEnd::TcpReuse);
                 slot
             }
             Some(slot) => slot,
@@ -244,7 +273,7 @@ impl FlowTable {
     pub fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
         let slot = self.slots.get(&self.hashed(key)).copied()?;
         let flow = self.flows[slot as usize].clone();
-        self.discard(slot);
+        self.discard(slot, FlowEnd::Forced);
         Some(flow)
     }
 
@@ -262,7 +291,7 @@ impl FlowTable {
                 if u128::from(idle_ns) < timeout_ns {
                     break;
                 }
-                self.discard(slot);
+                self.discard(slot, FlowEnd::Timeout);
                 expired += 1;
             }
         }
@@ -324,6 +353,7 @@ impl FlowTable {
         Self {
             next_id: self.next_id,
             counters: self.counters,
+            tells_ends: self.tells_ends,
             ..Self::new(self.limits, self.seed.0.key)
         }
     }
@@ -394,7 +424,7 @@ impl FlowTable {
         if u128::from(idle_ns) < self.limits.spared.as_nanos() {
             return Err(TableFull);
         }
-        self.discard(slot);
+        self.discard(slot, FlowEnd::Forced);
         self.counters.evicted += 1;
         Ok(())
     }
@@ -406,11 +436,21 @@ impl FlowTable {
             .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns)
     }
 
-    fn discard(&mut self, slot: u32) {
+    fn discard(&mut self, slot: u32, end: FlowEnd) {
         let hashed = self.hashed(&self.flows[slot as usize].key);
         self.slots.remove(&hashed);
         self.idle.remove(slot);
         self.free.push(slot);
+        if self.tells_ends {
+            let flow = self.flows[slot as usize].clone();
+            self.keep_ended(flow, end);
+        }
+    }
+
+    fn keep_ended(&mut self, flow: Flow, end: FlowEnd) {
+        if self.tells_ends {
+            self.ended.push((flow, end));
+        }
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014) over a counter: no id repeats within 2^53 flows

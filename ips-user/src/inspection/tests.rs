@@ -192,7 +192,7 @@ fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
     assert_eq!(feed(&mut inspection, &tcp(false, "A", b"good")), DROP);
-    assert_eq!(kinds(&inspection), ["alert", "drop"]);
+    assert_eq!(kinds(&inspection), ["alert", "drop", "drop"]);
     assert_eq!(inspection.events().0[1]["drop"]["reason"], "rules");
     let [(key, 7)] = inspection.feedback().0.as_slice() else {
         panic!("{:?}", inspection.feedback().0)
@@ -543,6 +543,28 @@ fn every_dropped_packet_can_be_recorded() {
 }
 
 #[test]
+fn where_nothing_can_be_dropped_rules_that_would_report() {
+    let options = InspectionOptions {
+        ips: false,
+        ..InspectionOptions::default()
+    };
+    let rules = "drop tcp any any -> any any (sid:7;)\nreject udp any any -> any any (sid:8;)";
+    let mut inspection = with_options(rules, options);
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &udp(b"")), ACCEPT);
+    assert_eq!(kinds(&inspection), ["alert", "alert", "alert"]);
+    let events = &inspection.events().0;
+    assert_eq!(events[0]["alert"]["action"], "allowed");
+    assert_eq!(events[0]["verdict"], serde_json::json!({"action": "alert"}));
+    assert_eq!(events[2]["alert"]["action"], "blocked");
+    assert_eq!(events[2]["verdict"]["action"], "alert");
+    assert_eq!(events[2]["verdict"]["reject"][0], "icmp-prohib");
+    let counters = inspection.counters();
+    assert_eq!((counters.dropped, counters.rejections), (0, 1));
+}
+
+#[test]
 fn packets_and_verdicts_can_be_watched() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let mut inspection = with("drop udp any any -> any any (content:\"bad\"; sid:7;)");
@@ -560,6 +582,124 @@ fn packets_and_verdicts_can_be_watched() {
     );
 }
 
+/// The parts of the datagram of [`udp`].
+fn fragments(payload: &[u8]) -> [Vec<u8>; 2] {
+    let whole = udp(payload);
+    let part = |flags_and_offset: u16, data: &[u8]| {
+        let mut bytes = whole[..20].to_vec();
+        bytes[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        bytes[6..8].copy_from_slice(&flags_and_offset.to_be_bytes());
+        bytes[10..12].fill(0);
+        let sum = !crate::decode::checksum::sum(0, &bytes);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend(data);
+        bytes
+    };
+    [part(0x2000, &whole[20..36]), part(2, &whole[36..])]
+}
+
+#[test]
+fn the_fragment_that_completes_a_datagram_has_its_verdict() {
+    let rule = "drop udp any any -> any 53 (content:\"across the cut\"; sid:9;)";
+    let mut inspection = with(rule);
+    let [first, last] = fragments(b"it goes across the cut");
+    assert_eq!(feed(&mut inspection, &first), Disposition::Accept);
+    assert_eq!(feed(&mut inspection, &last), Disposition::Drop);
+    assert_eq!(inspection.counters().rule_dropped, 1);
+    assert_eq!(inspection.counters().flows.created, 1);
+    // Nothing that is repeated completes it afterwards.
+    for again in [&last, &first, &last] {
+        assert_eq!(feed(&mut inspection, again), Disposition::Drop);
+    }
+    let counters = inspection.counters();
+    assert_eq!(counters.fragments_refused, 3);
+    assert_eq!((counters.accepted, counters.dropped), (1, 4));
+    let records = &inspection.events().0;
+    let reasons: Vec<_> = records
+        .iter()
+        .filter(|record| record["event_type"] == "drop")
+        .map(|record| record["drop"]["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        reasons,
+        ["rules", "defrag error", "defrag error", "defrag error"]
+    );
+    let alert = records
+        .iter()
+        .find(|record| record["event_type"] == "alert");
+    assert_eq!(alert.unwrap()["pkt_src"], "defrag");
+}
+
+#[test]
+fn fragments_without_room_go_by_policy() {
+    for (treatment, disposition) in [
+        (Treatment::DropPacket, Disposition::Drop),
+        (Treatment::PassPacket, Disposition::Accept),
+        (Treatment::Ignore, Disposition::Accept),
+    ] {
+        let cause = Cause::DefragMemory;
+        let options = InspectionOptions {
+            exceptions: Treatments::default().with(cause, treatment),
+            defrag: DefragOptions {
+                max_trackers: 0,
+                ..DefragOptions::default()
+            },
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("alert udp any any -> any 53 (sid:1;)", options);
+        let [first, _] = fragments(b"it goes across the cut");
+        assert_eq!(feed(&mut inspection, &first), disposition, "{treatment}");
+        let counters = inspection.counters();
+        let ignored = treatment == Treatment::Ignore;
+        assert_eq!(counters.exceptions.applied(cause), u64::from(!ignored));
+        // What can be seen of it alone is inspected.
+        assert_eq!(counters.alerts, u64::from(ignored));
+    }
+}
+
+#[test]
+fn fragments_out_of_order_go_by_policy() {
+    let cause = Cause::FragmentOrder;
+    let options = InspectionOptions {
+        exceptions: Treatments::default().with(cause, Treatment::DropPacket),
+        defrag: DefragOptions {
+            ordered: true,
+            ..DefragOptions::default()
+        },
+        ..InspectionOptions::default()
+    };
+    let mut inspection = with_options("alert ip any any -> any any (sid:1;)", options);
+    let [first, last] = fragments(b"it goes across the cut");
+    assert_eq!(feed(&mut inspection, &last), Disposition::Drop);
+    assert_eq!(feed(&mut inspection, &first), Disposition::Accept);
+    assert_eq!(feed(&mut inspection, &last), Disposition::Accept);
+    let counters = inspection.counters();
+    assert_eq!(counters.exceptions.dropped(cause), 1);
+    assert_eq!((counters.defrag.ipv4_reassembled, counters.dropped), (1, 1));
+}
+
+#[test]
+fn a_drop_in_a_tunnel_drops_the_tunnel_and_convicts_nobody() {
+    let inner = tcp(true, "A", b"evil");
+    let mut outer = udp(b"");
+    outer.truncate(20);
+    outer[9] = 4;
+    outer[2..4].copy_from_slice(&(20 + inner.len() as u16).to_be_bytes());
+    outer.extend(&inner);
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"evil\"; sid:3;)");
+    assert_eq!(feed(&mut inspection, &outer), Disposition::Drop);
+    let counters = inspection.counters();
+    assert_eq!((counters.packets, counters.dropped), (1, 1));
+    assert_eq!(counters.convictions, 0);
+    assert!(inspection.rejects().0.is_empty());
+    // The same connection outside is another one.
+    let good = tcp(true, "A", b"good");
+    assert_eq!(feed(&mut inspection, &good), Disposition::Accept);
+    let evil = tcp(true, "A", b"evil");
+    assert_eq!(feed(&mut inspection, &evil), Disposition::Drop);
+    assert_eq!(inspection.counters().convictions, 1);
+}
+
 proptest! {
     #[test]
     fn every_packet_is_counted_once_whatever_its_bytes(
@@ -570,7 +710,7 @@ proptest! {
     ) {
         let mut inspection = with(
             "drop tcp any any -> any any (content:\"x\"; sid:1;)\n\
-             rejectboth ip any any <> any any (content:\"y\"; within:9; sid:2;)\n\
+             rejectboth ip any any <> any any (content:\"y\"; depth:9; sid:2;)\n\
              pass udp any any -> any 54 (sid:3;)\n\
              alert ip any any -> any any (sid:4;)",
         );

@@ -123,6 +123,10 @@ cells! {
     ExceptionDefragMemory = "exception_defrag_memory",
     /// Of these: dropped.
     DefragMemoryDropped = "defrag_memory_dropped",
+    /// Fragments that went by `exceptions.fragment_order`.
+    ExceptionFragmentOrder = "exception_fragment_order",
+    /// Of these: dropped.
+    FragmentOrderDropped = "fragment_order_dropped",
 }
 
 impl Cell {

@@ -21,7 +21,7 @@ use crate::inspection::{
 };
 use crate::log::output::Outputs;
 use crate::reassembly::defrag::DefragOptions;
-use crate::rules::{Action, Loaded, RuleSet};
+use crate::rules::{Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
@@ -150,17 +150,9 @@ impl Replay {
         if let Some(missing) = self.rules.iter().find(|path| !path.exists()) {
             bail!("{}: no such file", missing.display());
         }
-        let mut loaded = set.load(&self.rules);
+        let loaded = set.load(&self.rules);
         findings(&loaded);
-        if !self.ips {
-            // Where nothing can be dropped, a rule that would drop reports.
-            for rule in &mut loaded.rules {
-                if rule.action == Action::Drop {
-                    rule.action = Action::Alert;
-                }
-            }
-        }
-        let options = CompileOptions::configured(&self.settings)?;
+        let options = CompileOptions::configured(&self.settings, &set.variables)?;
         let compiled = Engine::compile(loaded.rules, &options).context("compiling the rules")?;
         for refused in &compiled.refused {
             log::warn!("{refused}");
@@ -172,7 +164,8 @@ impl Replay {
         let settings = &self.settings;
         let checksums = match settings.pcap_file.checksum_checks {
             ChecksumChecks::No => ChecksumMode::Ignore,
-            ChecksumChecks::Auto | ChecksumChecks::Yes => ChecksumMode::Verify,
+            ChecksumChecks::Auto => ChecksumMode::Auto,
+            ChecksumChecks::Yes => ChecksumMode::Verify,
         };
         let decode = DecodeOptions::new(settings, checksums).map_err(anyhow::Error::msg)?;
         let defrag_memory = settings.treatment(PolicyOf::DefragMemory, self.ips);
@@ -182,6 +175,7 @@ impl Replay {
             // What cannot be decoded has its events, and rules for them.
             exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
             tables: TableLimits::configured(settings),
+            ips: self.ips,
             seed: SEED,
             convict: false,
             records: settings.records(),

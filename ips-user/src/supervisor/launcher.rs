@@ -32,7 +32,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rejecter::{Keeper, Place, Tally};
-use crate::rules::{self, Diagnostic, Severity};
+use crate::rules::{self, Diagnostic, RuleSet, Severity};
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Orders, Shared};
@@ -401,7 +401,8 @@ fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> 
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    let options = CompileOptions::configured(&config.engine)?;
+    let variables = RuleSet::configured(&config.rules, &config.engine)?.variables;
+    let options = CompileOptions::configured(&config.engine, &variables)?;
     let compiled = Engine::compile(loaded.rules, &options)?;
     let (engine, refused) = (compiled.engine, compiled.refused);
     for refused in refused.iter().take(DIAGNOSTICS_SHOWN) {

@@ -275,7 +275,8 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "decode_error": total(Cell::InvalidDropped),
                 "quarantine": total(Cell::QuarantineDropped),
                 "flow_memcap": total(Cell::FlowMemoryDropped),
-                "defrag_error": total(Cell::FragmentsRefused),
+                "defrag_error": total(Cell::FragmentsRefused)
+                    + total(Cell::FragmentOrderDropped),
                 "defrag_memcap": total(Cell::DefragMemoryDropped),
             },
         },
@@ -291,6 +292,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "overload": total(Cell::Shed),
             "flow_memory": total(Cell::ExceptionFlowMemory),
             "defrag_memory": total(Cell::ExceptionDefragMemory),
+            "fragment_order": total(Cell::ExceptionFragmentOrder),
         },
         "defrag": {
             "fragments": total(Cell::Fragments),

@@ -6,11 +6,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 
-use super::{Turn, decode_options};
+use super::{Turn, decode_options, defrag_options};
 use crate::config::Config;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
-use crate::reassembly::defrag::DefragOptions;
 use crate::supervisor::feedback::Message;
 use crate::supervisor::message::Channel;
 use crate::supervisor::message::ToWorker;
@@ -70,7 +69,7 @@ impl Turn<'_> {
             let image = Image::open(image)?;
             let options = InspectionOptions {
                 decode: decode_options(&config)?,
-                defrag: DefragOptions::new(&config.engine, true),
+                defrag: defrag_options(&config),
                 exceptions: config.treatments(),
                 shed_first_bytes: config.overload.shed_first_bytes,
                 flows: config.flow_limits(),

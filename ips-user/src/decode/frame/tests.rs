@@ -2,7 +2,7 @@ use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::decode::{DecodeEvent, Validity};
+use crate::decode::{DecodeEvent, KeyOutcome, Validity, packet_key};
 use crate::reassembly::defrag::DefragOptions;
 
 /// One packet of a frame, as one line.
@@ -905,6 +905,16 @@ proptest! {
                 // What is wrong is told.
                 assert!(packet.invalid().is_none() || !packet.events.is_empty());
                 assert!(!packet.has_flow() || packet.network.is_some());
+                if ip_start && packet.source == PacketSource::Wire && packet.network.is_some() {
+                    // The key that the kernel steers by.
+                    let (KeyOutcome::Flow { key, .. }
+                    | KeyOutcome::FirstFragment { key, .. }
+                    | KeyOutcome::LaterFragment { orphan_key: key, .. }) = packet_key(&bytes)
+                    else {
+                        panic!("no key");
+                    };
+                    assert_eq!(packet.key, key);
+                }
                 Disposition::Accept
             });
         }

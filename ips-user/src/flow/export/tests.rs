@@ -50,6 +50,7 @@ fn flow(port: u32, last: u64) -> Flow {
         clean_bytes: Some(0),
         marks: crate::detect::FlowMarks::default(),
         convicted: None,
+        observed: Observed::default(),
         fin: None,
     }
 }
@@ -119,6 +120,7 @@ prop_compose! {
             clean_bytes,
             marks: crate::detect::FlowMarks::default(),
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
+            observed: Observed::default(),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }
     }
@@ -171,7 +173,7 @@ proptest! {
     #[test]
     fn any_bytes_with_the_right_checksum_are_read_or_refused(
         records in prop::collection::vec(any::<u8>(), 0..2000),
-        fixed in RECORD as u32..200,
+        fixed in RECORD as u32..RECORD as u32 + 40,
         count in 0..16_u64,
     ) {
         let header = Header { magic: MAGIC, format: FORMAT, record: fixed, count };

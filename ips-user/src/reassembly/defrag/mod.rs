@@ -36,6 +36,9 @@ pub struct DefragOptions {
     pub enabled: bool,
     /// Whether the verdict decides what the receiver gets.
     pub inline: bool,
+    /// Whether a fragment is refused whose datagram has not begun with its first one here. Where
+    /// several workers share the traffic that may have gone to another one, or none.
+    pub ordered: bool,
     /// Most memory for fragments, in bytes.
     pub memcap: usize,
     /// Most datagrams at a time.
@@ -58,6 +61,7 @@ impl DefragOptions {
         Self {
             enabled: true,
             inline,
+            ordered: false,
             memcap: settings.defrag.memcap.bytes(),
             max_trackers: settings.defrag.trackers,
             max_fragments: settings.defrag.max_frags,
@@ -95,11 +99,13 @@ pub enum Refusal {
     Truncated,
     /// It repeats or replaces more than its datagram can hold.
     Excess,
+    /// Its datagram has not begun here.
+    Order,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Conflict,
         Self::Condemned,
         Self::TooLarge,
@@ -108,6 +114,7 @@ impl Refusal {
         Self::Checksum,
         Self::Truncated,
         Self::Excess,
+        Self::Order,
     ];
 
     /// Name, as in statistics.
@@ -121,6 +128,7 @@ impl Refusal {
             Self::Checksum => "checksum",
             Self::Truncated => "truncated",
             Self::Excess => "excess",
+            Self::Order => "order",
         }
     }
 }
@@ -216,8 +224,8 @@ const SPARE_BUFFERS: usize = 4;
 
 /// Puts fragments together, within the bounds of its options.
 ///
-/// Its state is lost when a worker ends: what a successor sees of a datagram that began before
-/// is incomplete for it. [`DefragCounters::trackers`] says how many that are.
+/// Its state is lost when a worker ends. What a successor sees of a datagram that began before
+/// has not begun for it, and is refused where fragments must be in order.
 #[derive(Debug)]
 pub struct Defragmenter {
     options: DefragOptions,
@@ -271,6 +279,16 @@ impl Defragmenter {
         given_up
     }
 
+    /// Forgets everything; counts what was incomplete.
+    pub fn give_up_all(&mut self) {
+        while let Some(index) = self.trackers.oldest() {
+            if matches!(self.trackers.get(index).state, State::Open(_)) {
+                self.counters.given_up += 1;
+            }
+            self.trackers.remove(index);
+        }
+    }
+
     /// Whether a fragment that is not used is to be dropped.
     pub(crate) const fn drops_refused(&self) -> bool {
         self.options.inline
@@ -303,6 +321,9 @@ impl Defragmenter {
         {
             self.time_out(index);
             found = None;
+        }
+        if found.is_none() && self.options.ordered && fragment.part.offset != 0 {
+            return self.refused(Refusal::Order);
         }
         let ttl = fragment.network.hop_limit();
         let index = match found {

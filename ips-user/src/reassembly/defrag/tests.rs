@@ -316,6 +316,26 @@ fn a_fragment_that_the_receiver_may_not_have_got_cannot_be_replaced_later() {
 }
 
 #[test]
+fn where_order_matters_a_datagram_begins_with_its_first_fragment() {
+    let mut rig = Rig::new(DefragOptions {
+        ordered: true,
+        ..DefragOptions::default()
+    });
+    assert_eq!(rig.part(16, false, &[2; 8]), Got::Refused(Refusal::Order));
+    rig.is_empty();
+    assert_eq!(rig.part(0, true, &[1; 8]), Got::Kept);
+    // Among themselves the others may come in any order.
+    assert_eq!(rig.part(16, false, &[2; 8]), Got::Kept);
+    assert!(matches!(rig.part(8, true, &[2; 8]), Got::Whole(_)));
+    assert_eq!(rig.part(16, false, &[2; 8]), Got::Refused(Refusal::Order));
+    rig.part(0, true, &[1; 8]);
+    rig.defragmenter.give_up_all();
+    rig.is_empty();
+    assert_eq!(rig.part(8, false, &[1; 8]), Got::Refused(Refusal::Order));
+    assert_eq!(rig.defragmenter.counters().given_up, 1);
+}
+
+#[test]
 fn what_cannot_be_right_is_not_used() {
     let mut rig = Rig::inline();
     assert_eq!(rig.part(0, true, &[1; 9]), Got::Refused(Refusal::Length));
