@@ -548,7 +548,7 @@ fn where_nothing_can_be_dropped_rules_that_would_report() {
         ips: false,
         ..InspectionOptions::default()
     };
-    let rules = "drop tcp any any -> any any (sid:7;)\nreject udp any any -> any any (sid:8;)";
+    let rules = "drop tcp any any -> any 80 (sid:7;)\nreject udp any any -> any any (sid:8;)";
     let mut inspection = with_options(rules, options);
     assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
     assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
