@@ -23,6 +23,7 @@ pub mod log;
 pub mod maps;
 pub mod metrics;
 pub mod netfilter;
+pub mod reassembly;
 pub mod rejecter;
 pub mod rules;
 pub mod source;

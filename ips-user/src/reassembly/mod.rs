@@ -1,0 +1,3 @@
+//! What arrives in pieces, put together: [`tcp`] segments into streams.
+
+pub mod tcp;
