@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ips_common::FlowKey;
 
+use crate::config::settings::{DropFlows, Records};
 use crate::decode::{Decoded, Invalid, InvalidCounters};
 use crate::desk::Overload;
 use crate::detect::{Detection, Engine, Rules, Scratch};
@@ -51,18 +52,6 @@ impl Guard for Unguarded {
     }
 }
 
-/// Which dropped packets get a `drop` record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DropRecords {
-    /// Those that a rule dropped or that cannot be decoded, not the rest of a dropped flow.
-    #[default]
-    Decisions,
-    /// Every one.
-    All,
-    /// None.
-    None,
-}
-
 /// How packets are inspected.
 #[derive(Clone, Debug)]
 pub struct InspectionOptions {
@@ -79,8 +68,10 @@ pub struct InspectionOptions {
     pub seed: [u64; 2],
     /// Whether dropped TCP flows are convicted.
     pub convict: bool,
-    /// Which drops are recorded.
-    pub drop_records: DropRecords,
+    /// Which records are made, and what is in them.
+    pub records: Records,
+    /// The capture that packets come from, if from one: their ids are their numbers in it.
+    pub capture: Option<String>,
     /// Interface names by index, for records.
     pub interfaces: BTreeMap<u32, String>,
     /// Offset of local time from UTC in seconds, for records.
@@ -96,7 +87,8 @@ impl Default for InspectionOptions {
             flows: FlowLimits::default(),
             seed: [0; 2],
             convict: true,
-            drop_records: DropRecords::default(),
+            records: Records::default(),
+            capture: None,
             interfaces: BTreeMap::new(),
             utc_offset_s: 0,
         }
@@ -286,6 +278,25 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         &self.events
     }
 
+    /// The same, to be changed.
+    pub fn events_mut(&mut self) -> &mut S {
+        &mut self.events
+    }
+
+    /// There will be no further packet: every flow ends, and is recorded.
+    pub fn finish(&mut self, now: Timestamp) {
+        if !self.options.records.types.wants("flow") {
+            return;
+        }
+        let mut flows: Vec<_> = self.flows.iter().collect();
+        flows.sort_by_key(|flow| (flow.start.monotonic_ns, flow.id));
+        for flow in flows {
+            let offset = self.options.utc_offset_s;
+            eve::flow(flow, eve::FlowEnd::Shutdown, now, offset, &mut self.buffer);
+            self.events.emit(&self.buffer);
+        }
+    }
+
     /// Who sends rejections.
     pub fn rejects(&self) -> &R {
         &self.rejects
@@ -333,6 +344,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
+        let capture = self.options.capture.as_deref();
         let mut report = Reporter {
             context: PacketContext {
                 time: now,
@@ -342,10 +354,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 in_interface: name(&self.options.interfaces, packet.in_interface),
                 out_interface: name(&self.options.interfaces, packet.out_interface),
                 outcome: Outcome::Accept,
+                capture: capture.map(|name| (name, packet.id.0)),
+                records: &self.options.records,
             },
             events: &mut self.events,
             buffer: &mut self.buffer,
-            records: self.options.drop_records,
         };
         if !admitted {
             let cause = Cause::Quarantine;
@@ -523,7 +536,6 @@ struct Reporter<'a, S> {
     context: PacketContext<'a>,
     events: &'a mut S,
     buffer: &'a mut Vec<u8>,
-    records: DropRecords,
 }
 
 impl<S: EventSink> Reporter<'_, S> {
@@ -536,7 +548,8 @@ impl<S: EventSink> Reporter<'_, S> {
     }
 
     fn rest_of_flow(&mut self, flow: InFlow<'_, '_>) {
-        if self.records == DropRecords::All {
+        let drops = self.context.records.types.drop.as_ref();
+        if drops.is_some_and(|drops| drops.flows == DropFlows::All) {
             let mut line = std::mem::take(self.buffer);
             eve::drop(
                 &self.context(flow, Outcome::Drop),
@@ -567,7 +580,7 @@ impl<S: EventSink> Reporter<'_, S> {
             eve::exception(&context, cause, treatment, packets, &mut line);
             self.emit(line);
         }
-        if dropped && self.records != DropRecords::None && cause.records_drops() {
+        if dropped && self.context.records.types.wants("drop") && cause.records_drops() {
             let mut line = std::mem::take(self.buffer);
             let context = self.context(flow.as_ref(), outcome);
             eve::drop(&context, DropReason::Exception(cause), None, &mut line);
@@ -591,7 +604,7 @@ impl<S: EventSink> Reporter<'_, S> {
         let mut alerts = 0;
         for &index in detection.matches {
             let rule = engine.rule(index);
-            if rule.options.no_alert {
+            if rule.options.no_alert || !self.context.records.types.wants("alert") {
                 continue;
             }
             let mut line = std::mem::take(self.buffer);
@@ -599,7 +612,7 @@ impl<S: EventSink> Reporter<'_, S> {
             self.emit(line);
             alerts += 1;
         }
-        if !decision.outcome.accepts() && self.records != DropRecords::None {
+        if !decision.outcome.accepts() && self.context.records.types.wants("drop") {
             let rule = decision.rule.map(|index| engine.rule(index));
             let mut line = std::mem::take(self.buffer);
             let context = self.context(flow, decision.outcome);

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod netfilter;
 pub mod reassembly;
 pub mod rejecter;
+pub mod replay;
 pub mod rules;
 pub mod source;
 pub mod supervisor;

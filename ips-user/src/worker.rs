@@ -522,6 +522,7 @@ fn inspection<'a>(
         convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
+        records: config.engine.records(),
         ..InspectionOptions::default()
     };
     let trace = shared

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod chaos;
+mod conformance;
 mod demo;
 mod progress;
 mod run;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Random faults under mixed load: nothing may be lost, broken or unaccounted for
     Chaos(chaos::Arguments),
+    /// Cases with a known result, replayed and judged
+    Conformance(conformance::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +74,6 @@ fn dispatch() -> Result<ExitCode> {
         Command::Test(arguments) => test::run(&workspace, &arguments),
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
+        Command::Conformance(arguments) => conformance::run(&workspace, &arguments),
     }
 }

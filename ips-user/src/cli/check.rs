@@ -16,7 +16,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let config = args.settings.load()?;
-    let loaded = rules::load(&config.rules)?;
+    let loaded = rules::load(&config)?;
     for diagnostic in &loaded.diagnostics {
         eprintln!("{}", diagnostic.render());
     }

@@ -6,6 +6,7 @@ mod doctor;
 mod gate;
 mod launcher;
 mod reload;
+mod replay;
 mod run;
 mod scale;
 mod status;
@@ -52,6 +53,8 @@ enum Command {
     /// Run by an instance that is to be upgraded.
     #[command(hide = true)]
     CanSucceed(upgrade::CanSucceedArgs),
+    /// Inspect a capture file, write the records, and end.
+    Replay(replay::ReplayArgs),
     /// Examine the machine: what Sluice needs, what is missing, what is used instead.
     Doctor(doctor::DoctorArgs),
     /// Open, close or show the gate: what passes while Sluice does not run.
@@ -198,6 +201,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::CanSucceed(args) => upgrade::can_succeed(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Config(args) => config::run(&args),

@@ -6,12 +6,13 @@ use super::{Config, Transport};
 
 /// Keys, and sections with all their keys, that a reload changes. All others are fixed from start
 /// to stop: what they say has been done by then.
-const CHANGEABLE: [&str; 15] = [
+const CHANGEABLE: [&str; 16] = [
     "rules",
     "exceptions",
     "overload",
     "flow",
     "conviction",
+    "engine",
     "steering.stale_ms",
     "steering.recover_ms",
     "steering.fragment_seconds",
@@ -46,10 +47,12 @@ pub fn fixed_differences(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn is_changeable(key: &str) -> bool {
-    CHANGEABLE.iter().any(|changeable| {
-        key.strip_prefix(changeable)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    // What is open stays open.
+    key != "engine.outputs"
+        && CHANGEABLE.iter().any(|changeable| {
+            key.strip_prefix(changeable)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
 }
 
 /// Dotted names of the values that are not the same.

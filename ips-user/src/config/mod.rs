@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -15,14 +15,17 @@ use crate::exception::{Cause, ExceptionPolicy, Treatment, Treatments};
 use crate::flow::{FlowLimits, Timeouts};
 use crate::health::overload::Bounds;
 use crate::loader::XdpPolicy;
+use crate::log::output::Outputs;
 use crate::netfilter::{DEFAULT_PRIORITY, Fail, Hook};
 use crate::source::{Disposition, QueueOptions};
 use crate::supervisor::seat::Seat;
 
 mod change;
+pub mod settings;
 mod validate;
 
 pub use change::fixed_differences;
+use settings::{EngineSettings, To};
 
 /// The documented defaults, as `sluice config --defaults` prints them.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -113,6 +116,8 @@ section! {
         log: Log = Log::default(),
         /// `[control]`
         control: Control = Control::default(),
+        /// `[engine]`
+        engine: EngineSettings = EngineSettings::default(),
     }
 }
 
@@ -332,8 +337,6 @@ section! {
     Log {
         /// Directory.
         directory: PathBuf = "/var/log/sluice".into(),
-        /// File name.
-        eve: String = "eve.json".into(),
         /// Seconds, 0 = never.
         stats_seconds: u64 = 10,
         /// Bytes.
@@ -358,7 +361,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong type.
     #[error("{origin}:{line}:{column}: {message}")]
@@ -503,9 +506,24 @@ impl Config {
         }
     }
 
-    /// Path of the event log.
-    pub fn event_log(&self) -> PathBuf {
-        self.log.directory.join(&self.log.eve)
+    /// Path of the first event log that is a file.
+    pub fn event_log(&self) -> Option<PathBuf> {
+        self.engine
+            .outputs
+            .logs
+            .iter()
+            .find_map(|log| match &log.to {
+                To::File { name, .. } => Some(self.log.directory.join(name)),
+                _ => None,
+            })
+    }
+
+    /// Opens the event logs.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn event_logs(&self, utc_offset_s: i32) -> io::Result<Outputs> {
+        Outputs::append(&self.engine.outputs, &self.log.directory, utc_offset_s)
     }
 
     /// Path of the control socket.
@@ -632,5 +650,17 @@ mod tests {
         check("overload.queue_percent = 101", "overload.queue_percent");
         check("overload.recover_percent = 100", "overload.recover_percent");
         check("exceptions.flow_memory = 'bypass'", "no room to remember");
+        check(
+            "[engine.stream]\n  midstraem = true",
+            "t.toml:2:3: unknown field `midstraem`",
+        );
+        check(
+            "engine.stream.memcap = 'plenty'",
+            "t.toml:1:24: expected a number of bytes",
+        );
+        check(
+            "engine.stream.midstream-policy = 'drop-packet'",
+            "engine: stream.midstream-policy: drop-packet is not possible",
+        );
     }
 }

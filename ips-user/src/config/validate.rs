@@ -197,6 +197,9 @@ impl Config {
             }
         }
         self.check_placement_idle()?;
+        if let Err(message) = self.engine.validate() {
+            return invalid("engine", message);
+        }
         // The kernel doubles what it is asked for, in an int.
         const BUFFER_MAX: usize = 1 << 30;
         for (key, value) in [
@@ -253,9 +256,6 @@ impl Config {
             if let Err(message) = self.exceptions.of(cause).check(cause) {
                 return invalid(cause.key(), message);
             }
-        }
-        if self.log.eve.is_empty() || self.log.eve.contains('/') {
-            return invalid("log.eve", format!("{:?} is no file name", self.log.eve));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::config::settings::{DropFlows, DropRecords};
 use crate::detect::Daachorse;
 use crate::exception::Treatment;
 use crate::rules::{RuleSet, RuleSource};
@@ -514,15 +515,16 @@ fn an_icmp_error_frees_no_connection_from_inspection() {
 
 #[test]
 fn every_dropped_packet_can_be_recorded() {
-    for (records, expect) in [
-        (DropRecords::All, &["alert", "drop", "drop"][..]),
-        (DropRecords::Decisions, &["alert", "drop"]),
-        (DropRecords::None, &["alert"]),
+    for (flows, expect) in [
+        (Some(DropFlows::All), &["alert", "drop", "drop"][..]),
+        (Some(DropFlows::Start), &["alert", "drop"]),
+        (None, &["alert"]),
     ] {
-        let options = InspectionOptions {
-            drop_records: records,
-            ..InspectionOptions::default()
-        };
+        let mut options = InspectionOptions::default();
+        options.records.types.drop = flows.map(|flows| DropRecords {
+            flows,
+            ..DropRecords::default()
+        });
         let mut inspection = with_options("drop tcp any any -> any any (sid:7;)", options);
         feed(&mut inspection, &tcp(true, "S", b""));
         feed(&mut inspection, &tcp(true, "S", b""));

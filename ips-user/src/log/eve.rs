@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 
 use ips_common::FlowKey;
 use record::{
-    AlertFields, DropFields, EndsFields, ExceptionFields, FlowFields, IncidentLine, Kind, Line,
-    Metadata, OwnLine, Time, VerdictFields,
+    AlertFields, DropFields, EndedFlowFields, EndsFields, ExceptionFields, FlowFields, FlowLine,
+    IncidentLine, Ip, Kind, Line, Metadata, OwnLine, Time, VerdictFields,
 };
 
+use crate::config::settings::Records;
 use crate::decode::{Decoded, Transport, protocol};
 use crate::exception::{Cause, Treatment};
-use crate::flow::{Flow, PacketDirection, Timestamp};
+use crate::flow::{Flow, FlowAction, PacketDirection, TcpState, Timestamp};
 use crate::rules::{Action, RejectTarget, Rule};
 use crate::verdict::Outcome;
 use crate::verdict::reject::{Notice, notice};
@@ -38,6 +39,10 @@ pub struct PacketContext<'a> {
     pub out_interface: Option<&'a str>,
     /// What happens to it.
     pub outcome: Outcome,
+    /// The capture that it comes from, and its number there.
+    pub capture: Option<(&'a str, u32)>,
+    /// What records have.
+    pub records: &'a Records,
 }
 
 /// Why a packet was dropped, in Suricata's words.
@@ -106,6 +111,77 @@ pub fn exception_without_addresses(
     own(time, utc_offset_s, "exception", &fields)
 }
 
+/// Why a flow has ended, in Suricata's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowEnd {
+    /// Nothing had come for its time.
+    Timeout,
+    /// There was no room for it any more.
+    Forced,
+    /// A new connection has its addresses and ports.
+    TcpReuse,
+    /// There will be no more packets.
+    Shutdown,
+}
+
+impl FlowEnd {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Forced => "forced",
+            Self::TcpReuse => "tcp_reuse",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Writes a `flow` record into `line` (cleared first).
+pub fn flow(flow: &Flow, end: FlowEnd, now: Timestamp, utc_offset_s: i32, line: &mut Vec<u8>) {
+    line.clear();
+    let (client, server) = flow.key.ends(flow.client);
+    let family = flow.key.family;
+    let ports = has_ports(flow.key.protocol);
+    let one_sided = flow.to_client.packets == 0 || flow.to_server.packets == 0;
+    let seconds = |time: Timestamp| time.wall_us.div_euclid(1_000_000);
+    let record = FlowLine {
+        timestamp: Time::new(now, utc_offset_s),
+        flow_id: flow.id,
+        event_type: "flow",
+        src_ip: Ip(client.ip(family)),
+        src_port: ports.then_some(client.port),
+        dest_ip: Ip(server.ip(family)),
+        dest_port: ports.then_some(server.port),
+        proto: protocol_name(flow.key.protocol),
+        ip_v: family,
+        flow: EndedFlowFields {
+            pkts_toserver: flow.to_server.packets,
+            pkts_toclient: flow.to_client.packets,
+            bytes_toserver: flow.to_server.bytes,
+            bytes_toclient: flow.to_client.bytes,
+            start: Time::new(flow.start, utc_offset_s),
+            end: Time::new(flow.last, utc_offset_s),
+            age: seconds(flow.last) - seconds(flow.start),
+            state: match (flow.key.protocol, flow.tcp) {
+                (protocol::TCP, TcpState::Established | TcpState::Closing) => "established",
+                (protocol::TCP, TcpState::Closed) => "closed",
+                (protocol::TCP, _) => "new",
+                _ if one_sided => "new",
+                _ => "established",
+            },
+            reason: end.name(),
+            alerted: flow.clean_bytes.is_none(),
+            action: match flow.action {
+                FlowAction::Inspect => None,
+                FlowAction::Pass => Some("pass"),
+                FlowAction::Drop { .. } | FlowAction::Refuse { .. } => Some("drop"),
+            },
+        },
+    };
+    if serde_json::to_writer(&mut *line, &record).is_err() {
+        line.clear();
+    }
+}
+
 /// A record about Sluice itself; `fields` is the tree under the name of its type.
 pub fn own(
     time: Timestamp,
@@ -163,10 +239,15 @@ fn write(
         flow_id: context.flow.map(|(flow, _)| flow.id),
         in_iface: context.in_interface,
         out_iface: context.out_interface,
+        pcap_cnt: context.capture.map(|(_, number)| number),
+        pcap_filename: context
+            .capture
+            .filter(|_| context.records.capture)
+            .map(|(name, _)| name),
         event_type,
-        src_ip: packet.source(),
+        src_ip: Ip(packet.source()),
         src_port: packet.ports.map(|ports| ports.0),
-        dest_ip: packet.destination(),
+        dest_ip: Ip(packet.destination()),
         dest_port: packet.ports.map(|ports| ports.1),
         proto: protocol_name(packet.protocol()),
         icmp_type: icmp.map(|(kind, _)| kind),
@@ -289,8 +370,8 @@ fn flow_fields(flow: &Flow, context: &PacketContext<'_>) -> FlowFields {
         bytes_toserver: flow.to_server.bytes,
         bytes_toclient: flow.to_client.bytes,
         start: Time::new(flow.start, context.utc_offset_s),
-        src_ip: client.ip(family),
-        dest_ip: server.ip(family),
+        src_ip: Ip(client.ip(family)),
+        dest_ip: Ip(server.ip(family)),
         src_port: ports.then_some(client.port),
         dest_port: ports.then_some(server.port),
     }
@@ -300,9 +381,9 @@ fn ends_fields(key: &FlowKey) -> EndsFields {
     let (low, high) = (key.low(), key.high());
     let ports = has_ports(key.protocol);
     EndsFields {
-        src_ip: low.ip(key.family),
+        src_ip: Ip(low.ip(key.family)),
         src_port: ports.then_some(low.port),
-        dest_ip: high.ip(key.family),
+        dest_ip: Ip(high.ip(key.family)),
         dest_port: ports.then_some(high.port),
         proto: protocol_name(key.protocol),
         ip_v: key.family,

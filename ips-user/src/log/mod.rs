@@ -1,6 +1,7 @@
 //! Events: what is written about packets, and the way it takes to the file.
 
 pub mod eve;
+pub mod output;
 pub mod pipe;
 
 /// Where finished event lines go.

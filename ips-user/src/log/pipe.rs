@@ -1,21 +1,25 @@
 //! From the workers to the one event writer: a bounded socket. When it is full the event is
 //! lost and counted; a worker never waits for the disk.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt,
 };
 
-/// Longest event; longer ones are lost and counted.
-const EVENT_BYTES: usize = 64 * 1024;
+use super::output::Outputs;
+
+/// Longest event; longer ones are lost and counted. The record of an aggregate of segments, with
+/// its packet in it, fits.
+const EVENT_BYTES: usize = 128 * 1024;
+/// Events that keep coming are written out this often.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// Where workers put events. Every copy of the descriptor leads to the same writer.
 #[derive(Debug)]
@@ -75,11 +79,11 @@ struct Shared {
 }
 
 impl EventWriter {
-    /// Opens `path` for appending and starts the thread. `buffer` bytes may wait for it.
+    /// Starts the thread, which writes into `outputs`. `buffer` bytes may wait for it.
     ///
     /// # Errors
-    /// When the file cannot be opened, or descriptors run out.
-    pub fn start(path: &Path, buffer: usize) -> io::Result<(Self, EventPipe)> {
+    /// When descriptors run out.
+    pub fn start(outputs: Outputs, buffer: usize) -> io::Result<(Self, EventPipe)> {
         let (writer, reader) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -90,7 +94,7 @@ impl EventWriter {
         if setsockopt(&writer, sockopt::SndBufForce, &buffer).is_err() {
             setsockopt(&writer, sockopt::SndBuf, &buffer)?;
         }
-        Self::resume([writer, reader], path)
+        Self::resume([writer, reader], outputs)
     }
 
     /// The same with both ends as the former program of this process has kept them (see
@@ -98,14 +102,13 @@ impl EventWriter {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn resume(ends: [OwnedFd; 2], path: &Path) -> io::Result<(Self, EventPipe)> {
+    pub fn resume(ends: [OwnedFd; 2], outputs: Outputs) -> io::Result<(Self, EventPipe)> {
         let [writer, reader] = ends;
-        let file = open(path)?;
         let shared = Arc::new(Shared::default());
         let reading = reader.try_clone()?;
         let thread = std::thread::Builder::new().name("events".into()).spawn({
-            let (shared, path) = (Arc::clone(&shared), path.to_owned());
-            move || write_events(&reading, file, &path, &shared)
+            let shared = Arc::clone(&shared);
+            move || write_events(&reading, outputs, &shared)
         })?;
         Ok((
             Self {
@@ -131,12 +134,12 @@ impl EventWriter {
         }
     }
 
-    /// Opens the file anew (it was rotated).
+    /// Opens files anew (they were moved away).
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
     }
 
-    /// Events written, and events that the disk refused.
+    /// Lines written, and lines that a destination did not take.
     pub fn totals(&self) -> (u64, u64) {
         (
             self.shared.written.load(Ordering::Acquire),
@@ -152,52 +155,46 @@ impl Drop for EventWriter {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
-
 /// Until told to stop and nothing is queued.
-fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) {
+fn write_events(reader: &OwnedFd, mut outputs: Outputs, shared: &Shared) {
     let mut event = vec![0; EVENT_BYTES];
-    let mut lines: Vec<u8> = Vec::with_capacity(2 * EVENT_BYTES);
-    let mut count = 0;
+    let mut flushed = Instant::now();
     loop {
         if shared.reopen.swap(false, Ordering::AcqRel) {
-            match open(path) {
-                Ok(new) => file = new,
-                Err(error) => ::log::error!("event log not reopened, the old one stays: {error}"),
-            }
+            outputs.flush(SystemTime::now());
+            outputs.reopen(SystemTime::now());
         }
         // Looked at before the queue: what was handed over before the stop is written.
         let stopping = shared.stop.load(Ordering::Acquire);
+        let mut pause = false;
+        let mut ended = false;
         match recv(reader.as_raw_fd(), &mut event, MsgFlags::MSG_DONTWAIT) {
             // An empty message reads like the end. Only the end stays, and no worker shall be
             // able to end the log for all.
-            Ok(0) if !hung_up(reader) => {}
-            Ok(0) => return flush(&mut file, &mut lines, &mut count, path, shared),
-            Ok(length) => {
-                lines.extend_from_slice(&event[..length]);
-                lines.push(b'\n');
-                count += 1;
-                if lines.len() >= EVENT_BYTES {
-                    flush(&mut file, &mut lines, &mut count, path, shared);
-                }
-            }
+            Ok(0) => ended = hung_up(reader),
+            Ok(length) => outputs.write(&event[..length], SystemTime::now()),
             Err(nix::Error::EINTR) => {}
-            Err(nix::Error::EAGAIN) => {
-                flush(&mut file, &mut lines, &mut count, path, shared);
-                if stopping {
-                    return;
-                }
-                let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-                // Wakes up to look at `reopen` and `stop`; an error shows again in recv.
-                let _ = poll(&mut ready, PollTimeout::from(50u8));
-            }
+            Err(nix::Error::EAGAIN) if stopping => ended = true,
+            Err(nix::Error::EAGAIN) => pause = true,
             Err(error) => {
                 ::log::error!("event writer ends: recv: {error}");
-                return flush(&mut file, &mut lines, &mut count, path, shared);
+                ended = true;
             }
+        }
+        if pause || ended || flushed.elapsed() >= FLUSH_EVERY {
+            outputs.flush(SystemTime::now());
+            flushed = Instant::now();
+            let (written, failed) = outputs.totals();
+            shared.written.store(written, Ordering::Release);
+            shared.failed.store(failed, Ordering::Release);
+        }
+        if ended {
+            return;
+        }
+        if pause {
+            let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+            // Wakes up to look at `reopen` and `stop`; an error shows again in recv.
+            let _ = poll(&mut ready, PollTimeout::from(50u8));
         }
     }
 }
@@ -209,34 +206,31 @@ fn hung_up(reader: &OwnedFd) -> bool {
     polled.is_err() || state[0].any().unwrap_or(true)
 }
 
-fn flush(file: &mut File, lines: &mut Vec<u8>, count: &mut u64, path: &Path, shared: &Shared) {
-    if *count == 0 {
-        return;
-    }
-    match file.write_all(lines) {
-        Ok(()) => {
-            shared.written.fetch_add(*count, Ordering::AcqRel);
-        }
-        Err(error) => {
-            if shared.failed.fetch_add(*count, Ordering::AcqRel) == 0 {
-                ::log::error!("{}: {error}; events are being lost", path.display());
-            }
-        }
-    }
-    lines.clear();
-    *count = 0;
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::settings::EveOutputs;
+
+    fn outputs(directory: &Path) -> Outputs {
+        Outputs::append(&EveOutputs::default(), directory, 0).unwrap()
+    }
+
+    fn line(number: usize) -> String {
+        format!("{{\"event_type\":\"alert\",\"n\":{number}}}")
+    }
+
+    fn lines(numbers: &[usize]) -> String {
+        numbers.iter().map(|&number| line(number) + "\n").collect()
+    }
 
     #[test]
     fn events_arrive_as_lines_and_a_rotated_file_is_reopened() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("eve.json");
-        let (writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
-        assert_eq!(pipe.emit(b"one"), Emitted::Queued);
+        let (writer, pipe) = EventWriter::start(outputs(directory.path()), 1 << 20).unwrap();
+        assert_eq!(pipe.emit(line(1).as_bytes()), Emitted::Queued);
         while writer.totals().0 < 1 {
             std::thread::yield_now();
         }
@@ -246,30 +240,30 @@ mod tests {
         while !path.exists() {
             std::thread::yield_now();
         }
-        assert_eq!(pipe.emit(b"two"), Emitted::Queued);
+        assert_eq!(pipe.emit(line(2).as_bytes()), Emitted::Queued);
         assert_eq!(pipe.emit(&vec![b'x'; EVENT_BYTES + 1]), Emitted::Lost);
         send(pipe.socket.as_raw_fd(), &[], MsgFlags::empty()).unwrap();
-        assert_eq!(pipe.emit(b"three"), Emitted::Queued);
+        assert_eq!(pipe.emit(line(3).as_bytes()), Emitted::Queued);
         drop(writer);
-        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "one\n");
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "two\nthree\n");
-        assert_eq!(pipe.emit(b"four"), Emitted::Lost);
+        assert_eq!(std::fs::read_to_string(rotated).unwrap(), lines(&[1]));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), lines(&[2, 3]));
+        assert_eq!(pipe.emit(line(4).as_bytes()), Emitted::Lost);
     }
 
     #[test]
     fn events_that_come_while_there_is_no_writer_wait_for_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("eve.json");
-        let (mut writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
-        assert_eq!(pipe.emit(b"one"), Emitted::Queued);
+        let (mut writer, pipe) = EventWriter::start(outputs(directory.path()), 1 << 20).unwrap();
+        assert_eq!(pipe.emit(line(1).as_bytes()), Emitted::Queued);
         writer.pause();
-        assert_eq!(pipe.emit(b"two"), Emitted::Queued);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        assert_eq!(pipe.emit(line(2).as_bytes()), Emitted::Queued);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines(&[1]));
         let ends = [pipe.as_fd(), writer.reader()].map(|end| end.try_clone_to_owned().unwrap());
         drop((pipe, writer));
-        let (writer, _pipe) = EventWriter::resume(ends, &path).unwrap();
+        let (writer, _pipe) = EventWriter::resume(ends, outputs(directory.path())).unwrap();
         drop(writer);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines(&[1, 2]));
     }
 
     #[test]

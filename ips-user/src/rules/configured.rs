@@ -1,6 +1,6 @@
 //! The rules that a configuration names.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use thiserror::Error;
@@ -8,7 +8,8 @@ use thiserror::Error;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
-use crate::config;
+use crate::config::settings::EngineSettings;
+use crate::config::{self, Config};
 
 /// What a configuration says about rules cannot be used.
 #[derive(Debug, Error)]
@@ -32,15 +33,15 @@ pub enum Unusable {
 }
 
 impl RuleSet {
-    /// Variables and classes of a configuration, on top of the built-in ones.
+    /// Variables and classes of a configuration: those of `rules` on top of the engine's.
     ///
-    /// A variable whose name ends in `PORTS` or `PORT` is one of ports, any other one of
+    /// A variable of `rules` whose name ends in `PORTS` or `PORT` is one of ports, any other one of
     /// addresses, as in Suricata's `vars.port-groups` and `vars.address-groups`.
     ///
     /// # Errors
     /// When the classification file cannot be read, or a variable has no usable value.
-    pub fn configured(rules: &config::Rules) -> Result<Self, Unusable> {
-        let mut set = Self::default();
+    pub fn configured(rules: &config::Rules, settings: &EngineSettings) -> Result<Self, Unusable> {
+        let mut set = Self::with_settings(settings)?;
         for (name, value) in &rules.variables {
             if is_of_ports(name) {
                 set.variables.set_ports(name, value);
@@ -51,17 +52,38 @@ impl RuleSet {
         for (name, value) in &rules.variables {
             set.check_variable(name, value)?;
         }
-        let path = &rules.classification;
-        if !path.as_os_str().is_empty() {
-            let bytes = fs::read(path).map_err(|source| Unusable::File {
-                path: path.clone(),
-                source,
-            })?;
-            for line in set.classification.add(&String::from_utf8_lossy(&bytes)) {
-                log::warn!("{}:{line}: not a classification, skipped", path.display());
-            }
-        }
+        set.classify(&rules.classification)?;
         Ok(set)
+    }
+
+    /// Variables and classes of the engine's settings.
+    ///
+    /// # Errors
+    /// When the classification file cannot be read.
+    pub fn with_settings(settings: &EngineSettings) -> Result<Self, Unusable> {
+        let mut set = Self::default();
+        for (name, value) in &settings.vars.address_groups {
+            set.variables.set_addresses(name, value);
+        }
+        for (name, value) in &settings.vars.port_groups {
+            set.variables.set_ports(name, value);
+        }
+        set.classify(&settings.classification_file)?;
+        Ok(set)
+    }
+
+    fn classify(&mut self, path: &Path) -> Result<(), Unusable> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let bytes = fs::read(path).map_err(|source| Unusable::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        for line in self.classification.add(&String::from_utf8_lossy(&bytes)) {
+            log::warn!("{}:{line}: not a classification, skipped", path.display());
+        }
+        Ok(())
     }
 
     /// A mistake here would show at every rule that uses the variable, or, worse, at none.
@@ -101,8 +123,9 @@ fn is_of_ports(name: &str) -> bool {
 ///
 /// # Errors
 /// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant.
-pub fn load(rules: &config::Rules) -> Result<Loaded, Unusable> {
-    let set = RuleSet::configured(rules)?;
+pub fn load(config: &Config) -> Result<Loaded, Unusable> {
+    let rules = &config.rules;
+    let set = RuleSet::configured(rules, &config.engine)?;
     let read = |path: &PathBuf| {
         RuleSource::read(path).map_err(|source| Unusable::File {
             path: path.clone(),
@@ -128,7 +151,9 @@ mod tests {
                 variables: [(name.to_owned(), value.to_owned())].into(),
                 ..config::Rules::default()
             };
-            let message = RuleSet::configured(&rules).err().map(|e| e.to_string());
+            let message = RuleSet::configured(&rules, &EngineSettings::default())
+                .err()
+                .map(|e| e.to_string());
             match (message, expect) {
                 (None, None) => {}
                 (Some(message), Some(expect)) => {
@@ -155,11 +180,9 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_refused_by_its_name_once() {
         for path in ["/nonexistent/x.rules", "/"] {
-            let rules = config::Rules {
-                files: vec![path.into()],
-                ..config::Rules::default()
-            };
-            let error = load(&rules).unwrap_err();
+            let mut config = Config::default();
+            config.rules.files.push(path.into());
+            let error = load(&config).unwrap_err();
             assert_eq!(error.to_string(), path);
             assert!(std::error::Error::source(&error).is_some());
         }

@@ -69,6 +69,7 @@ impl<'a, 'f> OptionParser<'a, 'f> {
         let payload = Section {
             buffer: Buffer::Payload,
             transforms: Vec::new(),
+            to_server: None,
             matches,
         };
         let Some(signature_id) = self.signature_id else {
@@ -104,6 +105,7 @@ impl<'a, 'f> OptionParser<'a, 'f> {
             effects: Vec::new(),
             threshold: None,
             no_alert: self.no_alert,
+            alert: false,
         })
     }
 
@@ -315,6 +317,7 @@ impl<'a, 'f> OptionParser<'a, 'f> {
                 self.references.push(Reference {
                     system: system.trim().to_owned(),
                     id: id.trim().to_owned(),
+                    url: None,
                 });
             }
             _ => self.findings.error(

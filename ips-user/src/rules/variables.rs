@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::settings;
+
 /// Values of the address and port variables of rules.
 ///
 /// The defaults are the stock values of Suricata's configuration, so that published rules
@@ -12,50 +14,12 @@ pub struct Variables {
     ports: BTreeMap<String, String>,
 }
 
-const ADDRESSES: [(&str, &str); 15] = [
-    ("HOME_NET", "[192.168.0.0/16,10.0.0.0/8,172.16.0.0/12]"),
-    ("EXTERNAL_NET", "!$HOME_NET"),
-    ("HTTP_SERVERS", "$HOME_NET"),
-    ("SMTP_SERVERS", "$HOME_NET"),
-    ("SQL_SERVERS", "$HOME_NET"),
-    ("DNS_SERVERS", "$HOME_NET"),
-    ("TELNET_SERVERS", "$HOME_NET"),
-    ("AIM_SERVERS", "$EXTERNAL_NET"),
-    ("DC_SERVERS", "$HOME_NET"),
-    ("DNP3_SERVER", "$HOME_NET"),
-    ("DNP3_CLIENT", "$HOME_NET"),
-    ("MODBUS_CLIENT", "$HOME_NET"),
-    ("MODBUS_SERVER", "$HOME_NET"),
-    ("ENIP_CLIENT", "$HOME_NET"),
-    ("ENIP_SERVER", "$HOME_NET"),
-];
-
-const PORTS: [(&str, &str); 12] = [
-    ("HTTP_PORTS", "80"),
-    ("SHELLCODE_PORTS", "!80"),
-    ("ORACLE_PORTS", "1521"),
-    ("SSH_PORTS", "22"),
-    ("DNP3_PORTS", "20000"),
-    ("MODBUS_PORTS", "502"),
-    ("FILE_DATA_PORTS", "[$HTTP_PORTS,110,143]"),
-    ("FTP_PORTS", "21"),
-    ("GENEVE_PORTS", "6081"),
-    ("VXLAN_PORTS", "4789"),
-    ("TEREDO_PORTS", "3544"),
-    ("SIP_PORTS", "[5060,5061]"),
-];
-
 impl Default for Variables {
     fn default() -> Self {
-        let owned = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect()
-        };
+        let stock = settings::Variables::default();
         Self {
-            addresses: owned(&ADDRESSES),
-            ports: owned(&PORTS),
+            addresses: stock.address_groups,
+            ports: stock.port_groups,
         }
     }
 }

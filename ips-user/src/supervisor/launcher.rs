@@ -374,7 +374,7 @@ impl Launcher {
 
 /// In the compiling process: the engine, and what became of the rules.
 fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> {
-    let loaded = rules::load(&config.rules)?;
+    let loaded = rules::load(config)?;
     if loaded.has_errors() && !lenient {
         let errors = loaded.diagnostics.iter();
         let errors: Vec<_> = errors

@@ -258,10 +258,10 @@ impl Supervisor {
         let left = instance.read()?;
         let workers = left.workers(&config);
         let mut inheritance = Inheritance::of(&left);
-        let log = config.event_log();
+        let logs = config.event_logs(utc_offset_s)?;
         let (writer, events) = match inheritance.events.take() {
-            Some(ends) => EventWriter::resume(ends, &log)?,
-            None => EventWriter::start(&log, config.log.buffer)?,
+            Some(ends) => EventWriter::resume(ends, logs)?,
+            None => EventWriter::start(logs, config.log.buffer)?,
         };
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {

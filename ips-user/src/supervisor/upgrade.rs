@@ -127,8 +127,9 @@ impl Supervisor {
         let ends = [self.events.as_fd(), self.writer.reader()];
         let ends = ends.map(|end| end.try_clone_to_owned());
         let [writer, reader] = ends;
+        let logs = self.config.event_logs(self.utc_offset_s)?;
         (self.writer, self.events) =
-            crate::log::pipe::EventWriter::resume([writer?, reader?], &self.config.event_log())?;
+            crate::log::pipe::EventWriter::resume([writer?, reader?], logs)?;
         self.record();
         Err(error).with_context(|| format!("becoming {}", program.display()))
     }

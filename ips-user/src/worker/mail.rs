@@ -72,6 +72,7 @@ impl Turn<'_> {
                 shed_first_bytes: config.overload.shed_first_bytes,
                 flows: config.flow_limits(),
                 convict: config.conviction.enabled,
+                records: config.engine.records(),
                 ..self.inspection.options().clone()
             };
             self.inspection.reload(image.map()?, options);

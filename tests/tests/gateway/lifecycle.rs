@@ -324,7 +324,7 @@ fn sighup_reopens_the_rotated_event_log() {
     let is_alert = |event: &serde_json::Value| event["event_type"] == "alert";
     assert_eq!(say(&lab, b"look, the first"), End::Answered);
     gateway.await_event("the first alert", is_alert);
-    let path = gateway.config.log.directory.join(&gateway.config.log.eve);
+    let path = gateway.config.event_log().expect("the event log is a file");
     let rotated = path.with_extension("json.1");
     fs::rename(&path, &rotated).expect("rename");
     gateway.process().signal(Signal::SIGHUP).expect("it runs");

@@ -293,7 +293,7 @@ impl Gateway {
 
     /// The events written so far.
     pub(crate) fn events(&self) -> Vec<Value> {
-        let path = self.config.log.directory.join(&self.config.log.eve);
+        let path = self.config.event_log().expect("the event log is a file");
         let text = fs::read_to_string(path).unwrap_or_default();
         // A line without its end is still being written.
         text.split_inclusive('\n')

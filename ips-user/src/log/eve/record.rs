@@ -53,6 +53,24 @@ impl Serialize for Time {
     }
 }
 
+/// An address as Suricata writes it: IPv6 with all its digits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ip(pub(super) IpAddr);
+
+impl Serialize for Ip {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            IpAddr::V4(v4) => serializer.collect_str(&v4),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h] = v6.segments();
+                serializer.collect_str(&format_args!(
+                    "{a:04x}:{b:04x}:{c:04x}:{d:04x}:{e:04x}:{f:04x}:{g:04x}:{h:04x}"
+                ))
+            }
+        }
+    }
+}
+
 pub(super) type Metadata<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
 pub(super) enum Kind<'a> {
@@ -110,10 +128,10 @@ pub(super) struct IncidentLine<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct EndsFields {
-    pub(super) src_ip: IpAddr,
+    pub(super) src_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) src_port: Option<u16>,
-    pub(super) dest_ip: IpAddr,
+    pub(super) dest_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dest_port: Option<u16>,
     pub(super) proto: Cow<'static, str>,
@@ -129,11 +147,15 @@ pub(super) struct Line<'a> {
     pub(super) in_iface: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) out_iface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pcap_cnt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pcap_filename: Option<&'a str>,
     pub(super) event_type: &'static str,
-    pub(super) src_ip: IpAddr,
+    pub(super) src_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) src_port: Option<u16>,
-    pub(super) dest_ip: IpAddr,
+    pub(super) dest_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dest_port: Option<u16>,
     pub(super) proto: Cow<'static, str>,
@@ -233,10 +255,43 @@ pub(super) struct FlowFields {
     pub(super) bytes_toserver: u64,
     pub(super) bytes_toclient: u64,
     pub(super) start: Time,
-    pub(super) src_ip: IpAddr,
-    pub(super) dest_ip: IpAddr,
+    pub(super) src_ip: Ip,
+    pub(super) dest_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) src_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dest_port: Option<u16>,
+}
+
+/// A `flow` record.
+#[derive(Debug, Serialize)]
+pub(super) struct FlowLine {
+    pub(super) timestamp: Time,
+    pub(super) flow_id: u64,
+    pub(super) event_type: &'static str,
+    pub(super) src_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_port: Option<u16>,
+    pub(super) dest_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dest_port: Option<u16>,
+    pub(super) proto: Cow<'static, str>,
+    pub(super) ip_v: u8,
+    pub(super) flow: EndedFlowFields,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EndedFlowFields {
+    pub(super) pkts_toserver: u64,
+    pub(super) pkts_toclient: u64,
+    pub(super) bytes_toserver: u64,
+    pub(super) bytes_toclient: u64,
+    pub(super) start: Time,
+    pub(super) end: Time,
+    pub(super) age: i64,
+    pub(super) state: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) alerted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) action: Option<&'static str>,
 }

@@ -32,6 +32,8 @@ fn record(
         in_interface: Some("eth0"),
         out_interface: None,
         outcome,
+        capture: None,
+        records: &Records::default(),
     };
     let mut line = b"left over".to_vec();
     build(&context, &mut line);

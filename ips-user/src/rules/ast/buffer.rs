@@ -19,6 +19,10 @@ pub enum Buffer {
     Icmpv6Header,
     /// `igmp.hdr`
     IgmpHeader,
+    /// `ip.src`: the address as bytes in network order, 4 or 16; for `dataset`.
+    IpSource,
+    /// `ip.dst`
+    IpDestination,
     /// `base64_data`: what `base64_decode` has decoded.
     Base64Data,
     /// A buffer of an application protocol.
@@ -201,14 +205,146 @@ app_buffers! {
     EnipProductName "enip.product_name" "enip",
     EnipServiceName "enip.service_name" "enip",
     Dnp3Data "dnp3.data" "dnp3",
-    CipService "cip.service" "enip",
     LdapRequestDn "ldap.request.dn" "ldap",
     LdapResponsesDn "ldap.responses.dn" "ldap",
     LdapResponsesMessage "ldap.responses.message" "ldap",
     LdapRequestAttributeType "ldap.request.attribute_type" "ldap",
     LdapResponsesAttributeType "ldap.responses.attribute_type" "ldap",
+    NtpReferenceId "ntp.reference_id" "ntp",
     WebsocketPayload "websocket.payload" "websocket",
     PgsqlQuery "pgsql.query" "pgsql",
+}
+
+impl AppBuffer {
+    /// Whether only one direction has it: to the server (true), to the client (false).
+    pub const fn to_server(self) -> Option<bool> {
+        use AppBuffer as B;
+        match self {
+            B::HttpUri
+            | B::HttpUriRaw
+            | B::HttpMethod
+            | B::HttpRequestLine
+            | B::HttpRequestBody
+            | B::HttpRequestHeader
+            | B::HttpUserAgent
+            | B::HttpAccept
+            | B::HttpAcceptEnc
+            | B::HttpAcceptLang
+            | B::HttpReferer
+            | B::HttpHost
+            | B::HttpHostRaw
+            | B::TlsSni
+            | B::Ja3Hash
+            | B::Ja3String
+            | B::Ja4Hash
+            | B::DnsQuery
+            | B::SshHassh
+            | B::SshHasshString
+            | B::SmtpHelo
+            | B::SmtpMailFrom
+            | B::SmtpRcptTo
+            | B::FtpCommand
+            | B::FtpCommandData
+            | B::SmbNamedPipe
+            | B::SmbShare
+            | B::SipMethod
+            | B::SipUri
+            | B::SipRequestLine
+            | B::MqttConnectClientId
+            | B::MqttConnectUsername
+            | B::MqttConnectPassword
+            | B::MqttConnectProtocolString
+            | B::MqttConnectWillTopic
+            | B::MqttConnectWillMessage
+            | B::LdapRequestDn
+            | B::LdapRequestAttributeType
+            | B::PgsqlQuery => Some(true),
+            B::HttpResponseHeader
+            | B::HttpResponseBody
+            | B::HttpResponseLine
+            | B::HttpStatCode
+            | B::HttpStatMsg
+            | B::HttpLocation
+            | B::HttpServer
+            | B::Ja3sHash
+            | B::Ja3sString
+            | B::DnsResponseRrname
+            | B::SshHasshServer
+            | B::SshHasshServerString
+            | B::FtpReply
+            | B::FtpCompletionCode
+            | B::SipResponseLine
+            | B::SipStatCode
+            | B::SipStatMsg
+            | B::RfbName
+            | B::LdapResponsesDn
+            | B::LdapResponsesMessage
+            | B::LdapResponsesAttributeType => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Whether one transaction can have several of it. Then each mention in a rule may be
+    /// another of them ("Multiple Buffer Matching" in the rules chapter).
+    pub const fn is_multiple(self) -> bool {
+        use AppBuffer as B;
+        matches!(
+            self,
+            B::DnsQuery
+                | B::DnsQueryName
+                | B::DnsQueriesRrname
+                | B::DnsAnswerName
+                | B::DnsAnswersRrname
+                | B::DnsAuthoritiesRrname
+                | B::DnsAdditionalsRrname
+                | B::DnsResponseRrname
+                | B::MdnsQueriesRrname
+                | B::MdnsAnswersRrname
+                | B::MdnsAuthoritiesRrname
+                | B::MdnsAdditionalsRrname
+                | B::MdnsResponseRrname
+                | B::FileData
+                | B::FileMagic
+                | B::FileName
+                | B::HttpRequestHeader
+                | B::HttpResponseHeader
+                | B::Http2Header
+                | B::Http2HeaderName
+                | B::IkeVendor
+                | B::KrbCname
+                | B::KrbSname
+                | B::LdapRequestAttributeType
+                | B::LdapResponsesAttributeType
+                | B::LdapResponsesDn
+                | B::LdapResponsesMessage
+                | B::MqttSubscribeTopic
+                | B::MqttUnsubscribeTopic
+                | B::QuicCyuHash
+                | B::QuicCyuString
+                | B::SipContentLength
+                | B::SipContentType
+                | B::SipFrom
+                | B::SipTo
+                | B::SipUserAgent
+                | B::SipVia
+                | B::SmtpRcptTo
+                | B::EmailReceived
+                | B::EmailUrl
+                | B::FtpReply
+                | B::TlsAlpn
+                | B::TlsCertSubject
+                | B::TlsCerts
+                | B::TlsSubjectAltName
+                | B::SdpBandwidth
+                | B::SdpTime
+                | B::SdpRepeatTime
+                | B::SdpAttribute
+                | B::SdpMediaMedia
+                | B::SdpMediaSessionInfo
+                | B::SdpMediaConnectionData
+                | B::SdpMediaEncryptionKey
+        )
+    }
 }
 
 /// What is done with the bytes of a buffer before they are looked at, in the order written.

@@ -3,6 +3,7 @@
 
 use super::AddressSet;
 use super::compare::Compare;
+use super::matching::CaptureScope;
 
 /// One thing that must hold. Evaluated in the order written, before the buffers are searched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +161,28 @@ pub enum Condition {
     },
     /// `tunnel`: not Suricata's stock keyword list, but documented: the packet came out of one.
     Tunnel,
+    /// `l3_proto`: 4 or 6.
+    IpVersion(u8),
+    /// `rpc`: the call of a Sun RPC message (RFC 5531 §9); any where absent.
+    Rpc {
+        /// Program.
+        program: u32,
+        /// Its version.
+        version: Option<u32>,
+        /// Procedure.
+        procedure: Option<u32>,
+    },
+    /// `flowvar`, `pktvar`: a variable that a `pcre` has captured contains this.
+    Variable {
+        /// Whose.
+        scope: CaptureScope,
+        /// Its name.
+        name: String,
+        /// `!`
+        negated: bool,
+        /// The bytes looked for.
+        value: Vec<u8>,
+    },
     /// Numeric keyword of an application protocol, for example `dns.opcode`, `http2.errorcode`,
     /// `tls.version`: name and value as written, checked where the protocol is.
     App {
@@ -421,6 +444,15 @@ pub enum Effect {
         /// Options as written.
         options: String,
     },
+    /// `nfq_set_mark`: these bits of the packet's mark become `value`.
+    SetMark {
+        /// The bits.
+        value: u32,
+        /// Which bits.
+        mask: u32,
+    },
+    /// `tls_store`: the certificates are kept.
+    TlsStore,
     /// `config`
     Config {
         /// Options as written.

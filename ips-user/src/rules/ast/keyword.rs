@@ -1,8 +1,8 @@
 //! The keyword that each part of a rule was written with: for messages and counts.
 
 use super::{
-    Buffer, ChecksumOf, Condition, DatasetCommand, Effect, EventKind, Match, StreamSide, Threshold,
-    ThresholdKind, Transform,
+    Buffer, CaptureScope, ChecksumOf, Condition, DatasetCommand, Effect, EventKind, Match,
+    StreamSide, Threshold, ThresholdKind, Transform,
 };
 
 impl Buffer {
@@ -17,6 +17,8 @@ impl Buffer {
             Self::Icmpv4Header => "icmpv4.hdr",
             Self::Icmpv6Header => "icmpv6.hdr",
             Self::IgmpHeader => "igmp.hdr",
+            Self::IpSource => "ip.src",
+            Self::IpDestination => "ip.dst",
             Self::Base64Data => "base64_data",
             Self::App(buffer) => buffer.name(),
         }
@@ -69,6 +71,7 @@ impl Match {
                 _ => "dataset",
             },
             Self::Entropy { .. } => "entropy",
+            Self::Asn1(_) => "asn1",
         }
     }
 }
@@ -122,6 +125,12 @@ impl Condition {
             Self::Event { kind, .. } => kind.keyword(),
             Self::Checksum { of, .. } => of.keyword(),
             Self::Tunnel => "tunnel",
+            Self::IpVersion(_) => "l3_proto",
+            Self::Rpc { .. } => "rpc",
+            Self::Variable { scope, .. } => match scope {
+                CaptureScope::Packet => "pktvar",
+                CaptureScope::Flow | CaptureScope::Alert => "flowvar",
+            },
             Self::App { keyword, .. } => keyword,
         }
     }
@@ -166,6 +175,8 @@ impl Effect {
             Self::Bypass => "bypass",
             Self::FileStore { .. } => "filestore",
             Self::Config { .. } => "config",
+            Self::SetMark { .. } => "nfq_set_mark",
+            Self::TlsStore => "tls_store",
         }
     }
 }

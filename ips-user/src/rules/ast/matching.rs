@@ -10,6 +10,9 @@ pub struct Section {
     pub buffer: Buffer,
     /// What is done with its bytes before they are looked at.
     pub transforms: Vec<Transform>,
+    /// The direction written behind the keyword, in rules for both directions of a transaction:
+    /// `http.connection:to_client`.
+    pub to_server: Option<bool>,
     /// What must be found.
     pub matches: Vec<Match>,
 }
@@ -71,6 +74,23 @@ pub enum Match {
         /// What the value must be.
         compare: Compare<u64>,
     },
+    /// `asn1`
+    Asn1(Asn1),
+}
+
+/// `asn1`: any of what is asked for holds in the BER data that begins there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asn1 {
+    /// `bitstring_overflow`: a bit string that says to have more unused bits than it has.
+    pub bitstring_overflow: bool,
+    /// `double_overflow`: a real number in ASCII that does not fit.
+    pub double_overflow: bool,
+    /// `oversize_length`: a length above this.
+    pub oversize_length: Option<u32>,
+    /// `absolute_offset`, `relative_offset`: where the data begins.
+    pub offset: i32,
+    /// Whether that counts from the last match.
+    pub relative: bool,
 }
 
 /// `content` and its modifiers.

@@ -146,6 +146,8 @@ pub struct Reference {
     pub system: String,
     /// Id in that system.
     pub id: String,
+    /// The whole address, if `reference.config` knows the system.
+    pub url: Option<String>,
 }
 
 /// The class of a rule.
@@ -208,7 +210,8 @@ pub struct Options {
     /// What must hold of packet and flow, in the order written.
     pub conditions: Vec<Condition>,
     /// What must be found in buffers, each buffer once (per set of transforms), in the order of
-    /// their first mention.
+    /// their first mention. A buffer that [can exist several times](AppBuffer::is_multiple) may
+    /// have several sections: each may be another of them.
     pub sections: Vec<Section>,
     /// `prefilter`: this condition or section selects the rule.
     pub prefilter: Option<PrefilterBy>,
@@ -218,6 +221,8 @@ pub struct Options {
     pub threshold: Option<Threshold>,
     /// `noalert`: acts but does not report.
     pub no_alert: bool,
+    /// `alert`: reports even if its action does not, as `pass`.
+    pub alert: bool,
 }
 
 /// What `prefilter` stands behind.
