@@ -12,5 +12,5 @@ mod timestamp;
 
 pub use entry::{Flow, FlowAction, PacketDirection, Tally, TcpState};
 pub use export::{ImportError, Imported};
-pub use table::{FlowCounters, FlowLimits, FlowTable, TableFull, Timeouts};
+pub use table::{FlowCounters, FlowEnd, FlowLimits, FlowTable, TableFull, Timeouts};
 pub use timestamp::Timestamp;

@@ -10,6 +10,7 @@ use ips_common::{FlowKey, HashSeed, flow_hash};
 use super::idle::{Class, IdleLists};
 use super::{Flow, PacketDirection, Timestamp};
 use crate::decode::Decoded;
+use crate::reassembly::tcp::{StreamMemory, StreamOptions};
 
 /// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
 /// `flow-timeouts`.
@@ -71,6 +72,17 @@ impl Default for FlowLimits {
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// Why a flow has left the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowEnd {
+    /// It was idle.
+    Timeout,
+    /// It made room for another one.
+    Forced,
+    /// Its ports are used for another connection.
+    Reused,
 }
 
 /// There is no room for a new flow: all that are remembered have had packets just now.
@@ -172,6 +184,8 @@ pub struct FlowTable {
     free: Vec<u32>,
     idle: IdleLists,
     counters: FlowCounters,
+    /// Flows that have left, when somebody wants them.
+    ended: Option<Vec<(Flow, FlowEnd)>>,
 }
 
 impl FlowTable {
@@ -188,6 +202,7 @@ impl FlowTable {
             free: Vec::new(),
             idle: IdleLists::new(),
             counters: FlowCounters::default(),
+            ended: None,
         }
     }
 
@@ -197,9 +212,49 @@ impl FlowTable {
         while self.slots.len() > self.limits.max_flows as usize
             && let Some(slot) = self.longest_idle()
         {
-            self.discard(slot);
+            self.discard(slot, Some(FlowEnd::Forced));
             self.counters.evicted += 1;
         }
+    }
+
+    /// From now on flows that leave the table are kept until [`FlowTable::take_ended`] asks for
+    /// them, which must be after every packet and every [`FlowTable::expire`].
+    pub fn keep_ended(&mut self) {
+        self.ended.get_or_insert_default();
+    }
+
+    /// Flows that have left the table, and why.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = (Flow, FlowEnd)> {
+        self.ended.iter_mut().flat_map(|ended| ended.drain(..))
+    }
+
+    /// Applies the timeout of the state that a flow has now; its last packet stays the last.
+    pub fn reclassify(&mut self, key: &FlowKey) {
+        if let Some(&slot) = self.slots.get(&self.hashed(key)) {
+            self.idle.refresh(slot, self.flows[slot as usize].class());
+        }
+    }
+
+    /// Gives up connections that are over or were never complete, those that are idle longest
+    /// first and `budget` at most, while `memory` is short; returns how many. Their flows stay.
+    pub fn relieve(
+        &mut self,
+        memory: &StreamMemory,
+        options: &StreamOptions,
+        budget: usize,
+    ) -> usize {
+        let mut relieved = 0;
+        for class in [Class::TcpClosed, Class::TcpNew] {
+            let mut next = self.idle.oldest(class);
+            while let Some(slot) = next {
+                if relieved >= budget || !memory.is_short(options) {
+                    return relieved;
+                }
+                next = self.idle.younger(slot);
+                relieved += usize::from(self.flows[slot as usize].session.take().is_some());
+            }
+        }
+        relieved
     }
 
     /// The flow of a packet, which is counted in it; created when there is none.
@@ -219,7 +274,9 @@ impl FlowTable {
                 self.counters.reused += 1;
                 self.counters.created += 1;
                 let id = self.take_id();
-                self.flows[slot as usize] = Flow::open(id, packet, now);
+                let opened = Flow::open(id, packet, now);
+                let before = std::mem::replace(&mut self.flows[slot as usize], opened);
+                self.end(before, FlowEnd::Reused);
                 slot
             }
             Some(slot) => slot,
@@ -243,8 +300,13 @@ impl FlowTable {
     /// Forgets a flow, for example because its conviction was undone.
     pub fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
         let slot = self.slots.get(&self.hashed(key)).copied()?;
-        let flow = self.flows[slot as usize].clone();
-        self.discard(slot);
+        let slot_flow = &mut self.flows[slot as usize];
+        let session = slot_flow.session.take();
+        let flow = Flow {
+            session,
+            ..slot_flow.clone()
+        };
+        self.discard(slot, None);
         Some(flow)
     }
 
@@ -262,7 +324,7 @@ impl FlowTable {
                 if u128::from(idle_ns) < timeout_ns {
                     break;
                 }
-                self.discard(slot);
+                self.discard(slot, Some(FlowEnd::Timeout));
                 expired += 1;
             }
         }
@@ -324,6 +386,7 @@ impl FlowTable {
         Self {
             next_id: self.next_id,
             counters: self.counters,
+            ended: self.ended.as_ref().map(|_| Vec::new()),
             ..Self::new(self.limits, self.seed.0.key)
         }
     }
@@ -394,7 +457,7 @@ impl FlowTable {
         if u128::from(idle_ns) < self.limits.spared.as_nanos() {
             return Err(TableFull);
         }
-        self.discard(slot);
+        self.discard(slot, Some(FlowEnd::Forced));
         self.counters.evicted += 1;
         Ok(())
     }
@@ -406,11 +469,26 @@ impl FlowTable {
             .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns)
     }
 
-    fn discard(&mut self, slot: u32) {
-        let hashed = self.hashed(&self.flows[slot as usize].key);
+    fn discard(&mut self, slot: u32, end: Option<FlowEnd>) {
+        let flow = &mut self.flows[slot as usize];
+        let session = flow.session.take();
+        let hashed = HashedKey {
+            key: flow.key,
+            hash: flow_hash(self.seed.0, &flow.key),
+        };
+        if let (Some(ended), Some(end)) = (&mut self.ended, end) {
+            let flow = flow.clone();
+            ended.push((Flow { session, ..flow }, end));
+        }
         self.slots.remove(&hashed);
         self.idle.remove(slot);
         self.free.push(slot);
+    }
+
+    fn end(&mut self, flow: Flow, end: FlowEnd) {
+        if let Some(ended) = &mut self.ended {
+            ended.push((flow, end));
+        }
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014) over a counter: no id repeats within 2^53 flows

@@ -1,7 +1,7 @@
 //! A segment's data: into the stream, or not; and what the other end has of it.
 
 use super::event::StreamEvent;
-use super::handshake::except;
+use super::opening::except;
 use super::options::{OOB_LIMIT, StreamOptions, UrgentPolicy};
 use super::overlap::{Extent, OverlapPolicy};
 use super::rewrite::Replacement;
@@ -80,7 +80,7 @@ impl Session {
         let mut policy = pass.options.reassembly.urgent;
         let stream = &mut self.streams[pass.from];
         if policy == UrgentPolicy::Oob {
-            if place < side.acked || place < 0 || stream.out_of_band.contains(&(place as u64)) {
+            if place < side.acked || place < 0 || stream.out_of_band().contains(&(place as u64)) {
                 return Ok(Urgent::Take);
             }
             if pass.options.inline && place < side.next {
@@ -102,7 +102,8 @@ impl Session {
                 }
                 side.urgent += 1;
                 side.last_urgent = Some(place);
-                stream.out_of_band.push(place as u64);
+                let urgent = stream.urgent.get_or_insert_default();
+                urgent.places.push(place as u64);
                 pass.memory.totals.urgent_oob_data += 1;
                 Ok(Urgent::Take)
             }
@@ -177,7 +178,7 @@ impl Session {
                 clear_urgent,
             });
         }
-        if stream.fill(pass, &mut self.current.added, low, payload) {
+        if stream.fill(pass, low, payload) {
             side.highest = side.highest.max(end);
             side.next = stream.buffer.contiguous_end(side.next as u64) as i64;
             self.current.extent = Some((low, high));
@@ -220,11 +221,10 @@ impl Session {
                 &payload[(at - low) as usize..][..len]
             });
         }
-        let before = self.current.added.len();
-        if !stream.fill(pass, &mut self.current.added, low, payload) {
+        if !stream.fill(pass, low, payload) {
             return;
         }
-        for &part in &self.current.added[before..] {
+        for &part in &pass.memory.undo.added {
             let segment = (start.max(0) as u64, end as u64);
             stream.own(Owned { part, segment });
         }
@@ -328,7 +328,10 @@ impl Session {
             if keep > stream.base as i64 {
                 stream.base = keep as u64;
                 stream.buffer.trim(stream.base);
-                stream.out_of_band.retain(|&place| place >= stream.base);
+                let base = stream.base;
+                if let Some(urgent) = &mut stream.urgent {
+                    urgent.places.retain(|&place| place >= base);
+                }
             }
         }
     }
@@ -347,13 +350,7 @@ impl Stream {
     }
 
     /// Puts `data` into what is empty from `at` on; notes where. False when there is no room.
-    fn fill(
-        &mut self,
-        pass: &mut Pass<'_, '_>,
-        added: &mut Vec<Extent>,
-        at: u64,
-        data: &[u8],
-    ) -> bool {
+    fn fill(&mut self, pass: &mut Pass<'_, '_>, at: u64, data: &[u8]) -> bool {
         let end = at + data.len() as u64;
         while let Some((from, to)) = self.buffer.hole(at, end) {
             let bytes = (to - from) as usize;
@@ -362,7 +359,7 @@ impl Stream {
             let separate = pieces < pass.options.max_pieces() || self.touches(from, to);
             if !fits || !separate {
                 // Half a segment is of no use.
-                for (from, to) in added.drain(..) {
+                for (from, to) in pass.memory.undo.added.drain(..) {
                     self.buffer.remove(from, to);
                 }
                 refuse_data(pass, fits);
@@ -370,7 +367,7 @@ impl Stream {
             }
             self.buffer
                 .fill(from, &data[(from - at) as usize..(to - at) as usize]);
-            added.push((from, to));
+            pass.memory.undo.added.push((from, to));
         }
         let pieces = self.buffer.pieces().len().min(usize::from(u16::MAX));
         self.max_pieces = self.max_pieces.max(pieces as u16);

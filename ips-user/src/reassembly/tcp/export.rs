@@ -8,7 +8,7 @@ use super::buffer::Buffer;
 use super::data::Owned;
 use super::memory::StreamMemory;
 use super::options::StreamOptions;
-use super::session::{Control, Current, Session, SessionState, Stream};
+use super::session::{Control, Current, OutOfBand, Session, SessionState, Stream};
 use super::side::Side;
 
 /// Number of the format.
@@ -69,6 +69,16 @@ impl<T: Wire> Wire for Option<T> {
             true => T::get(bytes).map(Some),
             false => Some(None),
         }
+    }
+}
+
+impl<T: Wire> Wire for Box<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        (**self).put(out);
+    }
+
+    fn get(bytes: &mut &[u8]) -> Option<Self> {
+        T::get(bytes).map(Self::new)
     }
 }
 
@@ -177,7 +187,8 @@ records! {
         state, sides, four_way, midstream, from_synack, one_sided, confirmed, client_first, gap,
     };
     Owned { part, segment };
-    Stream { buffer, base, owned, out_of_band, reader, depth, max_pieces } else default;
+    Stream { buffer, base, owned, urgent, reader, depth, max_pieces };
+    OutOfBand { places } else default;
 }
 
 /// Places of streams are below this, so that sums of them do not overflow.
@@ -216,11 +227,11 @@ fn is_sound_stream(stream: &Stream) -> bool {
         && pieces.last().is_none_or(|piece| piece.end() < PLACES)
         && stream.base < PLACES
         && stream.reader.is_none_or(|reader| reader < PLACES)
-        && stream.out_of_band.iter().all(|&place| place < PLACES)
+        && stream.out_of_band().iter().all(|&place| place < PLACES)
 }
 
-fn default() -> Stream {
-    Stream::default()
+fn default() -> OutOfBand {
+    OutOfBand::default()
 }
 
 impl Session {
@@ -247,7 +258,7 @@ impl Session {
     pub fn import(
         mut bytes: &[u8],
         options: &StreamOptions,
-        memory: &StreamMemory,
+        memory: &mut StreamMemory,
     ) -> Option<Self> {
         let bytes = &mut bytes;
         if u16::get(bytes)? != FORMAT {
@@ -267,7 +278,6 @@ impl Session {
         }
         let mut session = Self {
             control,
-            before: control,
             streams,
             queued,
             current: Current::default(),

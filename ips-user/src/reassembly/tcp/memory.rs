@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::options::StreamOptions;
+use super::overlap::Extent;
+use super::session::Control;
 
 macro_rules! counters {
     ($($field:ident $name:literal $text:literal;)*) => {
@@ -70,6 +72,23 @@ pub struct StreamMemory {
     usage: Arc<Usage>,
     /// Totals so far; those of use are filled in by [`StreamMemory::counters`].
     pub(super) totals: StreamCounters,
+    /// How to take back the last packet.
+    pub(super) undo: Undo,
+    /// Number of the last session.
+    serial: u64,
+}
+
+/// What the last packet has changed. Kept once, not in each session.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    /// The session whose packet it was.
+    pub(super) session: u64,
+    pub(super) from: usize,
+    pub(super) control: Control,
+    /// What was put into its stream.
+    pub(super) added: Vec<Extent>,
+    /// How many out-of-band bytes its stream had.
+    pub(super) out_of_band: usize,
 }
 
 impl StreamMemory {
@@ -109,9 +128,11 @@ impl StreamMemory {
             || !self.has_room_for_data(64 << 10, options)
     }
 
-    pub(super) fn open(&self, bytes: usize) -> Account {
+    pub(super) fn open(&mut self, bytes: usize) -> Account {
+        self.serial += 1;
         let account = Account {
             usage: Arc::clone(&self.usage),
+            serial: self.serial,
             session: bytes as u64,
             stream: 0,
         };
@@ -124,6 +145,8 @@ impl StreamMemory {
 #[derive(Debug)]
 pub(super) struct Account {
     usage: Arc<Usage>,
+    /// Number of the session.
+    pub(super) serial: u64,
     session: u64,
     stream: u64,
 }
@@ -191,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_a_session_takes_comes_back_when_it_ends() {
-        let memory = StreamMemory::new();
+        let mut memory = StreamMemory::new();
         let used = |memory: &StreamMemory| {
             let counters = memory.counters();
             (
@@ -213,7 +236,7 @@ mod tests {
 
     #[test]
     fn caps_are_caps_and_zero_is_none() {
-        let memory = StreamMemory::new();
+        let mut memory = StreamMemory::new();
         let mut options = StreamOptions {
             memcap: 150,
             ..StreamOptions::default()

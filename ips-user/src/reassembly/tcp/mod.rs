@@ -15,18 +15,20 @@
 //! Watching, a receiver's policy decides about overlaps, and what it has acknowledged is
 //! inspected in chunks, as in Suricata.
 //!
-//! In the order of a segment: `segment` (view) → `session` (state) → `handshake`, `connected`,
+//! In the order of a segment: `segment` (view) → `session` (state) → `opening`, `handshake`, `connected`,
 //! `reset` (what the receiver takes) → `data` (into the stream; `overlap`) → `raw` (what is
 //! inspected). `side` is what is known of one end, `buffer` its bytes, `rewrite` changes a
 //! packet, `memory` bounds and counts it all, `export` hands a session to another process.
 
 mod buffer;
+mod configured;
 mod connected;
 mod data;
 pub mod event;
 mod export;
 mod handshake;
 mod memory;
+mod opening;
 pub mod options;
 mod overlap;
 mod raw;
@@ -37,8 +39,8 @@ mod session;
 mod side;
 
 pub use event::{StreamEvent, StreamEvents};
-pub use handshake::{Begun, track};
 pub use memory::{StreamCounters, StreamMemory};
+pub use opening::{Begun, track};
 pub use options::{HostPolicies, ReassemblyOptions, StreamOptions, UrgentPolicy};
 pub use overlap::OverlapPolicy;
 pub use raw::{Contiguous, RawView};

@@ -66,8 +66,8 @@ pub struct ReassemblyOptions {
     pub urgent: UrgentPolicy,
     /// `urgent.oob-limit-policy`, after [`OOB_LIMIT`] bytes.
     pub urgent_oob_limit: UrgentPolicy,
-    /// `max-regions`, times the pieces that one region has room for: bounds how many separate
-    /// pieces of one direction are kept.
+    /// `max-regions`, zero for no bound. A region has room for many pieces: see
+    /// [`PIECES_OF_REGION`].
     pub max_regions: u16,
     /// `check-overlap-different-data`: compare overlapping data. Inline it always is.
     pub check_overlap_different_data: bool,
@@ -78,6 +78,10 @@ pub struct ReassemblyOptions {
 
 /// How many out-of-band bytes of a direction are told apart from the stream, as in Suricata.
 pub const OOB_LIMIT: usize = 64;
+
+/// Separate pieces of a stream that make a region of it: holes are smaller here than those that
+/// Suricata counts.
+pub const PIECES_OF_REGION: usize = 128;
 
 /// What is made of the byte to which the urgent pointer points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +174,10 @@ impl StreamOptions {
 
     /// How many separate pieces of one direction are kept.
     pub(super) fn max_pieces(&self) -> usize {
-        usize::from(self.reassembly.max_regions.max(1)) * 128
+        match self.reassembly.max_regions {
+            0 => usize::MAX,
+            regions => usize::from(regions) * PIECES_OF_REGION,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::buffer::Piece;
 use super::options::StreamOptions;
-use super::session::{CLIENT, Session, SessionState, Stream, sender};
+use super::session::{CLIENT, Session, SessionState, sender};
 use crate::flow::PacketDirection;
 
 /// A stretch of a stream without a hole.
@@ -77,8 +77,8 @@ impl Session {
             self.acknowledged_window(number, options)?
         };
         let stream = &mut self.streams[number];
-        let mut out_of_band = stream.out_of_band.iter();
-        let has_urgent = out_of_band.any(|place| (from..to).contains(place));
+        let within = |place: &u64| (from..to).contains(place);
+        let has_urgent = stream.out_of_band().iter().any(within);
         if !has_urgent && urgent {
             return None;
         }
@@ -89,21 +89,19 @@ impl Session {
             fresh_from: (fresh - from) as usize,
             missing,
         };
-        if has_urgent && !urgent {
-            let Stream {
-                out_of_band,
-                view: without,
-                ..
-            } = stream;
-            without.clear();
+        if !urgent
+            && has_urgent
+            && let Some(out_of_band) = &mut stream.urgent
+        {
+            out_of_band.view.clear();
             for (place, &byte) in (from..).zip(view.data) {
-                if !out_of_band.contains(&place) {
-                    without.push(byte);
+                if !out_of_band.places.contains(&place) {
+                    out_of_band.view.push(byte);
                 } else if place < fresh {
                     view.fresh_from -= 1;
                 }
             }
-            view.data = without;
+            view.data = &out_of_band.view;
         }
         Some(view)
     }
@@ -160,11 +158,9 @@ impl Session {
         }
         if let Some((_, to, _, _)) = self.acknowledged_window(number, options) {
             self.control.sides[number].raw = to;
-            self.before.sides[number].raw = to;
         }
         if self.acknowledged_window(number, options).is_none() {
             self.control.sides[number].flush = false;
-            self.before.sides[number].flush = false;
         }
     }
 

@@ -184,10 +184,8 @@ pub(super) struct Stream {
     pub(super) base: u64,
     /// Watching: of which segments the data beyond what is acknowledged consists.
     pub(super) owned: Vec<Owned>,
-    /// Places of out-of-band bytes, in the order of their arrival.
-    pub(super) out_of_band: Vec<u64>,
-    /// A window without those bytes.
-    pub(super) view: Vec<u8>,
+    /// Out-of-band bytes, if there were any.
+    pub(super) urgent: Option<Box<OutOfBand>>,
     /// Up to here somebody has read the whole stream, if anybody does.
     pub(super) reader: Option<u64>,
     /// How far this direction is put together, instead of the configured depth.
@@ -196,24 +194,34 @@ pub(super) struct Stream {
     pub(super) max_pieces: u16,
 }
 
-/// The packet that was seen last: its window is inspected, and it may be taken back.
+/// Bytes that are none of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OutOfBand {
+    /// Their places, in the order of their arrival.
+    pub(super) places: Vec<u64>,
+    /// A window without them.
+    pub(super) view: Vec<u8>,
+}
+
+/// The packet that was seen last: its window is inspected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Current {
     pub(super) from: usize,
     /// Where its data is.
     pub(super) extent: Option<Extent>,
-    /// What of it was new.
-    pub(super) added: Vec<Extent>,
-    /// How many out-of-band bytes were known before it.
-    pub(super) out_of_band: usize,
+}
+
+impl Stream {
+    /// Places of out-of-band bytes.
+    pub(super) fn out_of_band(&self) -> &[u64] {
+        self.urgent.as_ref().map_or(&[], |urgent| &urgent.places)
+    }
 }
 
 /// A TCP connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub(super) control: Control,
-    /// As it was before the current packet.
-    pub(super) before: Control,
     /// Of client and server.
     pub(super) streams: [Stream; 2],
     /// SYNs, then SYN-ACKs, other than the one that `control` follows.
@@ -223,6 +231,9 @@ pub struct Session {
     pub(super) ended: bool,
     pub(super) account: Account,
 }
+
+/// A flood of SYNs makes many of them.
+const _: () = assert!(Session::BYTES <= 720);
 
 /// Number of the client in [`Control::sides`] and [`Session::streams`].
 pub(super) const CLIENT: usize = 0;
@@ -290,7 +301,6 @@ impl Session {
     pub(super) fn new(control: Control, memory: &mut StreamMemory) -> Self {
         memory.totals.sessions += 1;
         Self {
-            before: control,
             control,
             streams: Default::default(),
             queued: Vec::new(),
@@ -359,7 +369,7 @@ impl Session {
 
     /// The packet is no part of the connection.
     pub(super) fn refuse(&mut self, pass: &mut Pass<'_, '_>, Refused(drop): Refused) {
-        self.take_back();
+        self.take_back(pass.memory);
         pass.outcome.in_stream = false;
         pass.outcome.disposition = StreamDisposition::Accept;
         if pass.options.inline && (pass.options.drop_invalid || drop != StreamDrop::Invalid) {
@@ -369,38 +379,61 @@ impl Session {
     }
 
     /// Gets ready for the next packet: what the last one has added stays.
-    fn begin(&mut self, pass: &Pass<'_, '_>) {
+    fn begin(&mut self, pass: &mut Pass<'_, '_>) {
         self.let_go(pass.options);
-        self.before = self.control;
-        let current = &mut self.current;
-        current.from = pass.from;
-        current.extent = None;
-        current.added.clear();
-        current.out_of_band = self.streams[pass.from].out_of_band.len();
+        self.remember(pass);
     }
 
-    /// The packet that was given last is not delivered: it leaves nothing behind.
-    pub fn dropped(&mut self) {
-        self.take_back();
+    /// Notes how things are, so that the packet can be taken back.
+    pub(super) fn remember(&mut self, pass: &mut Pass<'_, '_>) {
+        self.current = Current {
+            from: pass.from,
+            extent: None,
+        };
+        let undo = &mut pass.memory.undo;
+        undo.session = self.account.serial;
+        undo.from = pass.from;
+        undo.control = self.control;
+        undo.added.clear();
+        undo.out_of_band = self.streams[pass.from].out_of_band().len();
+    }
+
+    /// The packet that was given last is not delivered: it leaves nothing behind. To be said
+    /// before another one is given to any session of this memory; later it has no effect, which
+    /// is safe: data is remembered that its receiver has not got.
+    pub fn dropped(&mut self, memory: &mut StreamMemory) {
+        self.take_back(memory);
         self.settle_account();
     }
 
-    fn take_back(&mut self) {
-        self.control = self.before;
-        let stream = &mut self.streams[self.current.from];
-        for (from, to) in self.current.added.drain(..) {
+    fn take_back(&mut self, memory: &mut StreamMemory) {
+        let undo = &mut memory.undo;
+        if undo.session != self.account.serial {
+            return;
+        }
+        let inspected = self.control.sides.map(|side| (side.raw, side.flush));
+        self.control = undo.control;
+        for (side, (raw, flush)) in self.control.sides.iter_mut().zip(inspected) {
+            (side.raw, side.flush) = (raw, flush);
+        }
+        let stream = &mut self.streams[undo.from];
+        for (from, to) in undo.added.drain(..) {
             stream.buffer.remove(from, to);
         }
-        stream.out_of_band.truncate(self.current.out_of_band);
+        if let Some(urgent) = &mut stream.urgent {
+            urgent.places.truncate(undo.out_of_band);
+        }
         self.current.extent = None;
     }
 
     pub(super) fn settle_account(&mut self) {
         let mut bytes = self.queued.capacity() * size_of::<Side>();
         for stream in &self.streams {
-            bytes += stream.buffer.allocated() + stream.view.capacity();
+            bytes += stream.buffer.allocated();
             bytes += stream.owned.capacity() * size_of::<Owned>();
-            bytes += stream.out_of_band.capacity() * size_of::<u64>();
+            if let Some(urgent) = &stream.urgent {
+                bytes += urgent.view.capacity() + urgent.places.capacity() * size_of::<u64>();
+            }
         }
         self.account.set_stream_bytes(bytes);
     }

@@ -208,6 +208,11 @@ impl Bench {
         self.session.as_deref_mut().expect("a session")
     }
 
+    fn dropped(&mut self) {
+        let session = self.session.as_deref_mut().expect("a session");
+        session.dropped(&mut self.memory);
+    }
+
     fn state(&self) -> &'static str {
         self.session
             .as_ref()

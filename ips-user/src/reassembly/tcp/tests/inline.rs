@@ -86,7 +86,7 @@ fn a_dropped_packet_leaves_nothing_behind() {
         "c PA 1 1 win=3 EVIL--more.",
     ] {
         bench.outcome(step);
-        bench.session().dropped();
+        bench.dropped();
         let mut after = bench.session().control;
         after.sides[0].flags = control.sides[0].flags;
         assert_eq!(after, control, "{step}");

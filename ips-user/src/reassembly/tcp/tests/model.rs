@@ -95,7 +95,7 @@ proptest! {
                         }
                     }
                     if drop {
-                        bench.session().dropped();
+                        bench.dropped();
                         continue;
                     }
                     receiver.take(at, &sent);
@@ -233,7 +233,7 @@ proptest! {
                 bench.session().raw_with_urgent(direction, &options);
                 bench.session().contiguous(direction, &options);
                 if window % 11 == 0 {
-                    bench.session().dropped();
+                    bench.dropped();
                 }
                 if window % 13 == 0 {
                     bench.session().start_reading(direction, None);
