@@ -195,6 +195,10 @@ causes! {
     Overload = "overload", "overload",
     /// The flow table has no room for its flow.
     FlowMemory = "flow_memory", "flow memcap",
+    /// There is no room to put the fragments of its datagram together.
+    DefragMemory = "defrag_memory", "defrag memcap",
+    /// It is a fragment whose datagram did not begin here.
+    FragmentOrder = "fragment_order", "defrag error",
 }
 
 impl Cause {
@@ -233,6 +237,14 @@ impl Cause {
             Self::FlowMemory => (
                 &[DropPacket, Reject, PassPacket, Ignore],
                 "there is no room to remember the flow",
+            ),
+            Self::DefragMemory => (
+                &[DropPacket, PassPacket, Ignore],
+                "a fragment alone says nothing reliable about its flow",
+            ),
+            Self::FragmentOrder => (
+                &[DropPacket, Ignore],
+                "what is let through belongs to a datagram that is inspected, or to none",
             ),
         }
     }

@@ -1,11 +1,15 @@
-//! The packet's way through a worker, on one page: decode → flow → detect → verdict → log.
+//! The packet's way through a worker, on one page: decode → defragmentation → flow → detect →
+//! verdict → log.
 
 use std::collections::BTreeMap;
 
 use ips_common::FlowKey;
 
 use crate::config::settings::{DropFlows, Records};
-use crate::decode::{Decoded, Invalid, InvalidCounters};
+use crate::decode::{
+    ChecksumMode, ChecksumSample, DecodeOptions, Decoded, FragmentFate, Invalid, InvalidCounters,
+    Start, frame,
+};
 use crate::desk::Overload;
 use crate::detect::{Detection, Engine, Rules, Scratch};
 use crate::exception::{Cause, Treatments};
@@ -16,6 +20,7 @@ use crate::flow::{
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, DropReason, PacketContext};
+use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
 pub use crate::verdict::RejectSender;
@@ -55,6 +60,10 @@ impl Guard for Unguarded {
 /// How packets are inspected.
 #[derive(Clone, Debug)]
 pub struct InspectionOptions {
+    /// How frames are decoded.
+    pub decode: DecodeOptions,
+    /// How fragments are put together.
+    pub defrag: DefragOptions,
     /// What happens to packets that cannot be inspected as they should be.
     pub exceptions: Treatments,
     /// Under a first level of overload, flows are shed of which so many bytes were inspected and
@@ -81,6 +90,8 @@ pub struct InspectionOptions {
 impl Default for InspectionOptions {
     fn default() -> Self {
         Self {
+            decode: DecodeOptions::default(),
+            defrag: DefragOptions::default(),
             exceptions: Treatments::default(),
             shed_first_bytes: 0,
             drop_scope: DropScope::default(),
@@ -95,7 +106,8 @@ impl Default for InspectionOptions {
     }
 }
 
-/// Totals of one worker.
+/// Totals of one worker. Seen, accepted, dropped and shed are the packets that were received;
+/// everything else counts those in tunnels and reassembled ones, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InspectionCounters {
     /// Packets seen.
@@ -106,10 +118,16 @@ pub struct InspectionCounters {
     pub accepted: u64,
     /// Packets dropped, for every reason.
     pub dropped: u64,
+    /// Of those accepted: shed, or something that they carry.
+    pub shed_accepted: u64,
+    /// Of those dropped: shed, or something that they carry.
+    pub shed_dropped: u64,
     /// Of those dropped: by a rule that drops or rejects.
     pub rule_dropped: u64,
     /// Of those dropped: rest of a dropped flow.
     pub flow_dropped: u64,
+    /// Of those dropped: fragments that cannot be used.
+    pub fragments_refused: u64,
     /// Packets that went by an exception policy.
     pub exceptions: ExceptionCounters,
     /// Packets rejected by a rule or an exception policy.
@@ -130,19 +148,39 @@ pub struct InspectionCounters {
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
     pub invalid: InvalidCounters,
+    /// Fragments.
+    pub defrag: DefragCounters,
     /// Flows.
     pub flows: FlowCounters,
 }
 
+/// What turns frames into packets.
+struct Decoding {
+    options: DecodeOptions,
+    defragmenter: Defragmenter,
+    /// Decides while the mode is automatic.
+    checksums: ChecksumSample,
+}
+
+impl Decoding {
+    fn new(options: &InspectionOptions) -> Self {
+        Self {
+            options: options.decode.clone(),
+            defragmenter: Defragmenter::new(options.defrag.clone(), options.seed),
+            checksums: ChecksumSample::default(),
+        }
+    }
+}
+
 /// The inspection of one worker.
-///
-/// Fragments are inspected one by one: reassembly is the kernel's where connection tracking
-/// runs, and otherwise does not happen. A later fragment has no ports and is a flow of its
-/// own.
 pub struct Inspection<S, R, F> {
     engine: Rules,
     scratch: Scratch,
     flows: FlowTable,
+    /// Absent while a frame is decoded with it.
+    decoding: Option<Box<Decoding>>,
+    /// Whether anything of the packet in hand was shed.
+    shed: bool,
     options: InspectionOptions,
     exceptions: Exceptions,
     overload: Overload,
@@ -177,6 +215,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             scratch: engine.scratch(),
             engine,
             flows: FlowTable::new(options.flows, options.seed),
+            decoding: Some(Box::new(Decoding::new(&options))),
+            shed: false,
             exceptions: Exceptions::new(options.exceptions),
             overload: Overload::None,
             options,
@@ -189,29 +229,62 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
-    /// Decides about a packet. Called once for each; never panics, whatever its bytes.
+    /// Decides about a packet from its IP header on. Called once for each; never panics, whatever
+    /// its bytes.
     pub fn inspect(
         &mut self,
         packet: Packet<'_>,
         now: Timestamp,
         guard: &mut impl Guard,
     ) -> Verdict {
+        let start = Start::Ip(packet.checksum);
+        self.inspect_frame(packet, start, now, guard)
+    }
+
+    /// The same for a packet that begins with a link layer.
+    pub fn inspect_frame(
+        &mut self,
+        packet: Packet<'_>,
+        start: Start,
+        now: Timestamp,
+        guard: &mut impl Guard,
+    ) -> Verdict {
         self.counters.packets += 1;
         self.counters.bytes += packet.payload.len() as u64;
-        let (disposition, why) = match Decoded::parse(packet.payload) {
-            Err(reason) => (self.unreadable(reason, now), Why::Invalid(reason)),
-            Ok(decoded) => {
-                let admitted = guard.admit(&decoded.key);
-                let (disposition, why) = self.decoded(&packet, &decoded, admitted, now);
-                if let Some(trace) = &mut self.trace {
-                    trace.packet(&Traced::new(&packet, Some(&decoded), disposition, why));
-                }
-                return self.verdict(disposition);
-            }
+        self.shed = false;
+        // Both are used by what follows, and what follows uses all the rest.
+        let Some(mut decoding) = self.decoding.take() else {
+            return self.verdict(Disposition::Drop);
         };
-        if let Some(trace) = &mut self.trace {
-            trace.packet(&Traced::new(&packet, None, disposition, why));
+        let Decoding {
+            options,
+            defragmenter,
+            checksums,
+        } = &mut *decoding;
+        let samples = options.checksums == ChecksumMode::Auto;
+        let disposition = frame(
+            packet.payload,
+            start,
+            options,
+            defragmenter,
+            now,
+            &mut |decoded| {
+                if samples {
+                    checksums.packet(decoded);
+                }
+                // Of what has no key nobody is asked.
+                let admitted = decoded.network.is_none() || guard.admit(&decoded.key);
+                let (disposition, why) = self.decoded(&packet, decoded, admitted, now);
+                if let Some(trace) = &mut self.trace {
+                    trace.packet(&Traced::new(&packet, Some(decoded), disposition, why));
+                }
+                disposition
+            },
+        );
+        if samples && let Some(mode) = checksums.decide() {
+            options.checksums = mode;
         }
+        self.decoding = Some(decoding);
         self.verdict(disposition)
     }
 
@@ -226,6 +299,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.engine = engine.into();
         self.scratch = self.engine.scratch();
         self.flows.set_limits(options.flows);
+        if let Some(decoding) = &mut self.decoding {
+            decoding.options = options.decode.clone();
+            decoding.defragmenter.set_options(options.defrag.clone());
+        }
         self.exceptions.treatments = options.exceptions;
         self.options = options;
     }
@@ -241,15 +318,30 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         &self.options
     }
 
-    /// Forgets idle flows. To be called regularly, also when no packets arrive.
+    /// Forgets idle flows and incomplete datagrams. To be called regularly, also when no packets
+    /// arrive.
     pub fn expire(&mut self, now: Timestamp) -> usize {
+        if let Some(decoding) = &mut self.decoding {
+            decoding.defragmenter.expire(now, EXPIRE_BUDGET);
+        }
         self.flows.expire(now, EXPIRE_BUDGET)
+    }
+
+    /// Forgets incomplete datagrams: nobody takes them over.
+    pub fn give_up_datagrams(&mut self) {
+        if let Some(decoding) = &mut self.decoding {
+            decoding.defragmenter.give_up_all();
+        }
     }
 
     /// Totals so far.
     pub fn counters(&self) -> InspectionCounters {
         InspectionCounters {
             flows: self.flows.counters(),
+            defrag: self
+                .decoding
+                .as_ref()
+                .map_or(self.counters.defrag, |it| it.defragmenter.counters()),
             exceptions: self.exceptions.counters,
             ..self.counters
         }
@@ -311,30 +403,31 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         match disposition {
             Disposition::Accept => {
                 self.counters.accepted += 1;
+                self.counters.shed_accepted += u64::from(self.shed);
                 Verdict::ACCEPT
             }
             Disposition::Drop => {
                 self.counters.dropped += 1;
+                self.counters.shed_dropped += u64::from(self.shed);
                 Verdict::DROP
             }
         }
     }
 
-    /// A packet without as much as addresses. There is nothing to inspect if it is ignored.
-    fn unreadable(&mut self, reason: Invalid, now: Timestamp) -> Disposition {
+    /// What the policy says of a packet that cannot be read and has no addresses; `None` when it
+    /// is ignored.
+    fn unreadable(&mut self, reason: Invalid, now: Timestamp) -> Option<Disposition> {
         const CAUSE: Cause = Cause::Undecodable;
         self.counters.invalid.count(reason);
         let treatment = self.exceptions.treatments.of(CAUSE);
-        let Some(disposition) = treatment.disposition() else {
-            return Disposition::Accept;
-        };
+        let disposition = treatment.disposition()?;
         let dropped = disposition == Disposition::Drop;
         if let Some(packets) = self.exceptions.count(CAUSE, dropped, now) {
             let offset = self.options.utc_offset_s;
             let line = eve::exception_without_addresses(now, offset, CAUSE, treatment, packets);
             self.events.emit(&line);
         }
-        disposition
+        Some(disposition)
     }
 
     fn decoded(
@@ -344,6 +437,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
+        if decoded.network.is_none()
+            && let Some(reason) = decoded.invalid()
+            && let Some(disposition) = self.unreadable(reason, now)
+        {
+            return (disposition, Why::Invalid(reason));
+        }
         let capture = self.options.capture.as_deref();
         let mut report = Reporter {
             context: PacketContext {
@@ -366,7 +465,23 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             let outcome = report.except(&mut self.exceptions, cause, &mut None);
             return self.excepted(cause, outcome.unwrap_or(Outcome::Drop), decoded);
         }
-        let found = self.flows.packet(decoded, now);
+        if decoded.fragment_fate == FragmentFate::NoRoom {
+            let cause = Cause::DefragMemory;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        if decoded.fragment_fate == FragmentFate::Refused(Refusal::Order) {
+            let cause = Cause::FragmentOrder;
+            if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
+                return self.excepted(cause, outcome, decoded);
+            }
+        }
+        // The datagram has a flow, its fragments have none.
+        let found = match decoded.network.is_some() && !decoded.is_fragment() {
+            true => self.flows.packet(decoded, now),
+            false => Ok(None),
+        };
         if let Err(TableFull) = found {
             let cause = Cause::FlowMemory;
             if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut None) {
@@ -399,7 +514,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
             Some(FlowAction::Inspect) | None => {}
         }
-        if let Some(reason) = decoded.invalid() {
+        if let Some(reason) = decoded.invalid().filter(|_| decoded.network.is_some()) {
             self.counters.invalid.count(reason);
             let cause = Cause::Undecodable;
             if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
@@ -411,6 +526,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         if sheds(self.overload, self.options.shed_first_bytes, flow.as_ref()) {
             let cause = Cause::Overload;
             if let Some(outcome) = report.except(&mut self.exceptions, cause, &mut flow) {
+                self.shed = true;
                 return self.excepted(cause, outcome, decoded);
             }
         }
@@ -434,6 +550,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
         self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
 
+        if let FragmentFate::Refused(reason) = decoded.fragment_fate
+            && self.options.defrag.inline
+            && decision.outcome.accepts()
+        {
+            report.refused_fragment();
+            self.counters.fragments_refused += 1;
+            return (Disposition::Drop, Why::FragmentRefused(reason));
+        }
         match decision.outcome {
             Outcome::Accept => (
                 Disposition::Accept,
@@ -451,6 +575,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 if decision.whole_flow
                     && self.options.convict
                     && decoded.tcp().is_some()
+                    && is_steered(decoded)
                     && let Some((flow, _)) = &mut flow
                 {
                     flow.convicted = Some(now);
@@ -505,6 +630,11 @@ fn name(interfaces: &BTreeMap<u32, String>, index: u32) -> Option<&str> {
     interfaces.get(&index).map(String::as_str)
 }
 
+/// Whether the kernel knows the flow of a packet by the same key: it sees no tunnels' content.
+fn is_steered(packet: &Decoded<'_>) -> bool {
+    packet.tunnel.is_none() && packet.key.zone == 0
+}
+
 fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
     match outcome {
         Outcome::Accept => {}
@@ -557,6 +687,15 @@ impl<S: EventSink> Reporter<'_, S> {
                 None,
                 &mut line,
             );
+            self.emit(line);
+        }
+    }
+
+    fn refused_fragment(&mut self) {
+        if self.context.records.types.drop.is_some() {
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(None, Outcome::Drop);
+            eve::drop(&context, DropReason::Defrag, None, &mut line);
             self.emit(line);
         }
     }

@@ -1,7 +1,7 @@
 //! Sluice: an inline intrusion prevention system.
 //!
-//! Data plane, in the order a packet goes through it: [`source`] → [`decode`] → [`flow`] →
-//! [`detect`] → [`verdict`] → [`log`]; [`worker`] is the loop that ties them together.
+//! Data plane, in the order a packet goes through it: [`source`] → [`decode`] →
+//! [`reassembly`] → [`flow`] → [`detect`] → [`verdict`] → [`log`]; [`worker`] is the loop that ties them together.
 //! Control plane: [`cli`], [`doctor`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
 //! [`supervisor`], [`health`], [`metrics`], [`control`]. [`sys`] holds the remaining unsafe.
 

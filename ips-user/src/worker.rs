@@ -9,6 +9,7 @@ use anyhow::Context;
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
+use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::desk::{Command, Desk};
 use crate::detect::MappedEngine;
 use crate::exception::Cause;
@@ -18,6 +19,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth::Reader;
+use crate::reassembly::defrag::DefragOptions;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -337,8 +339,7 @@ impl<'a> Turn<'a> {
         let inspected = self.inspection.counters();
         let exceptions = inspected.exceptions;
         let (applied, excepted) = (|it| exceptions.applied(it), |it| exceptions.dropped(it));
-        let shed_dropped = excepted(Cause::Overload);
-        let shed_accepted = applied(Cause::Overload) - shed_dropped;
+        let (shed_accepted, shed_dropped) = (inspected.shed_accepted, inspected.shed_dropped);
         for (cell, count) in [
             (
                 Cell::Accepted,
@@ -366,6 +367,23 @@ impl<'a> Turn<'a> {
             (Cell::QuarantineDropped, excepted(Cause::Quarantine)),
             (Cell::ExceptionFlowMemory, applied(Cause::FlowMemory)),
             (Cell::FlowMemoryDropped, excepted(Cause::FlowMemory)),
+            (Cell::ExceptionDefragMemory, applied(Cause::DefragMemory)),
+            (Cell::DefragMemoryDropped, excepted(Cause::DefragMemory)),
+            (Cell::ExceptionFragmentOrder, applied(Cause::FragmentOrder)),
+            (Cell::FragmentOrderDropped, excepted(Cause::FragmentOrder)),
+            (
+                Cell::Fragments,
+                inspected.defrag.ipv4_fragments + inspected.defrag.ipv6_fragments,
+            ),
+            (
+                Cell::Reassembled,
+                inspected.defrag.ipv4_reassembled + inspected.defrag.ipv6_reassembled,
+            ),
+            (Cell::FragmentsRefused, inspected.fragments_refused),
+            (
+                Cell::DatagramsGivenUp,
+                inspected.defrag.timed_out + inspected.defrag.given_up,
+            ),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -380,6 +398,7 @@ impl<'a> Turn<'a> {
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
         }
+        self.row.set(Cell::Datagrams, inspected.defrag.trackers);
         // Flows are not inherited.
         self.row.set(Cell::Flows, inspected.flows.current);
     }
@@ -431,7 +450,9 @@ impl<'a> Turn<'a> {
     fn write_flows(&mut self) -> io::Result<u64> {
         let mut file = handing_over::empty_file(self.desk.flows())?;
         let beat = || self.shared.pages.stamp(self.seat.slot(), monotonic_ns());
-        self.inspection.flows().export(&mut file, beat)
+        let written = self.inspection.flows().export(&mut file, beat)?;
+        self.inspection.give_up_datagrams();
+        Ok(written)
     }
 
     /// Settles what a predecessor took from the socket without noting it, when nothing is left
@@ -507,6 +528,20 @@ fn now() -> Timestamp {
     }
 }
 
+/// How frames are decoded, as configured. The kernel says itself which checksums mean anything.
+fn decode_options(config: &Config) -> anyhow::Result<DecodeOptions> {
+    DecodeOptions::new(&config.engine, ChecksumMode::Verify).map_err(anyhow::Error::msg)
+}
+
+/// How fragments are put together, as configured. A worker sees its part of the traffic only.
+fn defrag_options(config: &Config) -> DefragOptions {
+    let order = config.treatments().of(Cause::FragmentOrder);
+    DefragOptions {
+        ordered: order.disposition() == Some(Disposition::Drop),
+        ..DefragOptions::new(&config.engine, true)
+    }
+}
+
 /// A fresh inspection as configured.
 fn inspection<'a>(
     shared: &'a Shared,
@@ -515,6 +550,8 @@ fn inspection<'a>(
     seat: Seat,
 ) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
+        decode: decode_options(config)?,
+        defrag: defrag_options(config),
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),

@@ -71,7 +71,7 @@ pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     }
     let counters = &replayed.counters;
     println!(
-        "{} packets, {} of them without IP; {} alerts, {} dropped, {} flows, {} records",
+        "{} packets, {} of them of unknown kind; {} alerts, {} dropped, {} flows, {} records",
         replayed.packets,
         replayed.not_shown,
         counters.alerts,

@@ -280,6 +280,10 @@ section! {
         overload: ExceptionPolicy = ExceptionPolicy::Auto,
         /// Policy.
         flow_memory: ExceptionPolicy = ExceptionPolicy::Ignore,
+        /// Policy.
+        defrag_memory: ExceptionPolicy = ExceptionPolicy::Auto,
+        /// Policy.
+        fragment_order: ExceptionPolicy = ExceptionPolicy::DropPacket,
     }
 }
 
@@ -292,6 +296,8 @@ impl Exceptions {
             Cause::Quarantine => self.quarantine,
             Cause::Overload => self.overload,
             Cause::FlowMemory => self.flow_memory,
+            Cause::DefragMemory => self.defrag_memory,
+            Cause::FragmentOrder => self.fragment_order,
         }
     }
 }

@@ -3,6 +3,7 @@
 use ips_common::{MAX_WORKERS, MarkLayout, hint_slack};
 
 use super::{Config, ConfigError, MEMORY_LEAST};
+use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::sys::sandbox::Account;
@@ -38,6 +39,9 @@ impl Config {
             if self.interfaces[..index].contains(interface) {
                 return invalid("interfaces", format!("{interface:?} is listed twice"));
             }
+        }
+        if let Err(message) = DecodeOptions::new(&self.engine, ChecksumMode::Verify) {
+            return invalid("engine", message);
         }
         let workers = self.worker_count();
         if workers > MAX_WORKERS {

@@ -6,6 +6,7 @@
 use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice};
 use ips_common::{Direction, Endpoint, FAMILY_IPV4, FlowKey, FragmentKey};
 
+use super::event::EventSet;
 use super::network::{Bounds, Fragment, Network};
 use super::protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 
@@ -89,8 +90,16 @@ pub(crate) fn frame_network(frame: &[u8]) -> Option<Result<Network<'_>, super::I
         rest = &rest[tag.slice().len()..];
     }
     match ethertype {
-        ETHERTYPE_IPV4 => Some(Network::parse_v4(rest, Bounds::LengthField)),
-        ETHERTYPE_IPV6 => Some(Network::parse_v6(rest, Bounds::LengthField)),
+        ETHERTYPE_IPV4 => Some(Network::parse_v4(
+            rest,
+            Bounds::LengthField,
+            &mut EventSet::default(),
+        )),
+        ETHERTYPE_IPV6 => Some(Network::parse_v6(
+            rest,
+            Bounds::LengthField,
+            &mut EventSet::default(),
+        )),
         _ => None,
     }
 }
@@ -198,9 +207,9 @@ fn locate(network: &Network<'_>, depth: Depth) -> Located {
 /// The key of the packet that an ICMP error quotes.
 fn quoted(family: u8, quote: &[u8]) -> Option<Located> {
     let quoted = if family == FAMILY_IPV4 {
-        Network::parse_v4(quote, Bounds::Buffer)
+        Network::parse_v4(quote, Bounds::Buffer, &mut EventSet::default())
     } else {
-        Network::parse_v6(quote, Bounds::Buffer)
+        Network::parse_v6(quote, Bounds::Buffer, &mut EventSet::default())
     }
     .ok()?;
     let located = match quoted.fragment {

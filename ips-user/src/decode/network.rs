@@ -8,28 +8,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
-use ips_common::{FAMILY_IPV4, FAMILY_IPV6, FlowKey, FragmentKey};
+use ips_common::{FAMILY_IPV4, FAMILY_IPV6, FragmentKey};
 use ips_common::{ipv4_address, ipv6_address};
 
 use super::Invalid;
-
-/// IPv6 extension headers (IANA, "IPv6 Extension Header Types").
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION_OPTIONS: u8 = 60;
-    pub(super) const MOBILITY: u8 = 135;
-    pub(super) const HIP: u8 = 139;
-    pub(super) const SHIM6: u8 = 140;
-}
+use super::event::{DecodeEvent as Event, EventSet};
+use super::extension::Chain;
+use super::ipv4_options;
 
 /// Whether a length field limits the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bounds {
-    /// A packet on the wire: it ends where its length field says, if the buffer has that much.
+    /// A packet from the kernel: it ends where its length field says, if the buffer has that
+    /// much. Zero: the kernel has made an aggregate beyond 64 KiB of it.
     LengthField,
+    /// A packet in a frame: the same, but zero is taken for what it is unless there are more
+    /// bytes than the field could say. What is behind the packet is padding.
+    Frame,
     /// A packet quoted by an ICMP error: it ends with the buffer.
     Buffer,
 }
@@ -69,6 +64,29 @@ pub struct Network<'a> {
     pub header: &'a [u8],
     /// From the first byte of the header to the end of the packet, without trailing padding.
     pub packet: &'a [u8],
+    /// What this packet contributes to its datagram, when it is a fragment.
+    pub part: Option<Part<'a>>,
+    /// The transport checksum covers other addresses than these: routed by the source, or with
+    /// a home address.
+    pub readdressed: bool,
+}
+
+/// A part of a fragmented datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// Where in the datagram `data` belongs, in bytes.
+    pub offset: u32,
+    /// Whether there is more behind it.
+    pub more: bool,
+    /// The bytes.
+    pub data: &'a [u8],
+    /// How much of the packet stands before the datagram's bytes and is repeated in every
+    /// fragment; without the fragment header of IPv6.
+    pub header_len: usize,
+    /// IPv6: what the datagram begins with.
+    pub next_header: u8,
+    /// IPv6: where in the packet that has to be written to undo the fragmentation.
+    pub announced_at: usize,
 }
 
 impl<'a> Network<'a> {
@@ -78,24 +96,42 @@ impl<'a> Network<'a> {
     /// When there is no complete, well-formed IPv4 or IPv6 header.
     pub fn parse(ip: &'a [u8]) -> Result<Self, Invalid> {
         match ip.first().map(|byte| byte >> 4) {
-            Some(4) => Self::parse_v4(ip, Bounds::LengthField),
-            Some(6) => Self::parse_v6(ip, Bounds::LengthField),
+            Some(4) => Self::parse_v4(ip, Bounds::LengthField, &mut EventSet::default()),
+            Some(6) => Self::parse_v6(ip, Bounds::LengthField, &mut EventSet::default()),
             Some(_) => Err(Invalid::UnknownIpVersion),
             None => Err(Invalid::Empty),
         }
     }
 
-    pub(super) fn parse_v4(ip: &'a [u8], bounds: Bounds) -> Result<Self, Invalid> {
-        let header = Ipv4HeaderSlice::from_slice(ip).map_err(|_| Invalid::Ipv4Header)?;
+    pub(super) fn parse_v4(
+        ip: &'a [u8],
+        bounds: Bounds,
+        events: &mut EventSet,
+    ) -> Result<Self, Invalid> {
+        let Ok(header) = Ipv4HeaderSlice::from_slice(ip) else {
+            events.insert(match ip.first() {
+                _ if ip.len() < 20 => Event::Ipv4TooSmall,
+                Some(first) if first >> 4 != 4 => Event::Ipv4WrongVersion,
+                Some(first) if first & 0x0f < 5 => Event::Ipv4HeaderTooSmall,
+                _ => Event::Ipv4Truncated,
+            });
+            return Err(Invalid::Ipv4Header);
+        };
         let header_len = header.slice().len();
         let total_len = usize::from(header.total_len());
         let (end, cut) = match (bounds, total_len) {
             // Zero: an aggregate beyond 64 KiB (BIG TCP, Linux 6.3).
             (Bounds::Buffer, _) | (Bounds::LengthField, 0) => (ip.len(), false),
-            (Bounds::LengthField, len) if len < header_len => {
+            (Bounds::Frame, 0) if ip.len() > usize::from(u16::MAX) => (ip.len(), false),
+            (_, len) if len < header_len => {
+                events.insert(Event::Ipv4LengthBelowHeader);
                 return Err(Invalid::Ipv4TotalLength);
             }
-            (Bounds::LengthField, len) => (len.min(ip.len()), len > ip.len()),
+            (_, len) => (len.min(ip.len()), len > ip.len()),
+        };
+        let options = match &ip[20..header_len] {
+            [] => ipv4_options::Ipv4Options::default(),
+            options => ipv4_options::check(options, events),
         };
         let source = ipv4_address(u32::from_be_bytes(header.source()));
         let destination = ipv4_address(u32::from_be_bytes(header.destination()));
@@ -115,35 +151,57 @@ impl<'a> Network<'a> {
         } else {
             Fragment::No
         };
+        let payload = &ip[header_len..end];
+        let part = (fragment != Fragment::No).then_some(Part {
+            offset: u32::from(header.fragments_offset().value()) * 8,
+            more: header.more_fragments(),
+            data: payload,
+            header_len,
+            next_header: protocol,
+            announced_at: 9,
+        });
         Ok(Self {
             family: FAMILY_IPV4,
             source,
             destination,
             protocol,
-            payload: &ip[header_len..end],
+            payload,
             fragment,
             chain_cut: false,
             cut,
             header: header.slice(),
             packet: &ip[..end],
+            part,
+            readdressed: options.source_routed(),
         })
     }
 
-    pub(super) fn parse_v6(ip: &'a [u8], bounds: Bounds) -> Result<Self, Invalid> {
-        let header = Ipv6HeaderSlice::from_slice(ip).map_err(|_| Invalid::Ipv6Header)?;
+    pub(super) fn parse_v6(
+        ip: &'a [u8],
+        bounds: Bounds,
+        events: &mut EventSet,
+    ) -> Result<Self, Invalid> {
+        let Ok(header) = Ipv6HeaderSlice::from_slice(ip) else {
+            events.insert(match ip.first() {
+                Some(first) if ip.len() >= 40 && first >> 4 != 6 => Event::Ipv6WrongVersion,
+                _ => Event::Ipv6TooSmall,
+            });
+            return Err(Invalid::Ipv6Header);
+        };
         let header_len = header.slice().len();
         let payload_len = usize::from(header.payload_length());
         let (end, cut) = match (bounds, payload_len) {
             // Zero: a jumbogram (RFC 2675) or an aggregate beyond 64 KiB.
             (Bounds::Buffer, _) | (Bounds::LengthField, 0) => (ip.len(), false),
-            (Bounds::LengthField, len) => {
+            (Bounds::Frame, 0) if ip.len() > usize::from(u16::MAX) => (ip.len(), false),
+            (_, len) => {
                 let end = header_len + len;
                 (end.min(ip.len()), end > ip.len())
             }
         };
         let source = ipv6_address(header.source());
         let destination = ipv6_address(header.destination());
-        let chain = Chain::walk(header.next_header().0, &ip[header_len..end]);
+        let chain = Chain::walk(header.next_header().0, &ip[header_len..end], events);
         let key_of = |identification| FragmentKey {
             source,
             destination,
@@ -159,15 +217,30 @@ impl<'a> Network<'a> {
             protocol: chain.protocol,
             payload: chain.rest,
             fragment: match chain.fragment {
-                ChainFragment::No => Fragment::No,
-                ChainFragment::First(identification) => Fragment::First(key_of(identification)),
-                ChainFragment::Later(identification) => Fragment::Later(key_of(identification)),
+                None => Fragment::No,
+                Some(it) if it.offset == 0 => Fragment::First(key_of(it.identification)),
+                Some(it) => Fragment::Later(key_of(it.identification)),
             },
             chain_cut: chain.cut,
             cut,
             header: header.slice(),
             packet: &ip[..end],
+            part: chain.fragment.map(|it| Part {
+                offset: it.offset,
+                more: it.more,
+                data: it.data,
+                header_len: it.at,
+                next_header: it.next_header,
+                announced_at: it.announced_at,
+            }),
+            readdressed: chain.readdressed,
         })
+    }
+
+    /// Time to live, or hop limit.
+    pub fn hop_limit(&self) -> u8 {
+        let at = if self.family == FAMILY_IPV4 { 8 } else { 7 };
+        self.header.get(at).copied().unwrap_or_default()
     }
 
     /// Source address as std has it.
@@ -188,82 +261,5 @@ fn ip_of(family: u8, address: [u64; 2]) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from(
             u128::from(address[0]) << 64 | u128::from(address[1]),
         ))
-    }
-}
-
-#[derive(Clone, Copy)]
-enum ChainFragment {
-    No,
-    First(u32),
-    Later(u32),
-}
-
-/// Where the walk over the extension headers ended.
-struct Chain<'a> {
-    protocol: u8,
-    rest: &'a [u8],
-    fragment: ChainFragment,
-    cut: bool,
-}
-
-impl<'a> Chain<'a> {
-    fn walk(first: u8, payload: &'a [u8]) -> Self {
-        let mut chain = Self {
-            protocol: first,
-            rest: payload,
-            fragment: ChainFragment::No,
-            cut: false,
-        };
-        for _ in 0..FlowKey::MAX_EXTENSION_HEADERS {
-            let Some(step) = extension_length(chain.protocol, chain.rest) else {
-                return chain;
-            };
-            let Some((header, rest)) = step.and_then(|len| chain.rest.split_at_checked(len)) else {
-                chain.cut = true;
-                return chain;
-            };
-            if chain.protocol == extension::FRAGMENT {
-                let offset_and_more = u16::from_be_bytes([header[2], header[3]]);
-                let identification =
-                    u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-                if offset_and_more & 0xfff8 != 0 {
-                    return Self {
-                        protocol: header[0],
-                        rest,
-                        // A fragment of a fragment: the outer one is what the receiver
-                        // reassembles first.
-                        fragment: match chain.fragment {
-                            ChainFragment::No => ChainFragment::Later(identification),
-                            outer => outer,
-                        },
-                        cut: !matches!(chain.fragment, ChainFragment::No),
-                    };
-                }
-                if offset_and_more & 1 != 0 && matches!(chain.fragment, ChainFragment::No) {
-                    chain.fragment = ChainFragment::First(identification);
-                }
-            }
-            chain.protocol = header[0];
-            chain.rest = rest;
-        }
-        // One more extension header than is walked.
-        chain.cut = extension_length(chain.protocol, chain.rest).is_some();
-        chain
-    }
-}
-
-/// `None`: not an extension header. `Some(None)`: one, but too short to tell its length.
-fn extension_length(protocol: u8, bytes: &[u8]) -> Option<Option<usize>> {
-    use extension::{
-        AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HIP, HOP_BY_HOP, MOBILITY, ROUTING, SHIM6,
-    };
-    let unit = bytes.get(1).copied().map(usize::from);
-    match protocol {
-        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6 => {
-            Some(unit.map(|len| (len + 1) * 8))
-        }
-        AUTHENTICATION => Some(unit.map(|len| (len + 2) * 4)),
-        FRAGMENT => Some(Some(8)),
-        _ => None,
     }
 }

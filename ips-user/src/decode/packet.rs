@@ -1,46 +1,66 @@
-//! A packet whose network and transport layers are understood.
+//! A packet whose network and transport layers are understood, as far as they can be.
 
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::TcpHeaderSlice;
 use ips_common::{Direction, FAMILY_IPV4, FlowKey};
 
+use super::Invalid;
+use super::checksum::{self, Validity, Verify};
+use super::event::EventSet;
+use super::icmp::Quoted;
+use super::ipv4_options::Ipv4Options;
 use super::key::{self, IcmpKind, KeyOutcome, icmp_kind, network_key};
-use super::network::{Fragment, Network};
-use super::{Invalid, protocol};
+use super::link::{Link, LinkType};
+use super::network::Network;
+use super::tcp_options::TcpOptions;
+use super::transport::{self, Transport};
+use super::tunnel::{PacketSource, Tunnel};
+use crate::reassembly::defrag::Refusal;
 
-/// The transport layer of a packet.
-#[derive(Clone, Debug)]
-pub enum Transport<'a> {
-    /// TCP, RFC 9293.
-    Tcp(TcpHeaderSlice<'a>),
-    /// UDP, RFC 768.
-    Udp {
-        /// The length field.
-        len: u16,
+/// What defragmentation makes of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FragmentFate {
+    /// It is no fragment, or nobody reassembles.
+    #[default]
+    NoFragment,
+    /// It is kept until its datagram is complete.
+    Kept,
+    /// It completed a datagram, which has been shown before it.
+    Completed {
+        /// Whether that was dropped, and so this is, too.
+        dropped: bool,
     },
-    /// ICMP (RFC 792) or ICMPv6 (RFC 4443).
-    Icmp {
-        /// Type.
-        kind: u8,
-        /// Code.
-        code: u8,
-    },
-    /// A protocol that is not decoded further; its payload begins after the IP headers.
-    Other,
-    /// A fragment with an offset: its bytes belong to no header that is here.
-    LaterFragment,
-    /// A transport header, or the chain of extension headers before it, that cannot be read.
-    /// Nobody's stack will deliver such a packet, but it still needs a verdict.
-    Invalid(Invalid),
+    /// It cannot be used. Inline it is dropped, whatever else is decided.
+    Refused(Refusal),
+    /// There is no room for it: its datagram will not be inspected.
+    NoRoom,
 }
 
 /// A decoded packet; borrows from the receive buffer.
+///
+/// A packet whose headers cannot be read up to the transport layer has less: no `network`, or
+/// [`Transport::Invalid`]. Its `events` say why.
 #[derive(Clone, Debug)]
 pub struct Decoded<'a> {
+    /// All its bytes, from the link layer on when that is there. For a packet in a tunnel: what
+    /// the tunnel carries.
+    pub frame: &'a [u8],
+    /// What `frame` begins with. A tunnel's content counts as [`LinkType::Raw`].
+    pub link_type: LinkType,
+    /// What stood before the IP header.
+    pub link: Link,
+    /// How it came to be a packet.
+    pub source: PacketSource,
+    /// The outermost packet around it.
+    pub tunnel: Option<Tunnel>,
+    /// What is remarkable or wrong about it.
+    pub events: EventSet,
     /// The IP layer.
-    pub network: Network<'a>,
-    /// Canonical flow key; for a later fragment the key of an orphan.
+    pub network: Option<Network<'a>>,
+    /// Canonical flow key; for a later fragment the key of an orphan; without an IP layer all
+    /// zero.
     pub key: FlowKey,
     /// Which way this packet goes in `key`.
     pub direction: Direction,
@@ -50,10 +70,17 @@ pub struct Decoded<'a> {
     pub payload: &'a [u8],
     /// Source and destination port, for protocols that have them.
     pub ports: Option<(u16, u16)>,
+    /// What defragmentation makes of it.
+    pub fragment_fate: FragmentFate,
+    /// Whether a packet that it carries was dropped, and so it is, too.
+    pub inner_dropped: bool,
+    pub(super) verify: Verify,
+    checked: Cell<[Option<Validity>; 2]>,
 }
 
 impl<'a> Decoded<'a> {
-    /// Decodes the packet that begins with the IP header `ip`.
+    /// Decodes the packet that begins with the IP header `ip`, on its own: fragments are not put
+    /// together, tunnels not entered.
     ///
     /// A bad transport layer is [`Transport::Invalid`], not an error: the packet still has
     /// addresses and a flow.
@@ -61,46 +88,76 @@ impl<'a> Decoded<'a> {
     /// # Errors
     /// When there is no complete, well-formed IPv4 or IPv6 header.
     pub fn parse(ip: &'a [u8]) -> Result<Self, Invalid> {
-        Ok(Self::from_network(Network::parse(ip)?))
+        Ok(Self::alone(Network::parse(ip)?))
     }
 
-    /// Decodes an Ethernet frame; `None` when it carries neither IPv4 nor IPv6.
+    /// Decodes an Ethernet frame on its own; `None` when it carries neither IPv4 nor IPv6.
     pub fn parse_frame(frame: &'a [u8]) -> Option<Result<Self, Invalid>> {
-        Some(key::frame_network(frame)?.map(Self::from_network))
+        Some(key::frame_network(frame)?.map(Self::alone))
     }
 
-    fn from_network(network: Network<'a>) -> Self {
+    fn alone(network: Network<'a>) -> Self {
+        let mut decoded = Self::without_network(network.packet, LinkType::Raw);
+        decoded.set_network(network);
+        let parts = transport::read(&network, &mut decoded.events);
+        (decoded.transport, decoded.payload, decoded.ports) = parts;
+        decoded
+    }
+
+    pub(super) fn without_network(frame: &'a [u8], link_type: LinkType) -> Self {
+        Self {
+            frame,
+            link_type,
+            link: Link::default(),
+            source: PacketSource::Wire,
+            tunnel: None,
+            events: EventSet::EMPTY,
+            network: None,
+            key: FlowKey::default(),
+            direction: Direction::LowToHigh,
+            transport: Transport::None,
+            payload: &[],
+            ports: None,
+            fragment_fate: FragmentFate::NoFragment,
+            inner_dropped: false,
+            verify: Verify::All,
+            checked: Cell::default(),
+        }
+    }
+
+    pub(super) fn set_network(&mut self, network: Network<'a>) {
         let located = network_key(&network);
-        let key = match located.outcome {
+        self.key = match located.outcome {
             KeyOutcome::Flow { key, .. } | KeyOutcome::FirstFragment { key, .. } => key,
             KeyOutcome::LaterFragment { orphan_key, .. } => orphan_key,
             // A parsed network layer always has a key.
             KeyOutcome::NotIp | KeyOutcome::Malformed => FlowKey::default(),
         };
-        let (transport, payload, ports) = transport_of(&network);
-        Self {
-            network,
-            key,
-            direction: located.direction,
-            transport,
-            payload,
-            ports,
-        }
+        self.direction = located.direction;
+        self.network = Some(network);
     }
 
-    /// Source address.
+    /// Source and destination, when there is an IP layer.
+    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        let network = self.network.as_ref()?;
+        Some((network.source_ip(), network.destination_ip()))
+    }
+
+    /// Source address; unspecified without an IP layer.
     pub fn source(&self) -> IpAddr {
-        self.network.source_ip()
+        const NONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.network.as_ref().map_or(NONE, Network::source_ip)
     }
 
-    /// Destination address.
+    /// Destination address; unspecified without an IP layer.
     pub fn destination(&self) -> IpAddr {
-        self.network.destination_ip()
+        const NONE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.network.as_ref().map_or(NONE, Network::destination_ip)
     }
 
-    /// IP protocol of this packet (not of what an ICMP error quotes).
+    /// IP protocol of this packet (not of what an ICMP error quotes); zero without an IP layer.
     pub fn protocol(&self) -> u8 {
-        self.network.protocol
+        self.network.as_ref().map_or(0, |network| network.protocol)
     }
 
     /// The TCP header, when there is one.
@@ -108,6 +165,23 @@ impl<'a> Decoded<'a> {
         match &self.transport {
             Transport::Tcp(header) => Some(header),
             _ => None,
+        }
+    }
+
+    /// The TCP header's options.
+    pub fn tcp_options(&self) -> Option<TcpOptions<'a>> {
+        let at = self.tcp()?.slice().len();
+        let bytes = self.network.as_ref()?.payload;
+        Some(TcpOptions::parse(bytes.get(20..at)?))
+    }
+
+    /// The IPv4 header's options.
+    pub fn ip_options(&self) -> Ipv4Options {
+        match &self.network {
+            Some(network) if network.family == FAMILY_IPV4 => {
+                Ipv4Options::of(network.header.get(20..).unwrap_or_default())
+            }
+            _ => Ipv4Options::default(),
         }
     }
 
@@ -119,7 +193,30 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    /// Why the transport layer cannot be read, when it cannot.
+    /// The packet that an ICMP error quotes.
+    pub fn quoted(&self) -> Option<Quoted> {
+        let network = self.network.as_ref().filter(|_| self.is_icmp_error())?;
+        Quoted::read(network.family, self.payload)
+    }
+
+    /// Whether it is a fragment, and its bytes are inspected with its datagram.
+    pub fn is_fragment(&self) -> bool {
+        matches!(self.transport, Transport::Fragment)
+    }
+
+    /// Whether it belongs to a flow: a whole packet of a protocol that has flows, not broken.
+    pub fn has_flow(&self) -> bool {
+        matches!(
+            self.transport,
+            Transport::Tcp(_)
+                | Transport::Udp { .. }
+                | Transport::Icmp { .. }
+                | Transport::Sctp { .. }
+                | Transport::Esp { .. }
+        )
+    }
+
+    /// Why it cannot be read up to the transport layer, when it cannot.
     pub fn invalid(&self) -> Option<Invalid> {
         match self.transport {
             Transport::Invalid(reason) => Some(reason),
@@ -127,15 +224,18 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    /// Time to live, or hop limit.
+    /// Time to live, or hop limit; zero without an IP layer.
     pub fn ttl(&self) -> u8 {
-        let at = if self.is_ipv4() { 8 } else { 7 };
-        self.network.header.get(at).copied().unwrap_or_default()
+        self.network.as_ref().map_or(0, Network::hop_limit)
+    }
+
+    fn header(&self) -> &'a [u8] {
+        self.network.map_or(&[], |network| network.header)
     }
 
     /// Type of service, or traffic class.
     pub fn tos(&self) -> u8 {
-        match *self.network.header {
+        match *self.header() {
             [_, tos, ..] if self.is_ipv4() => tos,
             [first, second, ..] => first << 4 | second >> 4,
             _ => 0,
@@ -144,7 +244,7 @@ impl<'a> Decoded<'a> {
 
     /// IPv4 identification; zero for IPv6, which has none outside fragments.
     pub fn ip_id(&self) -> u16 {
-        match *self.network.header {
+        match *self.header() {
             [_, _, _, _, high, low, ..] if self.is_ipv4() => u16::from_be_bytes([high, low]),
             _ => 0,
         }
@@ -152,7 +252,7 @@ impl<'a> Decoded<'a> {
 
     /// IPv6 flow label; zero for IPv4.
     pub fn flow_label(&self) -> u32 {
-        match *self.network.header {
+        match *self.header() {
             [_, high, middle, low, ..] if !self.is_ipv4() => {
                 u32::from_be_bytes([0, high & 0x0f, middle, low])
             }
@@ -160,68 +260,49 @@ impl<'a> Decoded<'a> {
         }
     }
 
-    /// Length of the packet, IP header included.
+    /// Length of the packet, IP header included; of the frame without an IP layer.
     pub fn len(&self) -> usize {
-        self.network.packet.len()
+        let packet = self.network.map_or(self.frame, |network| network.packet);
+        packet.len()
     }
 
-    /// Never: there is at least an IP header.
+    /// Whether there are no bytes at all.
     pub fn is_empty(&self) -> bool {
-        self.network.packet.is_empty()
+        self.len() == 0
     }
 
     /// Whether the family is IPv4.
     pub fn is_ipv4(&self) -> bool {
-        self.network.family == FAMILY_IPV4
+        matches!(&self.network, Some(network) if network.family == FAMILY_IPV4)
     }
-}
 
-type TransportParts<'a> = (Transport<'a>, &'a [u8], Option<(u16, u16)>);
+    /// Whether the family is IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.network.is_some() && !self.is_ipv4()
+    }
 
-fn transport_of<'a>(network: &Network<'a>) -> TransportParts<'a> {
-    let bytes = network.payload;
-    if network.chain_cut {
-        return (Transport::Invalid(Invalid::ExtensionChain), bytes, None);
+    /// What the checksum of the IPv4 header says.
+    pub fn ip_checksum(&self) -> Validity {
+        self.check(0, self.verify != Verify::Nothing, checksum::header)
     }
-    if matches!(network.fragment, Fragment::Later(_)) {
-        return (Transport::LaterFragment, bytes, None);
+
+    /// What the checksum of the transport layer says.
+    pub fn transport_checksum(&self) -> Validity {
+        self.check(1, self.verify == Verify::All, checksum::transport)
     }
-    let ports = || {
-        bytes
-            .first_chunk::<4>()
-            .map(|&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
-    };
-    match network.protocol {
-        protocol::TCP => match TcpHeaderSlice::from_slice(bytes) {
-            Ok(header) => {
-                let payload = &bytes[header.slice().len()..];
-                (Transport::Tcp(header), payload, ports())
-            }
-            Err(_) => (Transport::Invalid(Invalid::TcpHeader), bytes, ports()),
-        },
-        protocol::UDP => match bytes.split_first_chunk::<8>() {
-            Some((&[_, _, _, _, high, low, _, _], rest)) => {
-                let len = u16::from_be_bytes([high, low]);
-                let claimed = usize::from(len);
-                let partial = network.cut || network.fragment != Fragment::No;
-                // Zero in a jumbogram: RFC 2675 §4.
-                if claimed == 0 && bytes.len() > usize::from(u16::MAX) {
-                    return (Transport::Udp { len }, rest, ports());
-                }
-                if claimed < 8 || (claimed > bytes.len() && !partial) {
-                    return (Transport::Invalid(Invalid::UdpLength), rest, ports());
-                }
-                let payload = &rest[..rest.len().min(claimed - 8)];
-                (Transport::Udp { len }, payload, ports())
-            }
-            None => (Transport::Invalid(Invalid::UdpHeader), bytes, ports()),
-        },
-        protocol::ICMP | protocol::ICMPV6 => match bytes.split_first_chunk::<8>() {
-            Some((&[kind, code, ..], rest)) => (Transport::Icmp { kind, code }, rest, None),
-            None => (Transport::Invalid(Invalid::IcmpHeader), bytes, None),
-        },
-        protocol::DCCP | protocol::SCTP | protocol::UDP_LITE => (Transport::Other, bytes, ports()),
-        _ => (Transport::Other, bytes, None),
+
+    fn check(&self, which: usize, wanted: bool, how: fn(&Network<'_>) -> Validity) -> Validity {
+        let Some(network) = self.network.as_ref().filter(|_| wanted) else {
+            return Validity::Unchecked;
+        };
+        let mut checked = self.checked.get();
+        if let Some(validity) = checked[which] {
+            return validity;
+        }
+        let validity = how(network);
+        checked[which] = Some(validity);
+        self.checked.set(checked);
+        validity
     }
 }
 
@@ -303,7 +384,7 @@ mod tests {
         let decoded = Decoded::parse(&bytes[..60]).unwrap();
         assert_eq!(decoded.invalid(), None);
         assert_eq!(decoded.payload.len(), 32);
-        assert!(decoded.network.cut);
+        assert!(decoded.network.unwrap().cut);
     }
 
     proptest! {

@@ -310,9 +310,9 @@ impl Compiled {
     fn header_matches(&self, packet: &Decoded<'_>) -> bool {
         let number = packet.protocol();
         let protocol_matches = match self.rule.protocol {
-            RuleProtocol::Ip => true,
+            RuleProtocol::Ip => packet.network.is_some(),
             RuleProtocol::Ipv4 => packet.is_ipv4(),
-            RuleProtocol::Ipv6 => !packet.is_ipv4(),
+            RuleProtocol::Ipv6 => packet.is_ipv6(),
             RuleProtocol::Tcp | RuleProtocol::TcpPacket => number == protocol::TCP,
             RuleProtocol::Udp => number == protocol::UDP,
             RuleProtocol::Sctp => number == protocol::SCTP,

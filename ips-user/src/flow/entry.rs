@@ -193,19 +193,17 @@ impl Flow {
     }
 
     /// Gives a packet of this flow to its connection. `None` when it is no TCP segment.
-    /// `bad_checksum`: its checksum was verified and is wrong. When the answer changes
-    /// [`Flow::tcp`], [`FlowTable::reclassify`](super::FlowTable::reclassify) applies the timeout
+    /// When the answer changes [`Flow::tcp`], [`FlowTable::reclassify`](super::FlowTable::reclassify) applies the timeout
     /// of the new state.
     pub fn track(
         &mut self,
         packet: &Decoded<'_>,
-        bad_checksum: bool,
         direction: PacketDirection,
         now: Timestamp,
         options: &StreamOptions,
         memory: &mut StreamMemory,
     ) -> Option<StreamOutcome> {
-        let segment = Segment::of(packet, bad_checksum)?;
+        let segment = Segment::of(packet)?;
         let session = &mut self.session;
         let outcome = tcp::track(
             session, self.begun, &segment, direction, now, options, memory,
@@ -240,8 +238,7 @@ impl Flow {
         if self.action == FlowAction::Inspect
             && let Some(session) = &self.session
         {
-            return Segment::of(packet, false)
-                .is_some_and(|segment| session.is_reopened_by(&segment));
+            return Segment::of(packet).is_some_and(|segment| session.is_reopened_by(&segment));
         }
         self.tcp == TcpState::Closed
             && packet

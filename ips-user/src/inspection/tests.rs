@@ -76,6 +76,12 @@ pub(super) fn feed(inspection: &mut Tested, bytes: &[u8]) -> Disposition {
     feed_at(inspection, bytes, Timestamp::default())
 }
 
+pub(super) fn feed_frame(inspection: &mut Tested, start: Start, bytes: &[u8]) -> Disposition {
+    inspection
+        .inspect_frame(packet(bytes), start, Timestamp::default(), &mut Unguarded)
+        .disposition
+}
+
 fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {
     inspection
         .inspect(packet(bytes), now, &mut Unguarded)
@@ -550,6 +556,124 @@ fn packets_and_verdicts_can_be_watched() {
     );
 }
 
+/// The parts of the datagram of [`udp`].
+fn fragments(payload: &[u8]) -> [Vec<u8>; 2] {
+    let whole = udp(payload);
+    let part = |flags_and_offset: u16, data: &[u8]| {
+        let mut bytes = whole[..20].to_vec();
+        bytes[2..4].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        bytes[6..8].copy_from_slice(&flags_and_offset.to_be_bytes());
+        bytes[10..12].fill(0);
+        let sum = !crate::decode::checksum::sum(0, &bytes);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        bytes.extend(data);
+        bytes
+    };
+    [part(0x2000, &whole[20..36]), part(2, &whole[36..])]
+}
+
+#[test]
+fn the_fragment_that_completes_a_datagram_has_its_verdict() {
+    let rule = "drop udp any any -> any 53 (content:\"across the cut\"; sid:9;)";
+    let mut inspection = with(rule);
+    let [first, last] = fragments(b"it goes across the cut");
+    assert_eq!(feed(&mut inspection, &first), Disposition::Accept);
+    assert_eq!(feed(&mut inspection, &last), Disposition::Drop);
+    assert_eq!(inspection.counters().rule_dropped, 1);
+    assert_eq!(inspection.counters().flows.created, 1);
+    // Nothing that is repeated completes it afterwards.
+    for again in [&last, &first, &last] {
+        assert_eq!(feed(&mut inspection, again), Disposition::Drop);
+    }
+    let counters = inspection.counters();
+    assert_eq!(counters.fragments_refused, 3);
+    assert_eq!((counters.accepted, counters.dropped), (1, 4));
+    let records = &inspection.events().0;
+    let reasons: Vec<_> = records
+        .iter()
+        .filter(|record| record["event_type"] == "drop")
+        .map(|record| record["drop"]["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        reasons,
+        ["rules", "defrag error", "defrag error", "defrag error"]
+    );
+    let alert = records
+        .iter()
+        .find(|record| record["event_type"] == "alert");
+    assert_eq!(alert.unwrap()["pkt_src"], "defrag");
+}
+
+#[test]
+fn fragments_without_room_go_by_policy() {
+    for (treatment, disposition) in [
+        (Treatment::DropPacket, Disposition::Drop),
+        (Treatment::PassPacket, Disposition::Accept),
+        (Treatment::Ignore, Disposition::Accept),
+    ] {
+        let cause = Cause::DefragMemory;
+        let options = InspectionOptions {
+            exceptions: Treatments::default().with(cause, treatment),
+            defrag: DefragOptions {
+                max_trackers: 0,
+                ..DefragOptions::default()
+            },
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options("alert udp any any -> any 53 (sid:1;)", options);
+        let [first, _] = fragments(b"it goes across the cut");
+        assert_eq!(feed(&mut inspection, &first), disposition, "{treatment}");
+        let counters = inspection.counters();
+        let ignored = treatment == Treatment::Ignore;
+        assert_eq!(counters.exceptions.applied(cause), u64::from(!ignored));
+        // What can be seen of it alone is inspected.
+        assert_eq!(counters.alerts, u64::from(ignored));
+    }
+}
+
+#[test]
+fn fragments_out_of_order_go_by_policy() {
+    let cause = Cause::FragmentOrder;
+    let options = InspectionOptions {
+        exceptions: Treatments::default().with(cause, Treatment::DropPacket),
+        defrag: DefragOptions {
+            ordered: true,
+            ..DefragOptions::default()
+        },
+        ..InspectionOptions::default()
+    };
+    let mut inspection = with_options("alert ip any any -> any any (sid:1;)", options);
+    let [first, last] = fragments(b"it goes across the cut");
+    assert_eq!(feed(&mut inspection, &last), Disposition::Drop);
+    assert_eq!(feed(&mut inspection, &first), Disposition::Accept);
+    assert_eq!(feed(&mut inspection, &last), Disposition::Accept);
+    let counters = inspection.counters();
+    assert_eq!(counters.exceptions.dropped(cause), 1);
+    assert_eq!((counters.defrag.ipv4_reassembled, counters.dropped), (1, 1));
+}
+
+#[test]
+fn a_drop_in_a_tunnel_drops_the_tunnel_and_convicts_nobody() {
+    let inner = tcp(true, "A", b"evil");
+    let mut outer = udp(b"");
+    outer.truncate(20);
+    outer[9] = 4;
+    outer[2..4].copy_from_slice(&(20 + inner.len() as u16).to_be_bytes());
+    outer.extend(&inner);
+    let mut inspection = with("drop tcp any any -> any 80 (content:\"evil\"; sid:3;)");
+    assert_eq!(feed(&mut inspection, &outer), Disposition::Drop);
+    let counters = inspection.counters();
+    assert_eq!((counters.packets, counters.dropped), (1, 1));
+    assert_eq!(counters.convictions, 0);
+    assert!(inspection.rejects().0.is_empty());
+    // The same connection outside is another one.
+    let good = tcp(true, "A", b"good");
+    assert_eq!(feed(&mut inspection, &good), Disposition::Accept);
+    let evil = tcp(true, "A", b"evil");
+    assert_eq!(feed(&mut inspection, &evil), Disposition::Drop);
+    assert_eq!(inspection.counters().convictions, 1);
+}
+
 proptest! {
     #[test]
     fn every_packet_is_counted_once_whatever_its_bytes(
@@ -577,7 +701,10 @@ proptest! {
         prop_assert_eq!(counters.packets, counters.accepted + counters.dropped);
         prop_assert_eq!(
             counters.dropped,
-            counters.rule_dropped + counters.flow_dropped + counters.exceptions.all_dropped()
+            counters.rule_dropped
+                + counters.flow_dropped
+                + counters.fragments_refused
+                + counters.exceptions.all_dropped()
         );
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::decode::{Decoded, Invalid, Transport};
 use crate::detect::Detection;
 use crate::exception::Cause;
+use crate::reassembly::defrag::Refusal;
 use crate::source::{Disposition, Packet};
 
 /// Is shown every packet with its verdict.
@@ -51,6 +52,8 @@ pub enum Why {
     Exception(Cause),
     /// It could not be decoded.
     Invalid(Invalid),
+    /// It is a fragment that cannot be used.
+    FragmentRefused(Refusal),
 }
 
 impl Why {
@@ -93,7 +96,7 @@ impl fmt::Display for Traced<'_> {
     /// For example `#17 tcp 192.0.2.1:1000 > 198.51.100.7:80 SA 52 bytes: drop, sid 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{} ", self.packet.id.0)?;
-        if let Some(decoded) = self.decoded {
+        if let Some(decoded) = self.decoded.filter(|decoded| decoded.network.is_some()) {
             write_packet(decoded, f)?;
         }
         write!(f, "{} bytes", self.packet.payload.len())?;
@@ -116,6 +119,7 @@ impl fmt::Display for Traced<'_> {
             Why::FlowRefused(cause) => write!(f, ", flow dropped by {}", cause.key()),
             Why::Exception(cause) => write!(f, ", {}", cause.key()),
             Why::Invalid(reason) => write!(f, ", {reason}"),
+            Why::FragmentRefused(reason) => write!(f, ", fragment: {}", reason.name()),
         }
     }
 }
@@ -156,10 +160,15 @@ fn write_packet(decoded: &Decoded<'_>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
             f.write_str(" ")
         }
         Transport::Icmp { kind, code } => write!(f, "type {kind} code {code} "),
-        Transport::LaterFragment => f.write_str("fragment "),
+        Transport::Fragment => f.write_str("fragment "),
+        Transport::Esp { spi } => write!(f, "spi {spi:#010x} "),
         Transport::Other if decoded.ports.is_none() => {
             write!(f, "protocol {} ", decoded.protocol())
         }
-        Transport::Udp { .. } | Transport::Other | Transport::Invalid(_) => Ok(()),
+        Transport::Udp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Other
+        | Transport::None
+        | Transport::Invalid(_) => Ok(()),
     }
 }

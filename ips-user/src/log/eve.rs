@@ -52,6 +52,8 @@ pub enum DropReason {
     Rules,
     /// The rest of a dropped flow.
     Flow,
+    /// A fragment that cannot be used.
+    Defrag,
     /// An exception policy.
     Exception(Cause),
 }
@@ -61,6 +63,7 @@ impl DropReason {
         match self {
             Self::Rules => "rules",
             Self::Flow => "flow drop",
+            Self::Defrag => "defrag error",
             Self::Exception(cause) => cause.drop_reason(),
         }
     }
@@ -245,15 +248,17 @@ fn write(
             .filter(|_| context.records.capture)
             .map(|(name, _)| name),
         event_type,
-        src_ip: Ip(packet.source()),
+        src_ip: packet.addresses().map(|(source, _)| Ip(source)),
         src_port: packet.ports.map(|ports| ports.0),
-        dest_ip: Ip(packet.destination()),
+        dest_ip: packet.addresses().map(|(_, destination)| Ip(destination)),
         dest_port: packet.ports.map(|ports| ports.1),
-        proto: protocol_name(packet.protocol()),
+        proto: packet
+            .network
+            .map(|network| protocol_name(network.protocol)),
         icmp_type: icmp.map(|(kind, _)| kind),
         icmp_code: icmp.map(|(_, code)| code),
-        ip_v: packet.network.family,
-        pkt_src: "wire/pcap",
+        ip_v: packet.network.map(|network| network.family),
+        pkt_src: packet.source.name(),
         alert,
         drop,
         exception,
@@ -350,7 +355,8 @@ fn drop_fields(packet: &Decoded<'_>, reason: DropReason) -> DropFields {
         }
         Transport::Udp { len } => fields.udplen = Some(*len),
         Transport::Icmp { kind: 0 | 8, .. } if packet.is_ipv4() => {
-            if let Some(&[_, _, _, _, a, b, c, d]) = packet.network.payload.first_chunk::<8>() {
+            let message = packet.network.map_or(&[][..], |network| network.payload);
+            if let Some(&[_, _, _, _, a, b, c, d]) = message.first_chunk::<8>() {
                 fields.icmp_id = Some(u16::from_be_bytes([a, b]));
                 fields.icmp_seq = Some(u16::from_be_bytes([c, d]));
             }

@@ -109,6 +109,24 @@ cells! {
     Convictions = "convictions",
     /// Convictions that could not be asked for.
     ConvictionsLost = "convictions_lost",
+    /// Fragments seen.
+    Fragments = "fragments",
+    /// Datagrams put together from them.
+    Reassembled = "reassembled",
+    /// Fragments that contradict others or cannot be right, and are dropped.
+    FragmentsRefused = "fragments_refused",
+    /// Datagrams that were not put together: incomplete for too long, or no room.
+    DatagramsGivenUp = "datagrams_given_up",
+    /// Datagrams incomplete or remembered now. Not handed over to a successor.
+    Datagrams = "datagrams",
+    /// Fragments that went by `exceptions.defrag_memory`.
+    ExceptionDefragMemory = "exception_defrag_memory",
+    /// Of these: dropped.
+    DefragMemoryDropped = "defrag_memory_dropped",
+    /// Fragments that went by `exceptions.fragment_order`.
+    ExceptionFragmentOrder = "exception_fragment_order",
+    /// Of these: dropped.
+    FragmentOrderDropped = "fragment_order_dropped",
 }
 
 impl Cell {

@@ -12,17 +12,19 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use ips_common::FlowKey;
 
-use crate::config::settings::EngineSettings;
+use crate::config::settings::{ChecksumChecks, EngineSettings, PolicyOf};
+use crate::decode::{ChecksumMode, DecodeOptions, LinkType, Start};
 use crate::detect::{Daachorse, Engine};
+use crate::exception::{Cause, Treatments};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
 };
 use crate::log::output::Outputs;
+use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{Action, Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
-mod link;
 
 use capture::Capture;
 
@@ -46,7 +48,7 @@ pub struct Replay {
 pub struct Replayed {
     /// Packets in the capture.
     pub packets: u64,
-    /// Of these: without an IP packet, or of a kind of frame that is unknown here.
+    /// Of these: of a kind of frame that is unknown here.
     pub not_shown: u64,
     /// Why the capture could not be read to its end.
     pub damage: Option<String>,
@@ -84,7 +86,7 @@ impl Replay {
         let outputs = Outputs::create(&self.settings.outputs, &self.log_directory, 0)?;
         let mut inspection = Inspection::new(
             Arc::new(engine),
-            self.options(),
+            self.options()?,
             outputs,
             Nobody,
             Nobody,
@@ -105,7 +107,7 @@ impl Replay {
             now = later(now, packet.wall_us);
             // As a worker does between two batches.
             inspection.expire(now);
-            if !link::is_known(packet.link_type) {
+            let Some(link) = LinkType::from_number(u32::from(packet.link_type)) else {
                 if packet.number == 1 {
                     bail!(
                         "{}: frames of link type {} are unknown here",
@@ -113,10 +115,6 @@ impl Replay {
                         packet.link_type
                     );
                 }
-                replayed.not_shown += 1;
-                continue;
-            }
-            let Some(ip) = link::ip_packet(packet.link_type, packet.bytes) else {
                 replayed.not_shown += 1;
                 continue;
             };
@@ -127,13 +125,13 @@ impl Replay {
                 mark: 0,
                 in_interface: 0,
                 out_interface: 0,
-                payload: ip,
+                payload: packet.bytes,
                 original_len: packet.original_len,
                 checksum: Checksum::Unverified,
                 gso: false,
             };
             // There is nobody to send it on to; what follows from the verdict is in the flow.
-            let _ = inspection.inspect(packet, now, &mut Unguarded);
+            let _ = inspection.inspect_frame(packet, Start::Link(link), now, &mut Unguarded);
         }
         inspection.finish(now);
         replayed.counters = inspection.counters();
@@ -165,14 +163,26 @@ impl Replay {
         Engine::compile(loaded.rules, Daachorse::build).context("compiling the rules")
     }
 
-    fn options(&self) -> InspectionOptions {
-        InspectionOptions {
+    fn options(&self) -> anyhow::Result<InspectionOptions> {
+        let settings = &self.settings;
+        let checksums = match settings.pcap_file.checksum_checks {
+            ChecksumChecks::No => ChecksumMode::Ignore,
+            ChecksumChecks::Auto => ChecksumMode::Auto,
+            ChecksumChecks::Yes => ChecksumMode::Verify,
+        };
+        let decode = DecodeOptions::new(settings, checksums).map_err(anyhow::Error::msg)?;
+        let defrag_memory = settings.treatment(PolicyOf::DefragMemory, self.ips);
+        Ok(InspectionOptions {
+            decode,
+            defrag: DefragOptions::new(settings, self.ips),
+            // What cannot be decoded has its events, and rules for them.
+            exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
             seed: SEED,
             convict: false,
-            records: self.settings.records(),
+            records: settings.records(),
             capture: Some(name_of(&self.capture)),
             ..InspectionOptions::default()
-        }
+        })
     }
 }
 

@@ -5,9 +5,11 @@ use std::{fs, io};
 
 use thiserror::Error;
 
+use super::PortSet;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
+use super::variables::Variables;
 use crate::config::settings::EngineSettings;
 use crate::config::{self, Config};
 
@@ -113,6 +115,17 @@ impl RuleSet {
         };
         fail(format!("{}{help}", found.message))
     }
+}
+
+/// The ports that a setting names, written as in the header of a rule.
+///
+/// # Errors
+/// The sentence for whoever wrote it.
+pub fn ports_of_setting(text: &str, variables: &Variables) -> Result<PortSet, String> {
+    list::ports(text, variables).map_err(|found| match found.help {
+        Some(help) => format!("{} ({help})", found.message),
+        None => found.message,
+    })
 }
 
 fn is_of_ports(name: &str) -> bool {

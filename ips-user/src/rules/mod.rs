@@ -25,7 +25,7 @@ mod vocabulary;
 
 pub use ast::*;
 pub use classification::Classification;
-pub use configured::{Unusable, load};
+pub use configured::{Unusable, load, ports_of_setting};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;

@@ -275,6 +275,9 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "decode_error": total(Cell::InvalidDropped),
                 "quarantine": total(Cell::QuarantineDropped),
                 "flow_memcap": total(Cell::FlowMemoryDropped),
+                "defrag_error": total(Cell::FragmentsRefused)
+                    + total(Cell::FragmentOrderDropped),
+                "defrag_memcap": total(Cell::DefragMemoryDropped),
             },
         },
         "flow": {
@@ -288,6 +291,15 @@ fn stats(snapshot: &Snapshot) -> Value {
             "quarantine": total(Cell::Quarantined),
             "overload": total(Cell::Shed),
             "flow_memory": total(Cell::ExceptionFlowMemory),
+            "defrag_memory": total(Cell::ExceptionDefragMemory),
+            "fragment_order": total(Cell::ExceptionFragmentOrder),
+        },
+        "defrag": {
+            "fragments": total(Cell::Fragments),
+            "reassembled": total(Cell::Reassembled),
+            "refused": total(Cell::FragmentsRefused),
+            "given_up": total(Cell::DatagramsGivenUp),
+            "trackers": total(Cell::Datagrams),
         },
         "detect": {
             "engines": [{

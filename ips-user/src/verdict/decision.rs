@@ -42,7 +42,7 @@ impl DropScope {
 pub(super) fn says_nothing_about_its_flow(packet: &Decoded<'_>) -> bool {
     let of_no_flow = matches!(
         packet.transport,
-        Transport::LaterFragment | Transport::Invalid(_)
+        Transport::Fragment | Transport::None | Transport::Invalid(_)
     );
     of_no_flow || packet.is_icmp_error()
 }

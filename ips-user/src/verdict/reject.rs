@@ -48,19 +48,24 @@ pub enum Notice {
 /// How an end of this packet's flow is told, if it may be.
 ///
 /// Nothing is sent about a reset (RFC 9293 §3.5.2), an ICMP error (ICMPv6: also one of a type
-/// unknown here, and a redirect), a later fragment, or a packet to or from an address that is
+/// unknown here, and a redirect), a fragment, a packet in a tunnel (its addresses may mean
+/// others here than there), or a packet to or from an address that is
 /// not a single host's (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)).
 pub fn notice(packet: &Decoded<'_>) -> Option<Notice> {
-    if !is_host(packet.source()) || !is_host(packet.destination()) {
+    if packet.tunnel.is_some() || !is_host(packet.source()) || !is_host(packet.destination()) {
         return None;
     }
     match &packet.transport {
         Transport::Tcp(tcp) if tcp.rst() => None,
         Transport::Tcp(_) => Some(Notice::TcpReset),
-        Transport::Invalid(_) | Transport::LaterFragment => None,
+        Transport::Invalid(_) | Transport::Fragment | Transport::None => None,
         Transport::Icmp { .. } if packet.is_icmp_error() => None,
         Transport::Icmp { kind, .. } if !packet.is_ipv4() && !answerable_icmpv6(*kind) => None,
-        Transport::Udp { .. } | Transport::Icmp { .. } | Transport::Other => Some(Notice::Icmp),
+        Transport::Udp { .. }
+        | Transport::Icmp { .. }
+        | Transport::Sctp { .. }
+        | Transport::Esp { .. }
+        | Transport::Other => Some(Notice::Icmp),
     }
 }
 
@@ -141,7 +146,7 @@ fn reset(packet: &Decoded<'_>, toward: Toward, out: &mut Vec<u8>) -> Option<()> 
 
 fn icmp_error(packet: &Decoded<'_>, toward: Toward, out: &mut Vec<u8>) -> Option<()> {
     let port_unreachable = packet.protocol() == protocol::UDP;
-    let whole = packet.network.packet;
+    let whole = packet.network?.packet;
     let limit = if packet.is_ipv4() {
         MAX_ICMPV4_ERROR - ICMPV4_OVERHEAD
     } else {
@@ -187,7 +192,8 @@ fn icmp_error(packet: &Decoded<'_>, toward: Toward, out: &mut Vec<u8>) -> Option
 /// IP header and first eight bytes of a packet with source and destination exchanged. All
 /// checksums stay right: exchanging two words changes no sum.
 fn turn_round(packet: &Decoded<'_>, quote: &[u8]) -> Option<Vec<u8>> {
-    let transport_at = packet.network.packet.len() - packet.network.payload.len();
+    let network = packet.network?;
+    let transport_at = network.packet.len() - network.payload.len();
     let mut turned = quote.get(..quote.len().min(transport_at + 8))?.to_vec();
     let (addresses_at, length) = if packet.is_ipv4() { (12, 4) } else { (8, 16) };
     let addresses = turned.get_mut(addresses_at..addresses_at + 2 * length)?;

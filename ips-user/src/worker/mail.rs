@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 
-use super::Turn;
+use super::{Turn, decode_options, defrag_options};
 use crate::config::Config;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
@@ -68,6 +68,8 @@ impl Turn<'_> {
         if generation != self.mail.generation {
             let image = Image::open(image)?;
             let options = InspectionOptions {
+                decode: decode_options(&config)?,
+                defrag: defrag_options(&config),
                 exceptions: config.treatments(),
                 shed_first_bytes: config.overload.shed_first_bytes,
                 flows: config.flow_limits(),

@@ -332,7 +332,7 @@ mod connections {
             let before = flow.tcp;
             let (options, memory) = (&self.options, &mut self.memory);
             let outcome = flow
-                .track(&packet, false, direction, now, options, memory)
+                .track(&packet, direction, now, options, memory)
                 .unwrap();
             if flow.tcp != before {
                 self.table.reclassify(&packet.key);

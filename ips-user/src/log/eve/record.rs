@@ -152,18 +152,22 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pcap_filename: Option<&'a str>,
     pub(super) event_type: &'static str,
-    pub(super) src_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_ip: Option<Ip>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) src_port: Option<u16>,
-    pub(super) dest_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dest_ip: Option<Ip>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dest_port: Option<u16>,
-    pub(super) proto: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proto: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) icmp_code: Option<u8>,
-    pub(super) ip_v: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ip_v: Option<u8>,
     pub(super) pkt_src: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) alert: Option<AlertFields<'a>>,

@@ -1,8 +1,8 @@
 //! The engine's settings as this stage uses them.
 
-use super::options::{HostPolicies, ReassemblyOptions, StreamOptions, UrgentPolicy};
-use super::overlap::OverlapPolicy;
-use crate::config::settings::{self, EngineSettings, OsPolicy, PolicyOf, UrgentLimitPolicy};
+use super::options::{ReassemblyOptions, StreamOptions, UrgentPolicy};
+use crate::config::settings::{self, EngineSettings, PolicyOf, UrgentLimitPolicy};
+use crate::reassembly::host_policy::HostPolicyTable;
 
 impl StreamOptions {
     /// What the settings say, in a run that can (`ips`) or cannot drop packets.
@@ -10,10 +10,6 @@ impl StreamOptions {
         let stream = &settings.stream;
         let reassembly = &stream.reassembly;
         let size = |bytes: u64| bytes.clamp(1, u64::from(u32::MAX)) as u32;
-        let mut hosts = HostPolicies::default();
-        for (network, policy) in settings.host_os_policy.networks() {
-            hosts.add(network.address, network.prefix, policy.into());
-        }
         Self {
             inline: stream.is_inline(ips),
             midstream: stream.midstream,
@@ -51,29 +47,7 @@ impl StreamOptions {
                 check_overlap_different_data: reassembly.check_overlap_different_data,
                 ..ReassemblyOptions::default()
             },
-            hosts,
-        }
-    }
-}
-
-impl From<OsPolicy> for OverlapPolicy {
-    fn from(policy: OsPolicy) -> Self {
-        match policy {
-            OsPolicy::Windows => Self::Windows,
-            OsPolicy::Bsd => Self::Bsd,
-            OsPolicy::BsdRight => Self::BsdRight,
-            OsPolicy::OldLinux => Self::OldLinux,
-            OsPolicy::Linux => Self::Linux,
-            OsPolicy::OldSolaris => Self::OldSolaris,
-            OsPolicy::Solaris => Self::Solaris,
-            OsPolicy::Hpux10 => Self::Hpux10,
-            OsPolicy::Hpux11 => Self::Hpux11,
-            OsPolicy::Irix => Self::Irix,
-            OsPolicy::Macos => Self::Macos,
-            OsPolicy::Vista => Self::Vista,
-            OsPolicy::Windows2k3 => Self::Windows2k3,
-            OsPolicy::First => Self::First,
-            OsPolicy::Last => Self::Last,
+            hosts: HostPolicyTable::new(&settings.host_os_policy),
         }
     }
 }
@@ -93,17 +67,5 @@ mod tests {
         expect.memcap_policy = Treatment::DropFlow;
         expect.reassembly.memcap_policy = Treatment::DropFlow;
         assert_eq!(StreamOptions::configured(&settings, true), expect);
-    }
-
-    #[test]
-    fn every_stack_has_its_policy() {
-        for policy in OverlapPolicy::ALL {
-            let mut settings = EngineSettings::default();
-            let name = format!("host-os-policy.{}", policy.name());
-            if settings.set(&name, "[192.0.2.1]").is_ok() {
-                let options = StreamOptions::configured(&settings, false);
-                assert_eq!(options.hosts.of([192, 0, 2, 1].into()), *policy, "{name}");
-            }
-        }
     }
 }

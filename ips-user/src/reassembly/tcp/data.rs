@@ -3,12 +3,13 @@
 use super::event::StreamEvent;
 use super::opening::except;
 use super::options::{OOB_LIMIT, StreamOptions, UrgentPolicy};
-use super::overlap::{Extent, OverlapPolicy};
+use super::overlap::{Extent, later_wins};
 use super::rewrite::Replacement;
 use super::segment::flag;
 use super::session::{
     CLIENT, Pass, Refused, Session, Stream, StreamCause, StreamDisposition, StreamDrop,
 };
+use crate::config::settings::OsPolicy;
 
 /// Of a direction whose receiver is not seen, so much is remembered for retransmissions.
 const ONE_SIDED_MEMORY: i64 = 256 << 10;
@@ -399,7 +400,7 @@ impl Stream {
     /// Gives a later segment those parts of `within` that it wins from earlier ones.
     fn resolve<'d>(
         &mut self,
-        policy: OverlapPolicy,
+        policy: OsPolicy,
         later: Extent,
         within: Extent,
         data: impl Fn(u64, usize) -> &'d [u8],
@@ -411,7 +412,7 @@ impl Stream {
                 break;
             }
             index += 1;
-            if part.0 >= part.1 || !policy.later_wins(owned.segment, later) {
+            if part.0 >= part.1 || !later_wins(policy, owned.segment, later) {
                 continue;
             }
             self.buffer

@@ -1,10 +1,9 @@
 //! How streams are tracked and put together: Suricata's `stream` section, with its stock
 //! defaults (user guide, "Stream-engine"), and `host-os-policy`.
 
-use std::net::IpAddr;
-
-use super::overlap::OverlapPolicy;
+use crate::config::settings::HostPolicies;
 use crate::exception::Treatment;
+use crate::reassembly::host_policy::HostPolicyTable;
 
 /// The `stream` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub struct StreamOptions {
     /// `stream.reassembly`.
     pub reassembly: ReassemblyOptions,
     /// `host-os-policy`.
-    pub hosts: HostPolicies,
+    pub hosts: HostPolicyTable,
 }
 
 /// The `stream.reassembly` section.
@@ -126,7 +125,7 @@ impl Default for StreamOptions {
             checksum_validation: true,
             liberal_timestamps: true,
             reassembly: ReassemblyOptions::default(),
-            hosts: HostPolicies::stock(),
+            hosts: HostPolicyTable::new(&HostPolicies::default()),
         }
     }
 }
@@ -181,80 +180,9 @@ impl StreamOptions {
     }
 }
 
-/// `host-os-policy`: which receivers resolve overlaps how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPolicies {
-    /// Longest prefix first.
-    networks: Vec<(IpAddr, u8, OverlapPolicy)>,
-    default: OverlapPolicy,
-}
-
-impl Default for HostPolicies {
-    fn default() -> Self {
-        Self {
-            networks: Vec::new(),
-            default: OverlapPolicy::Bsd,
-        }
-    }
-}
-
-impl HostPolicies {
-    /// The stock configuration: `windows: [0.0.0.0/0]`.
-    pub fn stock() -> Self {
-        let mut hosts = Self::default();
-        hosts.add(IpAddr::from([0; 4]), 0, OverlapPolicy::Windows);
-        hosts
-    }
-
-    /// Receivers in this network resolve overlaps so. A longer prefix goes before a shorter one,
-    /// a later entry before an earlier one.
-    pub fn add(&mut self, network: IpAddr, prefix: u8, policy: OverlapPolicy) {
-        let longer = |&(_, other, _): &(IpAddr, u8, OverlapPolicy)| other > prefix;
-        let at = self.networks.partition_point(longer);
-        self.networks.insert(at, (network, prefix, policy));
-    }
-
-    /// How this receiver resolves overlaps.
-    pub fn of(&self, receiver: IpAddr) -> OverlapPolicy {
-        let found = self
-            .networks
-            .iter()
-            .find(|(network, prefix, _)| within(receiver, *network, *prefix));
-        found.map_or(self.default, |&(_, _, policy)| policy)
-    }
-}
-
-fn within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let differ = u32::from(address) ^ u32::from(network);
-            differ.leading_zeros() >= u32::from(prefix.min(32))
-        }
-        (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let differ = u128::from(address) ^ u128::from(network);
-            differ.leading_zeros() >= u32::from(prefix.min(128))
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_longest_prefix_tells_the_policy() {
-        let mut hosts = HostPolicies::stock();
-        hosts.add([192, 0, 2, 0].into(), 24, OverlapPolicy::OldLinux);
-        hosts.add([192, 0, 2, 7].into(), 32, OverlapPolicy::Last);
-        let check = |address: &str, policy| {
-            assert_eq!(hosts.of(address.parse().unwrap()), policy, "{address}");
-        };
-        check("192.0.2.7", OverlapPolicy::Last);
-        check("192.0.2.8", OverlapPolicy::OldLinux);
-        check("198.51.100.1", OverlapPolicy::Windows);
-        check("2001:db8::1", OverlapPolicy::Bsd);
-    }
 
     #[test]
     fn randomized_chunks_stay_within_the_range() {

@@ -1,8 +1,8 @@
 //! Resets: which of them the receiver believes.
 
 use super::event::StreamEvent;
-use super::overlap::OverlapPolicy;
 use super::session::{Pass, Refused, Session, SessionState, StreamDrop};
+use crate::config::settings::OsPolicy;
 
 impl Session {
     /// A reset of a connection whose SYN was answered.
@@ -36,11 +36,10 @@ impl Session {
             within
         } else {
             match Self::policy(pass) {
-                OverlapPolicy::Linux
-                | OverlapPolicy::OldLinux
-                | OverlapPolicy::Solaris
-                | OverlapPolicy::OldSolaris => within,
-                OverlapPolicy::Hpux11 => start >= side.next,
+                OsPolicy::Linux | OsPolicy::OldLinux | OsPolicy::Solaris | OsPolicy::OldSolaris => {
+                    within
+                }
+                OsPolicy::Hpux11 => start >= side.next,
                 _ => exact,
             }
         };

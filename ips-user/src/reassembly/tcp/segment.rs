@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::decode::Decoded;
+use crate::decode::{Decoded, TcpOptions};
 
 /// Bits of the flags byte (RFC 9293, section 3.1).
 pub(super) mod flag {
@@ -11,22 +11,6 @@ pub(super) mod flag {
     pub(in super::super) const RST: u8 = 0x04;
     pub(in super::super) const ACK: u8 = 0x10;
     pub(in super::super) const URG: u8 = 0x20;
-}
-
-/// Kinds of options (IANA, "TCP Option Kind Numbers").
-mod option {
-    pub(super) const END: u8 = 0;
-    pub(super) const NOP: u8 = 1;
-    pub(super) const WINDOW_SCALE: u8 = 3;
-    pub(super) const SACK_PERMITTED: u8 = 4;
-    pub(super) const SACK: u8 = 5;
-    pub(super) const TIMESTAMP: u8 = 8;
-    pub(super) const MD5: u8 = 19;
-    pub(super) const AUTHENTICATION: u8 = 29;
-    pub(super) const FAST_OPEN: u8 = 34;
-    /// Experiments (RFC 6994); fast open used this one before it had a number.
-    pub(super) const EXPERIMENT: u8 = 254;
-    pub(super) const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
 }
 
 /// Blocks of one SACK option; more do not fit.
@@ -68,9 +52,8 @@ pub(super) struct SegmentOptions {
 }
 
 impl<'a> Segment<'a> {
-    /// The segment in a packet, when it is one. `bad_checksum`: its checksum was verified and
-    /// is wrong.
-    pub fn of(packet: &Decoded<'a>, bad_checksum: bool) -> Option<Self> {
+    /// The segment in a packet, when it is one.
+    pub fn of(packet: &Decoded<'a>) -> Option<Self> {
         let header = packet.tcp()?;
         let bytes = header.slice();
         let flags = *bytes.get(13)?;
@@ -83,7 +66,7 @@ impl<'a> Segment<'a> {
             payload: packet.payload,
             options: bytes.get(20..)?,
             receiver: packet.destination(),
-            bad_checksum,
+            bad_checksum: !packet.transport_checksum().is_acceptable(),
         })
     }
 
@@ -107,100 +90,39 @@ impl<'a> Segment<'a> {
         self.flags & flag != 0
     }
 
-    /// Its options; whatever follows a malformed one is not read, as in receivers.
+    /// Its options.
     pub(super) fn options(&self) -> SegmentOptions {
-        let mut found = SegmentOptions::default();
-        let mut rest = self.options;
-        while let [kind, after @ ..] = rest {
-            match *kind {
-                option::END => break,
-                option::NOP => {
-                    rest = after;
-                    continue;
-                }
-                _ => {}
-            }
-            let Some(&len) = after.first() else { break };
-            let Some((this, next)) = rest.split_at_checked(usize::from(len).max(2)) else {
-                break;
-            };
-            if len < 2 {
-                break;
-            }
-            found.read(*kind, &this[2..]);
-            rest = next;
+        let options = TcpOptions::parse(self.options);
+        let mut sack = SackBlocks::default();
+        for (slot, block) in sack.iter_mut().zip(options.sack_blocks()) {
+            *slot = Some(block);
         }
-        found
-    }
-}
-
-impl SegmentOptions {
-    fn read(&mut self, kind: u8, value: &[u8]) {
-        match (kind, value) {
+        SegmentOptions {
             // RFC 7323, section 2.3: more than 14 counts as 14.
-            (option::WINDOW_SCALE, &[shift]) => self.window_scale = Some(shift.min(14)),
-            (option::SACK_PERMITTED, []) => self.sack_permitted = true,
-            (option::TIMESTAMP, &[a, b, c, d, e, f, g, h]) => {
-                let value = u32::from_be_bytes([a, b, c, d]);
-                self.timestamp = Some((value, u32::from_be_bytes([e, f, g, h])));
-            }
-            (option::SACK, blocks) if blocks.len() % 8 == 0 => {
-                let pairs = blocks.chunks_exact(8).map(|block| {
-                    let word = |at: usize| {
-                        u32::from_be_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
-                    };
-                    (word(0), word(4))
-                });
-                for (slot, pair) in self.sack.iter_mut().zip(pairs) {
-                    *slot = Some(pair);
-                }
-            }
-            (option::FAST_OPEN, _) => self.fast_open = true,
-            (option::EXPERIMENT, [a, b, ..]) if [*a, *b] == option::FAST_OPEN_MAGIC => {
-                self.fast_open = true;
-            }
-            (option::MD5 | option::AUTHENTICATION, _) => self.signed = true,
-            _ => {}
+            window_scale: options.window_scale.map(|scale| scale.min(14)),
+            sack_permitted: options.sack_permitted,
+            timestamp: options.timestamps,
+            sack,
+            fast_open: options.fast_open.is_some(),
+            signed: options.authenticated,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn read(options: &[u8]) -> SegmentOptions {
-        Segment::new(0, 0, 0, b"", options).options()
-    }
-
     #[test]
-    fn options_are_read_up_to_the_first_malformed_one() {
-        let found = read(&[
+    fn options_are_those_that_matter_here() {
+        let options = [
             1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9, 4, 2, 3, 3, 99, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2, 34,
             2,
-        ]);
+        ];
+        let found = Segment::new(0, 0, 0, b"", &options).options();
         assert_eq!(found.timestamp, Some((7, 9)));
         assert_eq!(found.window_scale, Some(14));
-        assert_eq!(found.sack[0], Some((1, 2)));
+        assert_eq!(found.sack, [Some((1, 2)), None, None, None]);
         assert!(found.sack_permitted && found.fast_open && !found.signed);
-        assert!(read(&[254, 4, 0xf9, 0x89]).fast_open && !read(&[254, 4, 1, 2]).fast_open);
-        assert!(read(&[19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).signed);
-        for cut in [
-            &[4u8, 0, 4, 2][..],
-            &[4, 1, 4, 2],
-            &[8, 10, 1, 2, 4, 2],
-            &[0, 4, 2],
-        ] {
-            assert!(!read(cut).sack_permitted, "{cut:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read(options in proptest::collection::vec(any::<u8>(), 0..44)) {
-            read(&options);
-        }
     }
 }

@@ -5,10 +5,11 @@ use super::data::Owned;
 use super::event::{StreamEvent, StreamEvents};
 use super::memory::{Account, StreamMemory};
 use super::options::StreamOptions;
-use super::overlap::{Extent, OverlapPolicy};
+use super::overlap::Extent;
 use super::rewrite::Replacement;
 use super::segment::{Segment, SegmentOptions, flag};
 use super::side::Side;
+use crate::config::settings::OsPolicy;
 use crate::exception::Treatment;
 use crate::flow::{PacketDirection, Timestamp};
 
@@ -463,6 +464,7 @@ impl Session {
         let opens = segment.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN;
         let client = &self.control.sides[CLIENT];
         opens
+            && !segment.bad_checksum
             && match self.control.state {
                 SessionState::Closed => true,
                 // RFC 9293, section 3.6.1: a SYN beyond what was sent opens anew.
@@ -505,7 +507,7 @@ impl Session {
     }
 
     /// Watching: what this policy's receivers keep of overlaps.
-    pub(super) fn policy(pass: &Pass<'_, '_>) -> OverlapPolicy {
+    pub(super) fn policy(pass: &Pass<'_, '_>) -> OsPolicy {
         pass.options.hosts.of(pass.segment.receiver)
     }
 }

@@ -3,6 +3,7 @@
 use super::segment::flag;
 use super::session::{StreamDrop, sender};
 use super::*;
+use crate::config::settings::{Network, OsPolicy};
 use crate::flow::{PacketDirection, Timestamp};
 
 mod connected;
@@ -96,7 +97,7 @@ fn written(text: &str) -> Written {
             }
             _ if word == "bad" => made.bad = true,
             _ if word == "tfo" => made.options.extend([34, 2]),
-            _ if word == "md5" => made.options.extend([19, 2]),
+            _ if word == "md5" => made.options.extend([[19, 18].as_slice(), &[7; 16]].concat()),
             _ => made.data.extend(word.as_bytes()),
         }
     }
@@ -206,6 +207,15 @@ impl Bench {
 
     fn session(&mut self) -> &mut Session {
         self.session.as_deref_mut().expect("a session")
+    }
+
+    /// The receiver's stack is this one.
+    fn receiver_is(&mut self, policy: OsPolicy) {
+        let network = Network {
+            address: [192, 0, 2, 1].into(),
+            prefix: 32,
+        };
+        self.options.hosts = [(network, policy)].into_iter().collect();
     }
 
     fn dropped(&mut self) {

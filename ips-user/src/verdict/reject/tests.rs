@@ -45,7 +45,7 @@ fn built(packet: &[u8], toward: Toward) -> Option<(Vec<u8>, IpAddr)> {
 /// Fails unless every checksum of `packet` is right.
 fn verify_checksums(packet: &[u8]) {
     let decoded = Decoded::parse(packet).unwrap();
-    let segment = decoded.network.payload;
+    let segment = decoded.network.unwrap().payload;
     if decoded.is_ipv4() {
         let header = Ipv4HeaderSlice::from_slice(packet).unwrap().to_header();
         assert_eq!(header.calc_header_checksum(), header.header_checksum);

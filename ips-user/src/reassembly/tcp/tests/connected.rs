@@ -316,10 +316,7 @@ fn only_a_reset_that_the_receiver_believes_closes() {
 #[test]
 fn watching_linux_believes_any_reset_in_the_window() {
     let mut bench = Bench::watching();
-    bench
-        .options
-        .hosts
-        .add([192, 0, 2, 1].into(), 32, OverlapPolicy::Linux);
+    bench.receiver_is(OsPolicy::Linux);
     let mut bench = bench.connected();
     bench.check(&[("c R 900 0", "")]);
     assert_eq!(bench.state(), "closed");

@@ -145,8 +145,8 @@ proptest! {
         last in any::<bool>(),
     ) {
         let mut bench = Bench::watching();
-        let policy = if last { OverlapPolicy::Last } else { OverlapPolicy::First };
-        bench.options.hosts.add([192, 0, 2, 1].into(), 32, policy);
+        let policy = if last { OsPolicy::Last } else { OsPolicy::First };
+        bench.receiver_is(policy);
         bench.options.reassembly.toserver_chunk_size = chunk;
         bench.isn = [isn, 5];
         let mut bench = bench.connected();

@@ -77,37 +77,43 @@ fn data_that_is_captured_after_its_acknowledgement_is_still_put_in() {
     assert_eq!(bench.rest(), "onetwo");
 }
 
-/// Each policy's view of segments with the bytes of their number, before they are acknowledged.
+use OsPolicy::{
+    Bsd, BsdRight, First, Hpux10, Hpux11, Irix, Last, Linux, Macos, OldLinux, OldSolaris, Solaris,
+    Vista, Windows, Windows2k3,
+};
+
+const FIRST: &[OsPolicy] = &[First, Vista, Windows2k3];
+const LIKE_BSD: &[OsPolicy] = &[Bsd, Hpux10, Irix, Macos];
+const LIKE_SOLARIS: &[OsPolicy] = &[Solaris, OldSolaris, Hpux11];
+
+/// Each stack's view of segments with the bytes of their number, before they are acknowledged.
 #[track_caller]
-fn policies(segments: &[(i64, i64)], expect: &[(&str, &str)]) {
-    for policy in OverlapPolicy::ALL {
-        let expect = expect
-            .iter()
-            .find(|(names, _)| names.split(' ').any(|name| name == policy.name()))
-            .unwrap_or_else(|| panic!("{} is missing", policy.name()));
-        let mut bench = Bench::watching();
-        bench.options.hosts.add([192, 0, 2, 1].into(), 32, *policy);
-        let mut bench = bench.connected();
-        for (number, (from, to)) in segments.iter().enumerate() {
-            let data = number.to_string().repeat((to - from) as usize);
-            bench.outcome(&format!("c PA {} 1 {data}", from + 1));
+fn policies(segments: &[(i64, i64)], expect: &[(&[&[OsPolicy]], &str)]) {
+    let all = expect.iter().flat_map(|(stacks, _)| stacks.concat());
+    assert_eq!(all.count(), 15);
+    for (stacks, expect) in expect {
+        for policy in stacks.concat() {
+            let mut bench = Bench::watching();
+            bench.receiver_is(policy);
+            let mut bench = bench.connected();
+            for (number, (from, to)) in segments.iter().enumerate() {
+                let data = number.to_string().repeat((to - from) as usize);
+                bench.outcome(&format!("c PA {} 1 {data}", from + 1));
+            }
+            assert_eq!(bench.rest(), *expect, "{policy:?}");
         }
-        assert_eq!(bench.rest(), expect.1, "{}", policy.name());
     }
 }
 
 #[test]
 fn a_receivers_policy_decides_about_overlaps() {
-    let first = "first vista windows2k3";
-    let bsd = "bsd hpux10 irix macos";
-    let solaris = "solaris old-solaris hpux11";
     // The later one covers the earlier one and more.
     policies(
         &[(2, 4), (0, 6)],
         &[
-            (&format!("{first} bsd-right"), "110011"),
+            (&[FIRST, &[BsdRight]], "110011"),
             (
-                &format!("{bsd} {solaris} last linux old-linux windows"),
+                &[LIKE_BSD, LIKE_SOLARIS, &[Last, Linux, OldLinux, Windows]],
                 "111111",
             ),
         ],
@@ -116,35 +122,32 @@ fn a_receivers_policy_decides_about_overlaps() {
     policies(
         &[(0, 4), (0, 4)],
         &[
-            (&format!("{first} {bsd} {solaris} linux windows"), "0000"),
-            ("last bsd-right old-linux", "1111"),
+            (&[FIRST, LIKE_BSD, LIKE_SOLARIS, &[Linux, Windows]], "0000"),
+            (&[&[Last, BsdRight, OldLinux]], "1111"),
         ],
     );
     // The later one begins inside and ends after.
     policies(
         &[(0, 4), (2, 6)],
         &[
-            (&format!("{first} {bsd} linux old-linux windows"), "000011"),
-            (&format!("last bsd-right {solaris}"), "001111"),
+            (&[FIRST, LIKE_BSD, &[Linux, OldLinux, Windows]], "000011"),
+            (&[LIKE_SOLARIS, &[Last, BsdRight]], "001111"),
         ],
     );
     // The later one begins before and ends inside.
     policies(
         &[(2, 6), (0, 4)],
         &[
-            (&format!("{first} bsd-right windows {solaris}"), "110000"),
-            (&format!("last linux old-linux {bsd}"), "111100"),
+            (&[FIRST, LIKE_SOLARIS, &[BsdRight, Windows]], "110000"),
+            (&[LIKE_BSD, &[Last, Linux, OldLinux]], "111100"),
         ],
     );
     // The same beginning, longer.
     policies(
         &[(0, 3), (0, 5)],
         &[
-            (&format!("{first} {bsd} windows"), "00011"),
-            (
-                &format!("last bsd-right linux old-linux {solaris}"),
-                "11111",
-            ),
+            (&[FIRST, LIKE_BSD, &[Windows]], "00011"),
+            (&[LIKE_SOLARIS, &[Last, BsdRight, Linux, OldLinux]], "11111"),
         ],
     );
 }
@@ -167,10 +170,7 @@ fn other_data_in_the_same_place_is_found_whoever_wins() {
 #[test]
 fn what_is_acknowledged_stays_whatever_the_policy() {
     let mut bench = Bench::watching();
-    bench
-        .options
-        .hosts
-        .add([192, 0, 2, 1].into(), 32, OverlapPolicy::Last);
+    bench.receiver_is(Last);
     let mut bench = bench.connected();
     bench.check(&[("c A 1 1 GOOD", ""), ("s A 1 3", "")]);
     bench.outcome("c A 1 1 EVIL");
