@@ -19,7 +19,7 @@ use crate::flow::{
     TableFull,
 };
 pub use crate::log::EventSink;
-use crate::log::eve::{self, DropReason, PacketContext};
+use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
 use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
@@ -73,6 +73,8 @@ pub struct InspectionOptions {
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
     pub flows: FlowLimits,
+    /// Whether packets can be dropped. Otherwise rules that would only report.
+    pub ips: bool,
     /// Secret of the flow table and of the flow ids: random, different for each worker.
     pub seed: [u64; 2],
     /// Whether dropped TCP flows are convicted.
@@ -96,6 +98,7 @@ impl Default for InspectionOptions {
             shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
+            ips: true,
             seed: [0; 2],
             convict: true,
             records: Records::default(),
@@ -214,7 +217,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         Self {
             scratch: engine.scratch(),
             engine,
-            flows: FlowTable::new(options.flows, options.seed),
+            flows: flow_table(&options),
             decoding: Some(Box::new(Decoding::new(&options))),
             shed: false,
             exceptions: Exceptions::new(options.exceptions),
@@ -285,6 +288,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             options.checksums = mode;
         }
         self.decoding = Some(decoding);
+        self.record_ended(now);
         self.verdict(disposition)
     }
 
@@ -299,6 +303,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.engine = engine.into();
         self.scratch = self.engine.scratch();
         self.flows.set_limits(options.flows);
+        self.flows.tell_ends(tells_ends(&options));
         if let Some(decoding) = &mut self.decoding {
             decoding.options = options.decode.clone();
             decoding.defragmenter.set_options(options.defrag.clone());
@@ -324,7 +329,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         if let Some(decoding) = &mut self.decoding {
             decoding.defragmenter.expire(now, EXPIRE_BUDGET);
         }
-        self.flows.expire(now, EXPIRE_BUDGET)
+        let expired = self.flows.expire(now, EXPIRE_BUDGET);
+        self.record_ended(now);
+        expired
     }
 
     /// Forgets incomplete datagrams: nobody takes them over.
@@ -377,15 +384,33 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
     /// There will be no further packet: every flow ends, and is recorded.
     pub fn finish(&mut self, now: Timestamp) {
-        if !self.options.records.types.wants("flow") {
-            return;
-        }
-        let mut flows: Vec<_> = self.flows.iter().collect();
-        flows.sort_by_key(|flow| (flow.start.monotonic_ns, flow.id));
-        for flow in flows {
-            let offset = self.options.utc_offset_s;
-            eve::flow(flow, eve::FlowEnd::Shutdown, now, offset, &mut self.buffer);
-            self.events.emit(&self.buffer);
+        self.flows.end_all();
+        self.record_ended(now);
+    }
+
+    /// Records the flows that have ended.
+    fn record_ended(&mut self, now: Timestamp) {
+        while let Some((flow, end)) = self.flows.take_ended() {
+            let records = &self.options.records;
+            let ended = EndedFlow {
+                flow: &flow,
+                end,
+                time: now,
+                utc_offset_s: self.options.utc_offset_s,
+                records,
+            };
+            if records.types.wants("flow") {
+                eve::flow(&ended, &mut self.buffer);
+                self.events.emit(&self.buffer);
+            }
+            if records.types.wants("netflow") {
+                for direction in [PacketDirection::ToServer, PacketDirection::ToClient] {
+                    if direction == PacketDirection::ToServer || flow.to_client.packets > 0 {
+                        eve::netflow(&ended, direction, &mut self.buffer);
+                        self.events.emit(&self.buffer);
+                    }
+                }
+            }
         }
     }
 
@@ -455,6 +480,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 outcome: Outcome::Accept,
                 capture: capture.map(|name| (name, packet.id.0)),
                 records: &self.options.records,
+                ips: self.options.ips,
             },
             events: &mut self.events,
             buffer: &mut self.buffer,
@@ -492,7 +518,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         match flow.as_ref().map(|(flow, _)| flow.action) {
             Some(FlowAction::Drop { signature_id }) => {
                 self.counters.flow_dropped += 1;
-                report.rest_of_flow(flow.as_ref());
+                report.rest_of_flow(&mut flow);
                 if let Some((flow, _)) = &mut flow
                     && let Some(convicted) = flow.convicted
                     && now.since_ns(convicted) >= CONVICT_AGAIN_NS
@@ -505,7 +531,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             }
             Some(FlowAction::Refuse { cause }) => {
                 self.counters.flow_dropped += 1;
-                report.rest_of_flow(flow.as_ref());
+                report.rest_of_flow(&mut flow);
                 return (Disposition::Drop, Why::FlowRefused(cause));
             }
             Some(FlowAction::Pass) => {
@@ -544,11 +570,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             .rule
             .map_or(0, |rule| self.engine.rule(rule).options.signature_id);
         if decision.whole_flow
+            && (self.options.ips || decision.outcome == Outcome::Pass)
             && let Some((flow, _)) = &mut flow
         {
             apply_to_flow(flow, decision.outcome, signature_id);
         }
-        self.counters.alerts += report.matches(&self.engine, &detection, decision, flow.as_ref());
+        report.anomalies(flow.as_ref());
+        self.counters.alerts += report.matches(&self.engine, &detection, decision, &mut flow);
 
         if let FragmentFate::Refused(reason) = decoded.fragment_fate
             && self.options.defrag.inline
@@ -559,6 +587,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             return (Disposition::Drop, Why::FragmentRefused(reason));
         }
         match decision.outcome {
+            Outcome::Drop | Outcome::Reject(_) if !self.options.ips => {
+                let why = Why::from_matches(&detection);
+                if let Outcome::Reject(target) = decision.outcome {
+                    self.counters.rejected += 1;
+                    self.reject(decoded, target);
+                }
+                (Disposition::Accept, why)
+            }
             Outcome::Accept => (
                 Disposition::Accept,
                 match (Why::from_matches(&detection), decoded.invalid()) {
@@ -626,6 +662,16 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     }
 }
 
+fn tells_ends(options: &InspectionOptions) -> bool {
+    options.records.types.wants("flow") || options.records.types.wants("netflow")
+}
+
+fn flow_table(options: &InspectionOptions) -> FlowTable {
+    let mut table = FlowTable::new(options.flows, options.seed);
+    table.tell_ends(tells_ends(options));
+    table
+}
+
 fn name(interfaces: &BTreeMap<u32, String>, index: u32) -> Option<&str> {
     interfaces.get(&index).map(String::as_str)
 }
@@ -677,16 +723,38 @@ impl<S: EventSink> Reporter<'_, S> {
         }
     }
 
-    fn rest_of_flow(&mut self, flow: InFlow<'_, '_>) {
+    /// Whether a packet that is dropped gets a record: each one, or the first of each direction of
+    /// its flow.
+    fn records_drop(&self, flow: &mut Option<(&mut Flow, PacketDirection)>) -> bool {
         let drops = self.context.records.types.drop.as_ref();
-        if drops.is_some_and(|drops| drops.flows == DropFlows::All) {
+        drops.is_some_and(|drops| {
+            let first = match flow {
+                Some((flow, direction)) => flow.observed.first_drop(*direction),
+                None => true,
+            };
+            first || drops.flows == DropFlows::All
+        })
+    }
+
+    fn rest_of_flow(&mut self, flow: &mut Option<(&mut Flow, PacketDirection)>) {
+        if self.records_drop(flow) {
             let mut line = std::mem::take(self.buffer);
-            eve::drop(
-                &self.context(flow, Outcome::Drop),
-                DropReason::Flow,
-                None,
-                &mut line,
-            );
+            let context = self.context(flow.as_ref(), Outcome::Drop);
+            eve::drop(&context, DropReason::Flow, None, &mut line);
+            self.emit(line);
+        }
+    }
+
+    /// What is strange about the packet.
+    fn anomalies(&mut self, flow: InFlow<'_, '_>) {
+        let anomalies = self.context.records.types.anomaly.as_ref();
+        if !anomalies.is_some_and(|anomalies| anomalies.types.decode) {
+            return;
+        }
+        for event in self.context.packet.events.iter() {
+            let mut line = std::mem::take(self.buffer);
+            let context = self.context(flow, Outcome::Accept);
+            eve::anomaly(&context, Anomaly::Decode(event.name()), &mut line);
             self.emit(line);
         }
     }
@@ -734,7 +802,7 @@ impl<S: EventSink> Reporter<'_, S> {
         engine: &Engine,
         detection: &Detection<'_>,
         decision: Decision,
-        flow: InFlow<'_, '_>,
+        flow: &mut Option<(&mut Flow, PacketDirection)>,
     ) -> u64 {
         // A pass rule silences what would have been reported beside it.
         if decision.outcome == Outcome::Pass {
@@ -747,14 +815,15 @@ impl<S: EventSink> Reporter<'_, S> {
                 continue;
             }
             let mut line = std::mem::take(self.buffer);
-            eve::alert(&self.context(flow, decision.outcome), rule, &mut line);
+            let context = self.context(flow.as_ref(), decision.outcome);
+            eve::alert(&context, rule, Matched::Packet, &mut line);
             self.emit(line);
             alerts += 1;
         }
-        if !decision.outcome.accepts() && self.context.records.types.wants("drop") {
+        if self.context.ips && !decision.outcome.accepts() && self.records_drop(flow) {
             let rule = decision.rule.map(|index| engine.rule(index));
             let mut line = std::mem::take(self.buffer);
-            let context = self.context(flow, decision.outcome);
+            let context = self.context(flow.as_ref(), decision.outcome);
             eve::drop(&context, DropReason::Rules, rule, &mut line);
             self.emit(line);
         }

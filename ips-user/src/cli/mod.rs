@@ -7,6 +7,7 @@ mod gate;
 mod launcher;
 mod reload;
 mod replay;
+mod rules;
 mod run;
 mod scale;
 mod status;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check configuration and rules; exit 1 on any error.
     Check(check::CheckArgs),
+    /// About rule files: what of them is used.
+    Rules(rules::RulesArgs),
     /// Show a running instance.
     Status(status::StatusArgs),
     /// Change the number of workers of a running instance; flows stay where they are.
@@ -194,6 +197,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Rules(args) => rules::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Scale(args) => scale::scale(&args),
         Command::Drain(args) => scale::drain(&args),

@@ -2,8 +2,8 @@
 
 use ips_common::{Direction, FlowKey};
 
-use super::Timestamp;
 use super::idle::Class;
+use super::{Observed, Timestamp};
 use crate::decode::{Decoded, protocol};
 use crate::exception::Cause;
 use crate::reassembly::tcp::{
@@ -24,8 +24,33 @@ pub enum PacketDirection {
 pub struct Tally {
     /// Packets; an aggregate of segments counts once.
     pub packets: u64,
-    /// Bytes from the IP header on.
+    /// Bytes, from the link layer on where that is seen.
     pub bytes: u64,
+}
+
+/// Why a flow is no longer in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowEnd {
+    /// It was idle for its time.
+    Timeout,
+    /// There was no room for it any more.
+    Forced,
+    /// A new connection has its addresses and ports.
+    TcpReuse,
+    /// There will be no more packets.
+    Shutdown,
+}
+
+impl FlowEnd {
+    /// Its name in records, Suricata's.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Forced => "forced",
+            Self::TcpReuse => "tcp_reuse",
+            Self::Shutdown => "shutdown",
+        }
+    }
 }
 
 /// Coarse state of a TCP connection: that of its session, and without one by the flags seen,
@@ -96,6 +121,8 @@ pub struct Flow {
     pub session: Option<Box<Session>>,
     /// What is known of its beginning.
     pub begun: Begun,
+    /// What records say about it besides.
+    pub observed: Observed,
     /// Who has sent a FIN.
     pub(super) fin: Option<PacketDirection>,
 }
@@ -125,6 +152,7 @@ impl Flow {
             convicted: None,
             session: None,
             begun: Begun::Unknown,
+            observed: Observed::default(),
             fin: None,
         }
     }
@@ -146,12 +174,13 @@ impl Flow {
             self.update_tcp(packet);
         }
         let direction = self.direction_of(packet.direction);
+        self.observed.packet(packet, direction);
         let tally = match direction {
             PacketDirection::ToServer => &mut self.to_server,
             PacketDirection::ToClient => &mut self.to_client,
         };
         tally.packets += 1;
-        tally.bytes += packet.len() as u64;
+        tally.bytes += packet.frame.len() as u64;
         direction
     }
 
@@ -169,6 +198,7 @@ impl Flow {
             if client != self.client {
                 self.client = client;
                 std::mem::swap(&mut self.to_server, &mut self.to_client);
+                self.observed.turn_round();
             }
         }
         let direction = self.direction_of(packet.direction);

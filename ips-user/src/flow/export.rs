@@ -23,7 +23,7 @@ use bytemuck::{Pod, Zeroable};
 use ips_common::{Direction, FlowKey};
 use thiserror::Error;
 
-use super::{Flow, FlowAction, FlowTable, PacketDirection, Tally, TcpState, Timestamp};
+use super::{Flow, FlowAction, FlowTable, Observed, PacketDirection, Tally, TcpState, Timestamp};
 use crate::exception::Cause;
 use crate::reassembly::tcp::{Begun, Session, StreamMemory, StreamOptions};
 
@@ -73,8 +73,11 @@ struct Record {
     tcp: u8,
     action: u8,
     fin: u8,
+    observed: Observed,
 }
 
+/// What the first version of this format wrote; zeros stand for the rest.
+const FIRST_RECORD: usize = std::mem::offset_of!(Record, observed);
 const RECORD: usize = size_of::<Record>();
 const CHECKSUM: usize = size_of::<u32>();
 
@@ -309,7 +312,7 @@ impl<'a> Records<'a> {
             return Err(ImportError::Format { found });
         }
         let fixed = header.record as usize;
-        if fixed < RECORD {
+        if fixed < FIRST_RECORD {
             return Err(not_flows);
         }
         let records = Self {
@@ -364,7 +367,11 @@ impl<'a> Iterator for Records<'a> {
 /// One record off the front, its extension, the rest; `None` when it is not there in full.
 fn split(bytes: &[u8], fixed: usize) -> Option<(Record, &[u8], &[u8])> {
     let (record, rest) = bytes.split_at_checked(fixed)?;
-    let record: Record = bytemuck::pod_read_unaligned(record.get(..RECORD)?);
+    let known = record.get(..fixed.min(RECORD))?;
+    let mut record = Record::zeroed();
+    bytemuck::bytes_of_mut(&mut record)
+        .get_mut(..known.len())?
+        .copy_from_slice(known);
     let (extension, rest) = rest.split_at_checked(record.extension as usize)?;
     Some((record, extension, rest))
 }
@@ -447,6 +454,7 @@ impl Record {
                 Some(PacketDirection::ToServer) => 1,
                 Some(PacketDirection::ToClient) => 2,
             },
+            observed: flow.observed,
         }
     }
 
@@ -508,6 +516,7 @@ impl Record {
                 true => Begun::Inherited,
                 false => Begun::Unknown,
             },
+            observed: self.observed,
             fin: match self.fin {
                 0 => None,
                 1 => Some(PacketDirection::ToServer),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ips_common::{FlowKey, HashSeed, flow_hash};
 
 use super::idle::{Class, IdleLists};
-use super::{Flow, PacketDirection, Timestamp};
+use super::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::decode::Decoded;
 use crate::reassembly::tcp::{StreamMemory, StreamOptions};
 
@@ -72,17 +72,6 @@ impl Default for FlowLimits {
             timeouts: Timeouts::default(),
         }
     }
-}
-
-/// Why a flow has left the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowEnd {
-    /// It was idle.
-    Timeout,
-    /// It made room for another one.
-    Forced,
-    /// Its ports are used for another connection.
-    Reused,
 }
 
 /// There is no room for a new flow: all that are remembered have had packets just now.
@@ -184,8 +173,9 @@ pub struct FlowTable {
     free: Vec<u32>,
     idle: IdleLists,
     counters: FlowCounters,
-    /// Flows that have left, when somebody wants them.
-    ended: Option<Vec<(Flow, FlowEnd)>>,
+    /// Flows that have ended, for whoever takes them; only when somebody does.
+    ended: Vec<(Flow, FlowEnd)>,
+    tells_ends: bool,
 }
 
 impl FlowTable {
@@ -202,30 +192,21 @@ impl FlowTable {
             free: Vec::new(),
             idle: IdleLists::new(),
             counters: FlowCounters::default(),
-            ended: None,
+            ended: Vec::new(),
+            tells_ends: false,
         }
     }
 
-    /// Changes the bounds; when there are too many flows now, the longest idle ones are evicted.
-    pub fn set_limits(&mut self, limits: FlowLimits) {
-        self.limits = limits.possible();
-        while self.slots.len() > self.limits.max_flows as usize
-            && let Some(slot) = self.longest_idle()
-        {
-            self.discard(slot, Some(FlowEnd::Forced));
-            self.counters.evicted += 1;
-        }
+    /// Whether flows that end are kept for [`Self::take_ended`].
+    pub fn tell_ends(&mut self, tells: bool) {
+        self.tells_ends = tells;
+        self.ended.clear();
     }
 
-    /// From now on flows that leave the table are kept until [`FlowTable::take_ended`] asks for
-    /// them, which must be after every packet and every [`FlowTable::expire`].
-    pub fn keep_ended(&mut self) {
-        self.ended.get_or_insert_default();
-    }
-
-    /// Flows that have left the table, and why.
-    pub fn take_ended(&mut self) -> impl Iterator<Item = (Flow, FlowEnd)> {
-        self.ended.iter_mut().flat_map(|ended| ended.drain(..))
+    /// A flow that has ended, and why. To be called after everything that may end flows, until
+    /// there is none.
+    pub fn take_ended(&mut self) -> Option<(Flow, FlowEnd)> {
+        self.ended.pop()
     }
 
     /// Applies the timeout of the state that a flow has now; its last packet stays the last.
@@ -257,6 +238,27 @@ impl FlowTable {
         relieved
     }
 
+    /// Ends every flow, those that began first at last.
+    pub fn end_all(&mut self) {
+        let mut slots: Vec<u32> = self.slots.values().copied().collect();
+        let flow = |slot: &u32| &self.flows[*slot as usize];
+        slots.sort_by_key(|slot| (flow(slot).start.monotonic_ns, flow(slot).id));
+        for slot in slots.into_iter().rev() {
+            self.discard(slot, FlowEnd::Shutdown);
+        }
+    }
+
+    /// Changes the bounds; when there are too many flows now, the longest idle ones are evicted.
+    pub fn set_limits(&mut self, limits: FlowLimits) {
+        self.limits = limits.possible();
+        while self.slots.len() > self.limits.max_flows as usize
+            && let Some(slot) = self.longest_idle()
+        {
+            self.discard(slot, FlowEnd::Forced);
+            self.counters.evicted += 1;
+        }
+    }
+
     /// The flow of a packet, which is counted in it; created when there is none.
     ///
     /// `None` for an ICMP error about a flow that is not in the table: it opens none.
@@ -274,9 +276,9 @@ impl FlowTable {
                 self.counters.reused += 1;
                 self.counters.created += 1;
                 let id = self.take_id();
-                let opened = Flow::open(id, packet, now);
-                let before = std::mem::replace(&mut self.flows[slot as usize], opened);
-                self.end(before, FlowEnd::Reused);
+                let new = Flow::open(id, packet, now);
+                let old = std::mem::replace(&mut self.flows[slot as usize], new);
+                self.keep_ended(old, FlowEnd::TcpReuse);
                 slot
             }
             Some(slot) => slot,
@@ -297,16 +299,13 @@ impl FlowTable {
         self.flows.get(*slot as usize)
     }
 
-    /// Forgets a flow, for example because its conviction was undone.
+    /// Forgets a flow, for example because its conviction was undone, and its connection.
     pub fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
         let slot = self.slots.get(&self.hashed(key)).copied()?;
-        let slot_flow = &mut self.flows[slot as usize];
-        let session = slot_flow.session.take();
-        let flow = Flow {
-            session,
-            ..slot_flow.clone()
-        };
-        self.discard(slot, None);
+        let session = self.flows[slot as usize].session.take();
+        let flow = self.flows[slot as usize].clone();
+        self.flows[slot as usize].session = session;
+        self.discard(slot, FlowEnd::Forced);
         Some(flow)
     }
 
@@ -324,7 +323,7 @@ impl FlowTable {
                 if u128::from(idle_ns) < timeout_ns {
                     break;
                 }
-                self.discard(slot, Some(FlowEnd::Timeout));
+                self.discard(slot, FlowEnd::Timeout);
                 expired += 1;
             }
         }
@@ -386,7 +385,7 @@ impl FlowTable {
         Self {
             next_id: self.next_id,
             counters: self.counters,
-            ended: self.ended.as_ref().map(|_| Vec::new()),
+            tells_ends: self.tells_ends,
             ..Self::new(self.limits, self.seed.0.key)
         }
     }
@@ -457,7 +456,7 @@ impl FlowTable {
         if u128::from(idle_ns) < self.limits.spared.as_nanos() {
             return Err(TableFull);
         }
-        self.discard(slot, Some(FlowEnd::Forced));
+        self.discard(slot, FlowEnd::Forced);
         self.counters.evicted += 1;
         Ok(())
     }
@@ -469,25 +468,23 @@ impl FlowTable {
             .min_by_key(|&slot| self.flows[slot as usize].last.monotonic_ns)
     }
 
-    fn discard(&mut self, slot: u32, end: Option<FlowEnd>) {
-        let flow = &mut self.flows[slot as usize];
-        let session = flow.session.take();
-        let hashed = HashedKey {
-            key: flow.key,
-            hash: flow_hash(self.seed.0, &flow.key),
-        };
-        if let (Some(ended), Some(end)) = (&mut self.ended, end) {
-            let flow = flow.clone();
-            ended.push((Flow { session, ..flow }, end));
-        }
+    fn discard(&mut self, slot: u32, end: FlowEnd) {
+        let hashed = self.hashed(&self.flows[slot as usize].key);
         self.slots.remove(&hashed);
         self.idle.remove(slot);
         self.free.push(slot);
+        // What stays in the slot until it is used again is small.
+        let session = self.flows[slot as usize].session.take();
+        if self.tells_ends {
+            let mut flow = self.flows[slot as usize].clone();
+            flow.session = session;
+            self.keep_ended(flow, end);
+        }
     }
 
-    fn end(&mut self, flow: Flow, end: FlowEnd) {
-        if let Some(ended) = &mut self.ended {
-            ended.push((flow, end));
+    fn keep_ended(&mut self, flow: Flow, end: FlowEnd) {
+        if self.tells_ends {
+            self.ended.push((flow, end));
         }
     }
 

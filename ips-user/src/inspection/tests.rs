@@ -188,7 +188,7 @@ fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
     assert_eq!(feed(&mut inspection, &tcp(false, "A", b"good")), DROP);
-    assert_eq!(kinds(&inspection), ["alert", "drop"]);
+    assert_eq!(kinds(&inspection), ["alert", "drop", "drop"]);
     assert_eq!(inspection.events().0[1]["drop"]["reason"], "rules");
     let [(key, 7)] = inspection.feedback().0.as_slice() else {
         panic!("{:?}", inspection.feedback().0)
@@ -539,6 +539,28 @@ fn every_dropped_packet_can_be_recorded() {
 }
 
 #[test]
+fn where_nothing_can_be_dropped_rules_that_would_report() {
+    let options = InspectionOptions {
+        ips: false,
+        ..InspectionOptions::default()
+    };
+    let rules = "drop tcp any any -> any any (sid:7;)\nreject udp any any -> any any (sid:8;)";
+    let mut inspection = with_options(rules, options);
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &udp(b"")), ACCEPT);
+    assert_eq!(kinds(&inspection), ["alert", "alert", "alert"]);
+    let events = &inspection.events().0;
+    assert_eq!(events[0]["alert"]["action"], "allowed");
+    assert_eq!(events[0]["verdict"], serde_json::json!({"action": "alert"}));
+    assert_eq!(events[2]["alert"]["action"], "blocked");
+    assert_eq!(events[2]["verdict"]["action"], "alert");
+    assert_eq!(events[2]["verdict"]["reject"][0], "icmp-prohib");
+    let counters = inspection.counters();
+    assert_eq!((counters.dropped, counters.rejections), (0, 1));
+}
+
+#[test]
 fn packets_and_verdicts_can_be_watched() {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let mut inspection = with("drop udp any any -> any any (content:\"bad\"; sid:7;)");
@@ -684,7 +706,7 @@ proptest! {
     ) {
         let mut inspection = with(
             "drop tcp any any -> any any (content:\"x\"; sid:1;)\n\
-             rejectboth ip any any <> any any (content:\"y\"; within:9; sid:2;)\n\
+             rejectboth ip any any <> any any (content:\"y\"; depth:9; sid:2;)\n\
              pass udp any any -> any 54 (sid:3;)\n\
              alert ip any any -> any any (sid:4;)",
         );

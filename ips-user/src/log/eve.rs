@@ -3,24 +3,37 @@
 //!
 //! Reference: <https://docs.suricata.io/en/suricata-8.0.3/output/eve/eve-json-format.html>.
 
+mod alert;
+mod base64;
+mod community;
+mod drop;
+mod flow;
+mod names;
 mod record;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
+pub use drop::DropReason;
+pub use flow::{EndedFlow, flow, netflow};
+
+use alert::alert_fields;
+use base64::{Base64, Printable};
+use community::community_id;
+use drop::drop_fields;
 use ips_common::FlowKey;
+use names::protocol_name;
 use record::{
-    AlertFields, DropFields, EndedFlowFields, EndsFields, ExceptionFields, FlowFields, FlowLine,
-    IncidentLine, Ip, Kind, Line, Metadata, OwnLine, Time, VerdictFields,
+    AnomalyFields, EndsFields, EtherFields, ExceptionFields, FlowFields, IncidentLine,
+    InspectedFields, Ip, Kind, Line, Mac, OwnLine, PacketInfoFields, Time, TunnelFields,
+    VerdictFields,
 };
 
-use crate::config::settings::Records;
-use crate::decode::{Decoded, Transport, protocol};
+use crate::config::settings::{AlertMetadata, Records};
+use crate::decode::{Decoded, Transport, Tunnel, protocol};
 use crate::exception::{Cause, Treatment};
-use crate::flow::{Flow, FlowAction, PacketDirection, TcpState, Timestamp};
-use crate::rules::{Action, RejectTarget, Rule};
+use crate::flow::{Flow, PacketDirection, Timestamp};
+use crate::rules::{RejectTarget, Rule};
 use crate::verdict::Outcome;
-use crate::verdict::reject::{Notice, notice};
 
 /// What all records about one packet have in common.
 #[derive(Clone, Copy, Debug)]
@@ -43,36 +56,47 @@ pub struct PacketContext<'a> {
     pub capture: Option<(&'a str, u32)>,
     /// What records have.
     pub records: &'a Records,
+    /// Whether it can be dropped.
+    pub ips: bool,
 }
 
-/// Why a packet was dropped, in Suricata's words.
+/// What a rule has matched in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// A rule.
-    Rules,
-    /// The rest of a dropped flow.
-    Flow,
-    /// A fragment that cannot be used.
-    Defrag,
-    /// An exception policy.
-    Exception(Cause),
-}
-
-impl DropReason {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Rules => "rules",
-            Self::Flow => "flow drop",
-            Self::Defrag => "defrag error",
-            Self::Exception(cause) => cause.drop_reason(),
-        }
-    }
+pub enum Matched<'a> {
+    /// The packet.
+    Packet,
+    /// The stream that it belongs to, and which part of it was looked at.
+    Stream(&'a [u8]),
 }
 
 /// Writes an `alert` record about `rule` into `line` (cleared first).
-pub fn alert(context: &PacketContext<'_>, rule: &Rule, line: &mut Vec<u8>) {
-    let kind = Kind::Alert(alert_fields(rule));
-    write(context, "alert", kind, line);
+pub fn alert(context: &PacketContext<'_>, rule: &Rule, matched: Matched<'_>, line: &mut Vec<u8>) {
+    let options = context.records.types.alert.clone().unwrap_or_default();
+    let shows = options.payload || options.payload_printable || options.payload_length;
+    let whole = match matched {
+        Matched::Packet => context.packet.payload,
+        Matched::Stream(bytes) => bytes,
+    };
+    let bytes = match matched {
+        Matched::Packet => whole,
+        Matched::Stream(_) => &whole[..whole.len().min(options.payload_buffer_size.bytes())],
+    };
+    let kind = Kind::Alert {
+        fields: alert_fields(context, rule, options.metadata),
+        inspected: shows.then_some(InspectedFields {
+            payload: options.payload.then_some(Base64(bytes)),
+            payload_printable: options.payload_printable.then_some(Printable(bytes)),
+            payload_length: options.payload_length.then_some(whole.len()),
+            stream: u8::from(matched != Matched::Packet),
+        }),
+    };
+    let frame = &context.packet.frame;
+    let with = With {
+        verdict: options.verdict,
+        flow: options.metadata.flow,
+        packet: options.packet.then_some(frame),
+    };
+    write(context, "alert", kind, &with, line);
 }
 
 /// Writes a `drop` record into `line` (cleared first); `rule` is the one that decided.
@@ -82,11 +106,56 @@ pub fn drop(
     rule: Option<&Rule>,
     line: &mut Vec<u8>,
 ) {
+    let options = context.records.types.drop.clone().unwrap_or_default();
+    let metadata = AlertMetadata::default();
     let kind = Kind::Drop {
         fields: drop_fields(context.packet, reason),
-        alert: rule.map(alert_fields),
+        alert: rule
+            .filter(|_| options.alerts)
+            .map(|rule| alert_fields(context, rule, metadata)),
     };
-    write(context, "drop", kind, line);
+    let with = With {
+        verdict: options.verdict,
+        flow: true,
+        packet: None,
+    };
+    write(context, "drop", kind, &with, line);
+}
+
+/// An `anomaly`: something strange about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anomaly<'a> {
+    /// A decoder event, by its name in rules.
+    Decode(&'a str),
+    /// A stream event, by its name in rules.
+    Stream(&'a str),
+}
+
+/// Bytes of a packet that an anomaly shows.
+const ANOMALY_BYTES: usize = 32;
+
+/// Writes an `anomaly` record into `line` (cleared first).
+pub fn anomaly(context: &PacketContext<'_>, anomaly: Anomaly<'_>, line: &mut Vec<u8>) {
+    let options = context.records.types.anomaly.clone().unwrap_or_default();
+    let fields = match anomaly {
+        Anomaly::Decode(event) => AnomalyFields {
+            r#type: "decode",
+            event: Cow::Owned(format!("decoder.{event}")),
+        },
+        Anomaly::Stream(event) => AnomalyFields {
+            r#type: "stream",
+            event: Cow::Owned(format!("stream.{event}")),
+        },
+    };
+    let frame = context.packet.frame;
+    let with = With {
+        verdict: false,
+        flow: false,
+        packet: options
+            .packethdr
+            .then_some(&frame[..frame.len().min(ANOMALY_BYTES)]),
+    };
+    write(context, "anomaly", Kind::Anomaly(fields), &with, line);
 }
 
 /// Writes an `exception` record into `line` (cleared first): a policy was applied to the packet,
@@ -99,7 +168,12 @@ pub fn exception(
     line: &mut Vec<u8>,
 ) {
     let fields = ExceptionFields::new(cause, treatment, packets);
-    write(context, "exception", Kind::Exception(fields), line);
+    let with = With {
+        verdict: true,
+        flow: true,
+        packet: None,
+    };
+    write(context, "exception", Kind::Exception(fields), &with, line);
 }
 
 /// The same about a packet that shows no addresses.
@@ -112,77 +186,6 @@ pub fn exception_without_addresses(
 ) -> Vec<u8> {
     let fields = ExceptionFields::new(cause, treatment, packets);
     own(time, utc_offset_s, "exception", &fields)
-}
-
-/// Why a flow has ended, in Suricata's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlowEnd {
-    /// Nothing had come for its time.
-    Timeout,
-    /// There was no room for it any more.
-    Forced,
-    /// A new connection has its addresses and ports.
-    TcpReuse,
-    /// There will be no more packets.
-    Shutdown,
-}
-
-impl FlowEnd {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Forced => "forced",
-            Self::TcpReuse => "tcp_reuse",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-/// Writes a `flow` record into `line` (cleared first).
-pub fn flow(flow: &Flow, end: FlowEnd, now: Timestamp, utc_offset_s: i32, line: &mut Vec<u8>) {
-    line.clear();
-    let (client, server) = flow.key.ends(flow.client);
-    let family = flow.key.family;
-    let ports = has_ports(flow.key.protocol);
-    let one_sided = flow.to_client.packets == 0 || flow.to_server.packets == 0;
-    let seconds = |time: Timestamp| time.wall_us.div_euclid(1_000_000);
-    let record = FlowLine {
-        timestamp: Time::new(now, utc_offset_s),
-        flow_id: flow.id,
-        event_type: "flow",
-        src_ip: Ip(client.ip(family)),
-        src_port: ports.then_some(client.port),
-        dest_ip: Ip(server.ip(family)),
-        dest_port: ports.then_some(server.port),
-        proto: protocol_name(flow.key.protocol),
-        ip_v: family,
-        flow: EndedFlowFields {
-            pkts_toserver: flow.to_server.packets,
-            pkts_toclient: flow.to_client.packets,
-            bytes_toserver: flow.to_server.bytes,
-            bytes_toclient: flow.to_client.bytes,
-            start: Time::new(flow.start, utc_offset_s),
-            end: Time::new(flow.last, utc_offset_s),
-            age: seconds(flow.last) - seconds(flow.start),
-            state: match (flow.key.protocol, flow.tcp) {
-                (protocol::TCP, TcpState::Established | TcpState::Closing) => "established",
-                (protocol::TCP, TcpState::Closed) => "closed",
-                (protocol::TCP, _) => "new",
-                _ if one_sided => "new",
-                _ => "established",
-            },
-            reason: end.name(),
-            alerted: flow.clean_bytes.is_none(),
-            action: match flow.action {
-                FlowAction::Inspect => None,
-                FlowAction::Pass => Some("pass"),
-                FlowAction::Drop { .. } | FlowAction::Refuse { .. } => Some("drop"),
-            },
-        },
-    };
-    if serde_json::to_writer(&mut *line, &record).is_err() {
-        line.clear();
-    }
 }
 
 /// A record about Sluice itself; `fields` is the tree under the name of its type.
@@ -220,10 +223,18 @@ pub fn incident(
     serde_json::to_vec(&line).unwrap_or_default()
 }
 
+/// Which optional parts a record has.
+struct With<'a> {
+    verdict: bool,
+    flow: bool,
+    packet: Option<&'a [u8]>,
+}
+
 fn write(
     context: &PacketContext<'_>,
     event_type: &'static str,
     kind: Kind<'_>,
+    with: &With<'_>,
     line: &mut Vec<u8>,
 ) {
     line.clear();
@@ -232,12 +243,8 @@ fn write(
         Transport::Icmp { kind, code } => Some((kind, code)),
         _ => None,
     };
-    let (alert, drop, exception) = match kind {
-        Kind::Alert(alert) => (Some(alert), None, None),
-        Kind::Drop { fields, alert } => (alert, Some(fields), None),
-        Kind::Exception(fields) => (None, None, Some(fields)),
-    };
-    let record = Line {
+    let addresses = packet.addresses();
+    let mut record = Line {
         timestamp: Time::new(context.time, context.utc_offset_s),
         flow_id: context.flow.map(|(flow, _)| flow.id),
         in_iface: context.in_interface,
@@ -248,9 +255,10 @@ fn write(
             .filter(|_| context.records.capture)
             .map(|(name, _)| name),
         event_type,
-        src_ip: packet.addresses().map(|(source, _)| Ip(source)),
+        vlan: packet.link.vlans.as_slice(),
+        src_ip: addresses.map(|(source, _)| Ip(source)),
         src_port: packet.ports.map(|ports| ports.0),
-        dest_ip: packet.addresses().map(|(_, destination)| Ip(destination)),
+        dest_ip: addresses.map(|(_, destination)| Ip(destination)),
         dest_port: packet.ports.map(|ports| ports.1),
         proto: packet
             .network
@@ -259,111 +267,92 @@ fn write(
         icmp_code: icmp.map(|(_, code)| code),
         ip_v: packet.network.map(|network| network.family),
         pkt_src: packet.source.name(),
-        alert,
-        drop,
-        exception,
-        verdict: Some(verdict_fields(context)),
+        ether: ether_fields(context),
+        tunnel: packet.tunnel.as_ref().map(tunnel_fields),
+        community_id: (context.records.community_id)
+            .and_then(|seed| Some(community_id(seed, context.flow?.0))),
+        alert: None,
+        drop: None,
+        exception: None,
+        anomaly: None,
+        verdict: with.verdict.then(|| verdict_fields(context)),
         direction: context.flow.map(|(_, direction)| match direction {
             PacketDirection::ToServer => "to_server",
             PacketDirection::ToClient => "to_client",
         }),
-        flow: context.flow.map(|(flow, _)| flow_fields(flow, context)),
+        flow: context
+            .flow
+            .filter(|_| with.flow)
+            .map(|(flow, _)| flow_fields(flow, context)),
+        inspected: None,
+        packet: with.packet.map(Base64),
+        packet_info: with.packet.map(|_| PacketInfoFields {
+            linktype: packet.link_type.number(),
+            linktype_name: packet.link_type.name(),
+        }),
     };
+    match kind {
+        Kind::Alert { fields, inspected } => {
+            record.alert = Some(fields);
+            record.inspected = inspected;
+        }
+        Kind::Drop { fields, alert } => {
+            record.drop = Some(fields);
+            record.alert = alert;
+        }
+        Kind::Exception(fields) => record.exception = Some(fields),
+        Kind::Anomaly(fields) => record.anomaly = Some(fields),
+    }
     if serde_json::to_writer(&mut *line, &record).is_err() {
         line.clear();
     }
 }
 
-fn alert_fields(rule: &Rule) -> AlertFields<'_> {
-    let options = &rule.options;
-    let mut metadata: Metadata<'_> = BTreeMap::new();
-    for (key, value) in &options.metadata {
-        metadata.entry(key).or_default().push(value);
-    }
-    AlertFields {
-        action: match rule.action {
-            Action::Alert | Action::Pass => "allowed",
-            Action::Drop | Action::Reject(_) => "blocked",
-        },
-        gid: options.group_id,
-        signature_id: options.signature_id,
-        rev: options.revision,
-        signature: &options.message,
-        category: options
-            .class
-            .as_ref()
-            .map_or("", |class| &class.description),
-        severity: options.priority,
-        metadata: (!metadata.is_empty()).then_some(metadata),
+fn ether_fields(context: &PacketContext<'_>) -> Option<EtherFields> {
+    let link = &context.packet.link;
+    let (source, destination) = link.macs.filter(|_| context.records.ethernet)?;
+    Some(EtherFields {
+        ether_type: link.ethertype,
+        src_mac: Mac(source),
+        dest_mac: Mac(destination),
+    })
+}
+
+fn tunnel_fields(tunnel: &Tunnel) -> TunnelFields {
+    TunnelFields {
+        src_ip: Ip(tunnel.source),
+        src_port: tunnel.ports.map(|(port, _)| port),
+        dest_ip: Ip(tunnel.destination),
+        dest_port: tunnel.ports.map(|(_, port)| port),
+        proto: protocol_name(tunnel.protocol),
+        depth: tunnel.depth,
     }
 }
 
+/// What happens to the packet, and what a rule asks to be sent for it: whether it was sent is in
+/// the counters.
 fn verdict_fields(context: &PacketContext<'_>) -> VerdictFields {
-    let told = match context.outcome {
-        Outcome::Reject(target) => notice(context.packet).map(|notice| (target, notice)),
+    let target = match context.outcome {
+        Outcome::Reject(target) => Some(target),
         _ => None,
     };
+    let to_client = matches!(context.flow, Some((_, PacketDirection::ToClient)));
     VerdictFields {
         action: match context.outcome {
-            Outcome::Accept => "alert",
             Outcome::Pass => "pass",
-            Outcome::Drop | Outcome::Reject(_) => "drop",
+            Outcome::Drop | Outcome::Reject(_) if context.ips => "drop",
+            Outcome::Accept | Outcome::Drop | Outcome::Reject(_) => "alert",
         },
-        reject_target: told.map(|(target, _)| {
-            let to_client = matches!(context.flow, Some((_, PacketDirection::ToClient)));
-            match (target, to_client) {
-                (RejectTarget::Both, _) => "both",
-                (RejectTarget::Source, false) | (RejectTarget::Destination, true) => "to_client",
-                (RejectTarget::Destination, false) | (RejectTarget::Source, true) => "to_server",
-            }
+        reject_target: target.map(|target| match (target, to_client) {
+            (RejectTarget::Both, _) => "both",
+            (RejectTarget::Source, false) | (RejectTarget::Destination, true) => "to_client",
+            (RejectTarget::Destination, false) | (RejectTarget::Source, true) => "to_server",
         }),
-        reject: told.map(|(_, notice)| match notice {
-            Notice::TcpReset => ["tcp-reset"],
-            Notice::Icmp => ["icmp-prohib"],
+        reject: target.map(|_| match context.packet.protocol() {
+            protocol::TCP => ["tcp-reset"],
+            _ => ["icmp-prohib"],
         }),
     }
-}
-
-fn drop_fields(packet: &Decoded<'_>, reason: DropReason) -> DropFields {
-    let mut fields = DropFields {
-        len: packet.len(),
-        reason: reason.name(),
-        ..DropFields::default()
-    };
-    if packet.is_ipv4() {
-        fields.tos = Some(packet.tos());
-        fields.ttl = Some(packet.ttl());
-        fields.ipid = Some(packet.ip_id());
-    } else {
-        fields.tc = Some(packet.tos());
-        fields.hoplimit = Some(packet.ttl());
-        fields.flowlbl = Some(packet.flow_label());
-    }
-    match &packet.transport {
-        Transport::Tcp(tcp) => {
-            fields.tcpseq = Some(tcp.sequence_number());
-            fields.tcpack = Some(tcp.acknowledgment_number());
-            fields.tcpwin = Some(tcp.window_size());
-            fields.syn = Some(tcp.syn());
-            fields.ack = Some(tcp.ack());
-            fields.psh = Some(tcp.psh());
-            fields.rst = Some(tcp.rst());
-            fields.urg = Some(tcp.urg());
-            fields.fin = Some(tcp.fin());
-            fields.tcpres = tcp.slice().get(12).map(|byte| byte & 0x0f);
-            fields.tcpurgp = Some(tcp.urgent_pointer());
-        }
-        Transport::Udp { len } => fields.udplen = Some(*len),
-        Transport::Icmp { kind: 0 | 8, .. } if packet.is_ipv4() => {
-            let message = packet.network.map_or(&[][..], |network| network.payload);
-            if let Some(&[_, _, _, _, a, b, c, d]) = message.first_chunk::<8>() {
-                fields.icmp_id = Some(u16::from_be_bytes([a, b]));
-                fields.icmp_seq = Some(u16::from_be_bytes([c, d]));
-            }
-        }
-        _ => {}
-    }
-    fields
 }
 
 fn flow_fields(flow: &Flow, context: &PacketContext<'_>) -> FlowFields {
@@ -401,29 +390,6 @@ const fn has_ports(number: u8) -> bool {
         number,
         protocol::TCP | protocol::UDP | protocol::SCTP | protocol::DCCP | protocol::UDP_LITE
     )
-}
-
-/// Protocol names as Suricata writes them; others are written as three digits.
-fn protocol_name(number: u8) -> Cow<'static, str> {
-    Cow::Borrowed(match number {
-        1 => "ICMP",
-        2 => "IGMP",
-        4 => "IPv4",
-        6 => "TCP",
-        17 => "UDP",
-        33 => "DCCP",
-        41 => "IPv6",
-        47 => "GRE",
-        50 => "ESP",
-        51 => "AH",
-        58 => "IPv6-ICMP",
-        89 => "OSPFIGP",
-        103 => "PIM",
-        112 => "VRRP",
-        132 => "SCTP",
-        136 => "UDPLite",
-        other => return Cow::Owned(format!("{other:03}")),
-    })
 }
 
 #[cfg(test)]

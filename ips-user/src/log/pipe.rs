@@ -16,8 +16,8 @@ use nix::sys::socket::{
 use super::output::Outputs;
 
 /// Longest event; longer ones are lost and counted. The record of an aggregate of segments, with
-/// its packet in it, fits.
-const EVENT_BYTES: usize = 128 * 1024;
+/// packet and payload in it, fits.
+const EVENT_BYTES: usize = 256 * 1024;
 /// Events that keep coming are written out this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 

@@ -21,7 +21,7 @@ use crate::inspection::{
 };
 use crate::log::output::Outputs;
 use crate::reassembly::defrag::DefragOptions;
-use crate::rules::{Action, Loaded, RuleSet};
+use crate::rules::{Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
@@ -150,16 +150,8 @@ impl Replay {
         if let Some(missing) = self.rules.iter().find(|path| !path.exists()) {
             bail!("{}: no such file", missing.display());
         }
-        let mut loaded = set.load(&self.rules);
+        let loaded = set.load(&self.rules);
         findings(&loaded);
-        if !self.ips {
-            // Where nothing can be dropped, a rule that would drop reports.
-            for rule in &mut loaded.rules {
-                if rule.action == Action::Drop {
-                    rule.action = Action::Alert;
-                }
-            }
-        }
         Engine::compile(loaded.rules, Daachorse::build).context("compiling the rules")
     }
 
@@ -177,6 +169,7 @@ impl Replay {
             defrag: DefragOptions::new(settings, self.ips),
             // What cannot be decoded has its events, and rules for them.
             exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
+            ips: self.ips,
             seed: SEED,
             convict: false,
             records: settings.records(),

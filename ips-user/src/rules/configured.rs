@@ -6,6 +6,7 @@ use std::{fs, io};
 use thiserror::Error;
 
 use super::PortSet;
+use super::files;
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
@@ -71,18 +72,15 @@ impl RuleSet {
             set.variables.set_ports(name, value);
         }
         set.classify(&settings.classification_file)?;
+        let path = &settings.reference_config_file;
+        for line in read_lines(path, |text| set.references.add(text))? {
+            log::warn!("{}:{line}: not a reference, skipped", path.display());
+        }
         Ok(set)
     }
 
     fn classify(&mut self, path: &Path) -> Result<(), Unusable> {
-        if path.as_os_str().is_empty() {
-            return Ok(());
-        }
-        let bytes = fs::read(path).map_err(|source| Unusable::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        for line in self.classification.add(&String::from_utf8_lossy(&bytes)) {
+        for line in read_lines(path, |text| self.classification.add(text))? {
             log::warn!("{}:{line}: not a classification, skipped", path.display());
         }
         Ok(())
@@ -117,6 +115,18 @@ impl RuleSet {
     }
 }
 
+/// Gives a file, if one is named, to `add`; returns the lines that it did not understand.
+fn read_lines(path: &Path, add: impl FnOnce(&str) -> Vec<usize>) -> Result<Vec<usize>, Unusable> {
+    if path.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes = fs::read(path).map_err(|source| Unusable::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(add(&String::from_utf8_lossy(&bytes)))
+}
+
 /// The ports that a setting names, written as in the header of a rule.
 ///
 /// # Errors
@@ -145,12 +155,22 @@ pub fn load(config: &Config) -> Result<Loaded, Unusable> {
             source,
         })
     };
-    let sources = rules
-        .files
-        .iter()
-        .map(read)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(set.load_sources(&sources))
+    let mut sources = Vec::new();
+    for path in &rules.files {
+        let files = files::expand(path).map_err(|source| Unusable::File {
+            path: path.clone(),
+            source,
+        })?;
+        for file in &files {
+            sources.push(read(file)?);
+        }
+    }
+    let mut diagnostics = Vec::new();
+    let sources = files::follow(sources, &mut diagnostics);
+    let mut loaded = set.load_sources(&sources);
+    diagnostics.append(&mut loaded.diagnostics);
+    loaded.diagnostics = diagnostics;
+    Ok(loaded)
 }
 
 #[cfg(test)]

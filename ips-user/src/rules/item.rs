@@ -1,7 +1,9 @@
 //! Splits the inside of a rule's parentheses into keywords and values.
 
-use super::parse::Findings;
+use super::diagnostic::shortened;
+use super::finding::{Finding, Findings};
 use super::source::Span;
+use super::text::Text;
 
 /// A keyword and its value, as they stand.
 #[derive(Clone, Copy)]
@@ -15,6 +17,120 @@ pub(super) struct Item<'a> {
 pub(super) struct Value<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) span: Span,
+}
+
+impl<'a> Item<'a> {
+    /// The value, which must be there.
+    pub(super) fn bytes(&self) -> Result<Value<'a>, Finding> {
+        match self.value {
+            Some(value) if !value.bytes.is_empty() => Ok(value),
+            _ => Err(Finding::with_help(
+                self.name_span,
+                format!("`{}` needs a value", self.name),
+                format!("{}:…;", self.name),
+            )),
+        }
+    }
+
+    /// The value as text, which must be there.
+    pub(super) fn text(&self) -> Result<Text<'a>, Finding> {
+        let value = self.bytes()?;
+        match std::str::from_utf8(value.bytes) {
+            Ok(text) => Ok(Text::new(text, value.span.start)),
+            Err(_) => Err(Finding::with_help(
+                value.span,
+                format!("the value of `{}` is not UTF-8", self.name),
+                "write other bytes in hexadecimal: |E4 F6|",
+            )),
+        }
+    }
+
+    /// The value as text, if there is one.
+    pub(super) fn optional_text(&self) -> Result<Option<Text<'a>>, Finding> {
+        match self.value {
+            Some(value) if !value.bytes.is_empty() => self.text().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks that there is no value.
+    pub(super) fn no_value(&self) -> Result<(), Finding> {
+        match self.value {
+            Some(value) if !value.bytes.is_empty() => Err(Finding::with_help(
+                value.span,
+                format!("`{}` takes no value", self.name),
+                format!("{};", self.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Inside of a quoted part of the value, and its place.
+    pub(super) fn quoted(&self, bytes: &'a [u8], span: Span) -> Result<Quoted<'a>, Finding> {
+        let inside = bytes
+            .strip_prefix(b"\"")
+            .and_then(|rest| rest.strip_suffix(b"\""));
+        match inside {
+            Some(inside) => Ok(Quoted {
+                bytes: inside,
+                at: span.start + 1,
+            }),
+            None if bytes.starts_with(b"\"") && !bytes[1..].contains(&b'"') => {
+                Err(Finding::with_help(
+                    span,
+                    "no closing quote before the next `;`",
+                    "a `;` inside a value is written `\\;` or |3B|",
+                ))
+            }
+            None => {
+                let written = String::from_utf8_lossy(bytes);
+                let bare = written.trim_matches(['"', '\'', '“', '”', '„']);
+                Err(Finding::with_help(
+                    span,
+                    format!("the value of `{}` stands in quotes", self.name),
+                    format!("{}:\"{}\";", self.name, shortened(bare)),
+                ))
+            }
+        }
+    }
+
+    /// A text in quotes; a backslash takes `"`, `\`, `;` and `:` literally.
+    pub(super) fn quoted_text(&self) -> Result<String, Finding> {
+        let value = self.bytes()?;
+        let inside = self.quoted(value.bytes, value.span)?;
+        let mut text = Vec::with_capacity(inside.bytes.len());
+        let mut at = 0;
+        while let Some(&byte) = inside.bytes.get(at) {
+            match (byte, inside.bytes.get(at + 1)) {
+                (b'\\', Some(&escaped @ (b'"' | b'\\' | b';' | b':'))) => {
+                    text.push(escaped);
+                    at += 1;
+                }
+                (b'"', _) => {
+                    let span = Span {
+                        start: inside.at + at,
+                        end: inside.at + at + 1,
+                    };
+                    return Err(Finding::with_help(
+                        span,
+                        "quote inside a value",
+                        "write it as \\\"",
+                    ));
+                }
+                _ => text.push(byte),
+            }
+            at += 1;
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The inside of quotes.
+#[derive(Clone, Copy)]
+pub(super) struct Quoted<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Place of the first byte.
+    pub(super) at: usize,
 }
 
 /// The options of a rule, one after the other.
@@ -52,7 +168,11 @@ impl<'a> Items<'a> {
         match self.text.get(self.at) {
             None => {
                 let span = Span { start, end: start };
-                findings.error(span, "`)` missing at the end of the rule", None);
+                findings.error(
+                    span,
+                    "`)` missing at the end of the rule",
+                    Some("a rule ends with `;)`".into()),
+                );
                 return None;
             }
             Some(b')') => {
@@ -81,7 +201,11 @@ impl<'a> Items<'a> {
                 start,
                 end: start + rest.len().max(1),
             };
-            findings.error(span, "no `;` after this option", None);
+            findings.error(
+                span,
+                "no `;` after this option",
+                Some("every option ends with `;`, the last one too".into()),
+            );
             return None;
         };
         self.at = end + 1;
@@ -93,11 +217,19 @@ impl<'a> Items<'a> {
             end: start + name_bytes.len().max(1),
         };
         let Ok(name) = std::str::from_utf8(name_bytes) else {
-            findings.error(name_span, "keyword is not UTF-8", None);
+            findings.error(
+                name_span,
+                "keyword is not UTF-8",
+                Some("keywords have letters, digits, `.`, `_` and `-`".into()),
+            );
             return Some(None);
         };
         if name.is_empty() {
-            findings.error(name_span, "option without a keyword", None);
+            findings.error(
+                name_span,
+                "option without a keyword",
+                Some("take one `;` away".into()),
+            );
             return Some(None);
         }
         let value = colon.map(|colon| {

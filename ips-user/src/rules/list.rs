@@ -10,17 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::ast::{AddressSet, PortSet};
 use super::diagnostic::nearest;
+use super::finding::Finding;
 use super::range_set::RangeSet;
 use super::source::Span;
 use super::variables::Variables;
-
-/// A finding, its place relative to the text parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) span: Span,
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-}
 
 /// Deepest nesting of lists and variables: more is a mistake, and a cycle certainly is.
 const MAX_DEPTH: usize = 16;

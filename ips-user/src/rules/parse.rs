@@ -3,89 +3,23 @@
 //! Everything that can be understood is, after a mistake too, so that one run shows all
 //! mistakes.
 
-use super::ast::{Arrow, Options, Rule};
+use super::ast::{Action, AddressSet, Arrow, PortSet, Rule, RuleProtocol};
 use super::classification::Classification;
-use super::diagnostic::{Severity, nearest, shortened};
-use super::list::{self, Finding};
-use super::options::OptionParser;
+use super::diagnostic::{nearest, shortened};
+use super::finding::{Finding, Findings};
+use super::list;
+use super::options;
+use super::reference::References;
 use super::source::{LogicalLine, RuleSource, Span};
 use super::variables::Variables;
-use super::vocabulary::{ACTIONS, ACTIONS_NOT_YET, PROTOCOLS, PROTOCOLS_NOT_YET};
+use super::vocabulary::{ACTIONS, ACTIONS_OF_OTHERS, APP_PROTOCOLS, PROTOCOLS, RuleAction};
 
 /// What the words of a rule refer to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
     pub(super) variables: &'a Variables,
     pub(super) classification: &'a Classification,
-}
-
-/// Most findings about one rule: what follows is noise, and a file of nothing but semicolons
-/// must not fill the memory.
-const MAX_FINDINGS: usize = 20;
-
-/// A finding and how bad it is.
-#[derive(Clone, Debug)]
-pub(super) struct Graded {
-    pub(super) severity: Severity,
-    pub(super) finding: Finding,
-}
-
-/// Collects findings about one rule; spans are those of the logical line.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) graded: Vec<Graded>,
-    /// Words that Sluice does not support yet, first occurrence of each.
-    pub(super) unsupported: Vec<(String, Span)>,
-}
-
-impl Findings {
-    pub(super) fn error(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
-        self.push(Severity::Error, span, message.into(), help);
-    }
-
-    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>, help: Option<String>) {
-        self.push(Severity::Warning, span, message.into(), help);
-    }
-
-    /// A finding whose span is relative to `base`.
-    pub(super) fn error_at(&mut self, base: usize, mut finding: Finding) {
-        finding.span.start += base;
-        finding.span.end += base;
-        self.add(Severity::Error, finding);
-    }
-
-    pub(super) fn unsupported(&mut self, word: &str, span: Span) {
-        if !self.unsupported.iter().any(|(known, _)| known == word) {
-            self.unsupported.push((word.to_owned(), span));
-        }
-    }
-
-    fn push(&mut self, severity: Severity, span: Span, message: String, help: Option<String>) {
-        self.add(
-            severity,
-            Finding {
-                span,
-                message,
-                help,
-            },
-        );
-    }
-
-    fn add(&mut self, severity: Severity, finding: Finding) {
-        // An error always gets in: it decides that the rule is skipped.
-        let first_error = severity == Severity::Error && !self.skips_rule();
-        if self.graded.len() < MAX_FINDINGS || first_error {
-            self.graded.push(Graded { severity, finding });
-        }
-    }
-
-    fn skips_rule(&self) -> bool {
-        !self.unsupported.is_empty()
-            || self
-                .graded
-                .iter()
-                .any(|graded| graded.severity == Severity::Error)
-    }
+    pub(super) references: &'a References,
 }
 
 /// Parses one logical line. `None` when the rule has to be skipped: then `findings` says why.
@@ -104,8 +38,8 @@ pub(super) fn rule(
     let header = parse_header(header, &words, context, findings);
     let options = match options_at {
         Some(at) => {
-            let mut parser = OptionParser::new(text, at, context.classification, findings);
-            parser.parse()
+            let known = (header.protocol, header.direction);
+            options::options(text, at, known, context, findings)
         }
         None => {
             let end = Span {
@@ -123,32 +57,41 @@ pub(super) fn rule(
     if findings.skips_rule() {
         return None;
     }
-    let (header, options): (Header, Options) = (header?, options?);
+    let mut options = options?;
+    let action = match header.action? {
+        RuleAction::Acts(action) => action,
+        // It does what its keyword says, and reports nothing.
+        RuleAction::Config => {
+            options.no_alert = true;
+            Action::Alert
+        }
+    };
     let start = line.file_span(Span { start: 0, end: 1 }).start;
     Some(Rule {
-        action: header.action,
-        protocol: header.protocol,
-        source: header.source,
-        source_ports: header.source_ports,
-        direction: header.direction,
-        destination: header.destination,
-        destination_ports: header.destination_ports,
+        action,
+        protocol: header.protocol?,
+        source: header.source?,
+        source_ports: header.source_ports?,
+        direction: header.direction?,
+        destination: header.destination?,
+        destination_ports: header.destination_ports?,
         options,
         file: source.name().to_owned(),
         line: source.line_of(start),
     })
 }
 
+/// What could be understood of a header.
+#[derive(Default)]
 struct Header {
-    action: super::ast::Action,
-    protocol: super::ast::RuleProtocol,
-    source: super::ast::AddressSet,
-    source_ports: super::ast::PortSet,
-    direction: Arrow,
-    destination: super::ast::AddressSet,
-    destination_ports: super::ast::PortSet,
+    action: Option<RuleAction>,
+    protocol: Option<RuleProtocol>,
+    source: Option<AddressSet>,
+    source_ports: Option<PortSet>,
+    direction: Option<Arrow>,
+    destination: Option<AddressSet>,
+    destination_ports: Option<PortSet>,
 }
-
 /// Where the options begin: no part of a header has parentheses.
 fn header_end(text: &[u8]) -> Option<usize> {
     text.iter().position(|&byte| byte == b'(')
@@ -212,7 +155,7 @@ fn wrong_parts(header: &[u8], words: &[Span]) -> Finding {
     if let Some(&word) = open {
         return finding(word, "`[` without `]`".into(), "a list is written [a,b,!c]");
     }
-    let is_arrow = |word: &[u8]| word == b"->" || word == b"<>";
+    let is_arrow = |word: &[u8]| word == b"->" || word == b"<>" || word == b"=>";
     match words.iter().position(|&word| is_arrow(text(word))) {
         Some(at @ 2..DIRECTION_AT) => {
             let message = format!("the header has no {} before its direction", PARTS[at]);
@@ -253,31 +196,30 @@ fn parse_header(
     words: &[Span],
     context: Context<'_>,
     findings: &mut Findings,
-) -> Option<Header> {
+) -> Header {
     let text_of = |span: Span, findings: &mut Findings| match std::str::from_utf8(
         &header[span.start..span.end],
     ) {
         Ok(text) => Some(text),
         Err(_) => {
-            findings.error(span, "not UTF-8", None);
+            let help = "headers have ASCII letters, digits and signs only";
+            findings.error(span, "not UTF-8", Some(help.into()));
             None
         }
     };
     let action = words.first().and_then(|&span| {
         let word = text_of(span, findings)?;
-        choose("action", word, span, &ACTIONS, &ACTIONS_NOT_YET, findings)
+        action(word, span, findings)
     });
     let protocol = words.get(1).and_then(|&span| {
         let word = text_of(span, findings)?;
-        choose(
-            "protocol",
-            word,
-            span,
-            &PROTOCOLS,
-            &PROTOCOLS_NOT_YET,
-            findings,
-        )
+        protocol(word, span, findings)
     });
+    let mut read = Header {
+        action,
+        protocol,
+        ..Header::default()
+    };
     if words.len() != PARTS.len() {
         let Finding {
             span,
@@ -285,72 +227,114 @@ fn parse_header(
             help,
         } = wrong_parts(header, words);
         findings.error(span, message, help);
-        return None;
+        return read;
     }
-    let direction = match text_of(words[4], findings) {
-        Some("->") => Some(Arrow::Toward),
-        Some("<>") => Some(Arrow::Either),
-        Some(other) => {
-            let help = match other {
-                "<-" => "exchange the two sides and write `->`",
-                _ => "`->` or `<>`",
-            };
-            findings.error(
-                words[4],
-                format!("`{}` is not a direction", shortened(other)),
-                Some(help.into()),
-            );
-            None
-        }
-        None => None,
-    };
+    read.direction =
+        text_of(words[4], findings).and_then(|word| direction(word, words[4], findings));
     let addresses = |span: Span, findings: &mut Findings| {
         let text = text_of(span, findings)?;
+        let help = "an address, a network 192.0.2.0/24, a range a-b, $VARIABLE or a list [a,!b]";
         list::addresses(text, context.variables)
-            .map_err(|finding| findings.error_at(span.start, finding))
+            .map_err(|finding| findings.error_at(span.start, finding.or_help(help)))
             .ok()
     };
-    let source = addresses(words[2], findings);
-    let destination = addresses(words[5], findings);
+    read.source = addresses(words[2], findings);
+    read.destination = addresses(words[5], findings);
     let ports = |span: Span, findings: &mut Findings| {
         let text = text_of(span, findings)?;
+        let help = "a port 0 to 65535, a range low:high, $VARIABLE or a list [a,!b]";
         list::ports(text, context.variables)
-            .map_err(|finding| findings.error_at(span.start, finding))
+            .map_err(|finding| findings.error_at(span.start, finding.or_help(help)))
             .ok()
     };
-    let source_ports = ports(words[3], findings);
-    let destination_ports = ports(words[6], findings);
-    Some(Header {
-        action: action?,
-        protocol: protocol?,
-        source: source?,
-        source_ports: source_ports?,
-        direction: direction?,
-        destination: destination?,
-        destination_ports: destination_ports?,
-    })
+    read.source_ports = ports(words[3], findings);
+    read.destination_ports = ports(words[6], findings);
+    read
 }
 
-fn choose<T: Copy>(
+fn direction(word: &str, span: Span, findings: &mut Findings) -> Option<Arrow> {
+    let help = match word {
+        "->" => return Some(Arrow::Toward),
+        "<>" => return Some(Arrow::Either),
+        "=>" => return Some(Arrow::Transaction),
+        "<-" => "exchange the two sides and write `->`",
+        _ => "`->`, `<>` for either way, `=>` for both directions of a transaction",
+    };
+    findings.error(
+        span,
+        format!("`{}` is not a direction", shortened(word)),
+        Some(help.into()),
+    );
+    None
+}
+
+fn action(word: &str, span: Span, findings: &mut Findings) -> Option<RuleAction> {
+    let known = ACTIONS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(word));
+    if let Some((_, action)) = known {
+        return Some(*action);
+    }
+    let bare = word.split_once(':').map_or(word, |(action, _)| action);
+    let other = ACTIONS_OF_OTHERS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(bare));
+    if let Some((name, reason)) = other {
+        findings.unsupported(name, reason, span);
+        return None;
+    }
+    let names = ACTIONS.iter().map(|(name, _)| *name);
+    unknown("action", word, span, names, findings);
+    None
+}
+
+fn protocol(word: &str, span: Span, findings: &mut Findings) -> Option<RuleProtocol> {
+    let known = PROTOCOLS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(word));
+    if let Some((_, protocol)) = known {
+        return Some(*protocol);
+    }
+    let find_app = |word: &str| {
+        APP_PROTOCOLS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(word))
+    };
+    if let Some((_, name)) = find_app(word) {
+        return Some(RuleProtocol::App(name));
+    }
+    if let Some((before, _)) = word.split_once(':')
+        && (find_app(before).is_some() || PROTOCOLS.iter().any(|(name, _)| *name == before))
+    {
+        let reason = "rules at one state of a protocol are of the firewall mode";
+        findings.unsupported("hook", reason, span);
+        return None;
+    }
+    let names = PROTOCOLS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(APP_PROTOCOLS.iter().map(|(name, _)| *name));
+    unknown("protocol", word, span, names, findings);
+    None
+}
+
+fn unknown<'a>(
     what: &str,
     word: &str,
     span: Span,
-    known: &[(&str, T)],
-    not_yet: &[&str],
+    names: impl Iterator<Item = &'a str> + Clone,
     findings: &mut Findings,
-) -> Option<T> {
-    if let Some((_, value)) = known.iter().find(|(name, _)| *name == word) {
-        return Some(*value);
-    }
-    if not_yet.contains(&word) {
-        findings.unsupported(word, span);
-        return None;
-    }
-    let names = known
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(not_yet.iter().copied());
-    let help = nearest(word, names).map(|near| format!("did you mean `{near}`?"));
-    findings.error(span, format!("unknown {what} `{}`", shortened(word)), help);
-    None
+) {
+    let help = match nearest(word, names.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let some: Vec<&str> = names.take(7).collect();
+            format!("for example {}", some.join(", "))
+        }
+    };
+    findings.error(
+        span,
+        format!("unknown {what} `{}`", shortened(word)),
+        Some(help),
+    );
 }

@@ -21,3 +21,6 @@ impl Unsupported {
         }
     }
 }
+
+/// Says whether an engine can evaluate a rule.
+pub type Supported = fn(&super::Rule) -> Result<(), Unsupported>;

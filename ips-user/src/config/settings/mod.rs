@@ -23,8 +23,9 @@ use value::choice;
 
 pub use memory::{Defrag, Flow, FlowTimeouts, FlowTimes, Table};
 pub use outputs::{
-    AlertRecords, AnomalyRecords, DropFlows, DropRecords, EveLog, EveOutputs, EveTypes,
-    FlowRecords, Records, Rotation, StatsRecords, Syslog, SyslogFacility, SyslogLevel, To,
+    AlertMetadata, AlertRecords, AnomalyRecords, DropFlows, DropRecords, EveLog, EveOutputs,
+    EveTypes, FlowRecords, Records, Rotation, StatsRecords, Syslog, SyslogFacility, SyslogLevel,
+    To,
 };
 pub use packets::{
     ChecksumChecks, Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Tracking,

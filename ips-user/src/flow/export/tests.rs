@@ -51,6 +51,7 @@ fn flow(port: u32, last: u64) -> Flow {
         convicted: None,
         session: None,
         begun: Begun::Unknown,
+        observed: Observed::default(),
         fin: None,
     }
 }
@@ -121,6 +122,7 @@ prop_compose! {
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
             session: None,
             begun: [Begun::Unknown, Begun::Inherited][begun as usize],
+            observed: Observed::default(),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }
     }
@@ -173,7 +175,7 @@ proptest! {
     #[test]
     fn any_bytes_with_the_right_checksum_are_read_or_refused(
         records in prop::collection::vec(any::<u8>(), 0..2000),
-        fixed in RECORD as u32..200,
+        fixed in RECORD as u32..RECORD as u32 + 40,
         count in 0..16_u64,
     ) {
         let header = Header { magic: MAGIC, format: FORMAT, record: fixed, count };

@@ -408,16 +408,14 @@ mod connections {
     #[test]
     fn flows_that_leave_are_there_to_be_finished() {
         let mut tracked = Tracked::new(2);
-        tracked.table.keep_ended();
+        tracked.table.tell_ends(true);
         for port in 1..=3 {
             tracked.handshake(port, port.into());
         }
         assert!(tracked.feed(&segment(true, 2, "R", 0, b""), 4));
         assert!(tracked.feed(&segment(true, 2, "S", 0, b""), 5));
         tracked.table.expire(at(5000), 10);
-        let ended: Vec<_> = tracked
-            .table
-            .take_ended()
+        let ended: Vec<_> = std::iter::from_fn(|| tracked.table.take_ended())
             .map(|(flow, end)| {
                 let port = flow.key.low_port.min(flow.key.high_port);
                 (port, end, flow.session.map(|session| session.state()))
@@ -427,14 +425,13 @@ mod connections {
         assert_eq!(
             (
                 find(FlowEnd::Forced),
-                find(FlowEnd::Reused),
+                find(FlowEnd::TcpReuse),
                 find(FlowEnd::Timeout)
             ),
             (1, 1, 2)
         );
-        assert!(ended.contains(&(2, FlowEnd::Reused, Some(SessionState::Closed))));
+        assert!(ended.contains(&(2, FlowEnd::TcpReuse, Some(SessionState::Closed))));
         assert!(ended.contains(&(2, FlowEnd::Timeout, Some(SessionState::SynSent))));
-        assert_eq!(tracked.table.take_ended().count(), 0);
         drop(ended);
         assert_eq!(tracked.memory.counters().active_sessions, 0);
     }

@@ -1,7 +1,6 @@
 //! The shape of the records.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -9,6 +8,10 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset};
 
+use super::alert::AlertFields;
+use super::base64::{Base64, Printable};
+use super::drop::DropFields;
+use crate::decode::MacAddress;
 use crate::exception::{Cause, Treatment};
 use crate::flow::Timestamp;
 
@@ -71,15 +74,31 @@ impl Serialize for Ip {
     }
 }
 
-pub(super) type Metadata<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+/// `00:1b:44:11:3a:b7`
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mac(pub(super) MacAddress);
 
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [a, b, c, d, e, f] = self.0;
+        serializer.collect_str(&format_args!(
+            "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}"
+        ))
+    }
+}
+
+/// What a record about a packet is about.
 pub(super) enum Kind<'a> {
-    Alert(AlertFields<'a>),
+    Alert {
+        fields: AlertFields<'a>,
+        inspected: Option<InspectedFields<'a>>,
+    },
     Drop {
         fields: DropFields,
         alert: Option<AlertFields<'a>>,
     },
     Exception(ExceptionFields),
+    Anomaly(AnomalyFields<'a>),
 }
 
 /// A record without a packet: its fields stand under the name of its type.
@@ -152,6 +171,8 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pcap_filename: Option<&'a str>,
     pub(super) event_type: &'static str,
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    pub(super) vlan: &'a [u16],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) src_ip: Option<Ip>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,30 +191,78 @@ pub(super) struct Line<'a> {
     pub(super) ip_v: Option<u8>,
     pub(super) pkt_src: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ether: Option<EtherFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tunnel: Option<TunnelFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) community_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) alert: Option<AlertFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) drop: Option<DropFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exception: Option<ExceptionFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) anomaly: Option<AnomalyFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) verdict: Option<VerdictFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) direction: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) flow: Option<FlowFields>,
+    #[serde(flatten)]
+    pub(super) inspected: Option<InspectedFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) packet: Option<Base64<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) packet_info: Option<PacketInfoFields>,
+}
+
+/// The Ethernet header.
+#[derive(Debug, Serialize)]
+pub(super) struct EtherFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ether_type: Option<u16>,
+    pub(super) src_mac: Mac,
+    pub(super) dest_mac: Mac,
+}
+
+/// The outermost packet around the packet.
+#[derive(Debug, Serialize)]
+pub(super) struct TunnelFields {
+    pub(super) src_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) src_port: Option<u16>,
+    pub(super) dest_ip: Ip,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dest_port: Option<u16>,
+    pub(super) proto: Cow<'static, str>,
+    pub(super) depth: u8,
+}
+
+/// What a rule has matched in.
+#[derive(Debug, Serialize)]
+pub(super) struct InspectedFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload: Option<Base64<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload_printable: Option<Printable<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload_length: Option<usize>,
+    pub(super) stream: u8,
+}
+
+/// What `packet` begins with.
+#[derive(Debug, Serialize)]
+pub(super) struct PacketInfoFields {
+    pub(super) linktype: u32,
+    pub(super) linktype_name: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct AlertFields<'a> {
-    pub(super) action: &'static str,
-    pub(super) gid: u32,
-    pub(super) signature_id: u32,
-    pub(super) rev: u32,
-    pub(super) signature: &'a str,
-    pub(super) category: &'a str,
-    pub(super) severity: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) metadata: Option<Metadata<'a>>,
+pub(super) struct AnomalyFields<'a> {
+    pub(super) r#type: &'static str,
+    pub(super) event: Cow<'a, str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -204,52 +273,6 @@ pub(super) struct VerdictFields {
     pub(super) reject_target: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reject: Option<[&'static str; 1]>,
-}
-
-#[derive(Debug, Default, Serialize)]
-pub(super) struct DropFields {
-    pub(super) len: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tos: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ttl: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ipid: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tc: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) hoplimit: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) flowlbl: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tcpseq: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tcpack: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tcpwin: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) syn: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) ack: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) psh: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rst: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) urg: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fin: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tcpres: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tcpurgp: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) udplen: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) icmp_id: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) icmp_seq: Option<u16>,
-    pub(super) reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -265,37 +288,4 @@ pub(super) struct FlowFields {
     pub(super) src_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) dest_port: Option<u16>,
-}
-
-/// A `flow` record.
-#[derive(Debug, Serialize)]
-pub(super) struct FlowLine {
-    pub(super) timestamp: Time,
-    pub(super) flow_id: u64,
-    pub(super) event_type: &'static str,
-    pub(super) src_ip: Ip,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) src_port: Option<u16>,
-    pub(super) dest_ip: Ip,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) dest_port: Option<u16>,
-    pub(super) proto: Cow<'static, str>,
-    pub(super) ip_v: u8,
-    pub(super) flow: EndedFlowFields,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct EndedFlowFields {
-    pub(super) pkts_toserver: u64,
-    pub(super) pkts_toclient: u64,
-    pub(super) bytes_toserver: u64,
-    pub(super) bytes_toclient: u64,
-    pub(super) start: Time,
-    pub(super) end: Time,
-    pub(super) age: i64,
-    pub(super) state: &'static str,
-    pub(super) reason: &'static str,
-    pub(super) alerted: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) action: Option<&'static str>,
 }

@@ -34,6 +34,7 @@ fn record(
         outcome,
         capture: None,
         records: &Records::default(),
+        ips: true,
     };
     let mut line = b"left over".to_vec();
     build(&context, &mut line);
@@ -62,7 +63,9 @@ fn an_alert_has_the_fields_of_suricata() {
          metadata:tag x, tag y, k v;)",
     );
     let outcome = Outcome::Reject(RejectTarget::Source);
-    let value = record(&tcp(), outcome, |context, line| alert(context, &rule, line));
+    let value = record(&tcp(), outcome, |context, line| {
+        alert(context, &rule, Matched::Packet, line);
+    });
     let time = "2023-09-18T06:13:41.532140+0000";
     assert_eq!(
         value,
@@ -92,7 +95,7 @@ fn an_alert_has_the_fields_of_suricata() {
 fn an_alert_that_only_reports_says_so() {
     let rule = rule("alert tcp any any -> any any (sid:7;)");
     let value = record(&tcp(), Outcome::Accept, |context, line| {
-        alert(context, &rule, line);
+        alert(context, &rule, Matched::Packet, line);
     });
     assert_eq!(value["alert"]["action"], "allowed");
     assert_eq!(value["verdict"], json!({"action": "alert"}));

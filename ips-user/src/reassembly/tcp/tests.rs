@@ -97,7 +97,9 @@ fn written(text: &str) -> Written {
             }
             _ if word == "bad" => made.bad = true,
             _ if word == "tfo" => made.options.extend([34, 2]),
-            _ if word == "md5" => made.options.extend([[19, 18].as_slice(), &[7; 16]].concat()),
+            _ if word == "md5" => made
+                .options
+                .extend([[19, 18].as_slice(), &[7; 16]].concat()),
             _ => made.data.extend(word.as_bytes()),
         }
     }

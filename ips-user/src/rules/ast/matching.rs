@@ -229,7 +229,8 @@ pub enum Encoding {
 /// A number in the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Bytes that it has; `None` for a string as long as its digits go (`byte_jump` of 0).
+    /// Bytes that it has; 0 in text for as many digits as there are, and in `byte_jump` for
+    /// none: it jumps by its other numbers.
     pub bytes: Value<u32>,
     /// Where it begins.
     pub offset: Value<i32>,

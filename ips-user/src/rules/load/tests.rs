@@ -2,11 +2,20 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::{
-    Action, Arrow, Content, Match, Options, Position, RejectTarget, RuleProtocol, Value,
+    Action, Arrow, Content, Coverage, Match, Options, Position, RejectTarget, RuleProtocol,
+    Unsupported, Value,
 };
 
+/// What the parser says; whether an engine can evaluate the rules is not asked.
+fn parser() -> RuleSet {
+    RuleSet {
+        supported: |_| Ok(()),
+        ..RuleSet::default()
+    }
+}
+
 fn load(text: &str) -> Loaded {
-    RuleSet::default().load_sources(&[RuleSource::new("t.rules", text.as_bytes().to_vec())])
+    parser().load_sources(&[RuleSource::new("t.rules", text.as_bytes().to_vec())])
 }
 
 fn one(text: &str) -> Rule {
@@ -348,25 +357,57 @@ fn all_findings_of_a_file_come_in_one_run() {
 }
 
 #[test]
-fn what_is_known_but_unsupported_is_counted_by_word_and_is_no_error() {
+fn what_cannot_be_used_is_counted_by_reason_and_word_and_is_no_error() {
+    let text = "alert tcp any any -> any any (lua:x.lua; sid:1;)\n\
+                alert tcp any any -> any any (content:\"a\"; http_encode:uri,utf8; sid:2;)\n\
+                log tcp any any -> any any (sid:3;)\n\
+                accept:hook http1:request_line any any -> any any (lua:y.lua; sid:4;)\n\
+                alert tcp any any -> any any (requires:version >= 99; contnet:\"x\"; sid:5;)\n\
+                alert tcp any any -> any any (msg:\"refused\"; sid:6;)\n\
+                alert tcp any any -> any any (contnet:\"x\"; sid:7;)\n\
+                alert tcp any any -> any any (sid:8;)\n";
+    let set = RuleSet {
+        supported: |rule| match rule.options.message.as_str() {
+            "refused" => Err(Unsupported::new("msg", "of no use")),
+            _ => Ok(()),
+        },
+        ..RuleSet::default()
+    };
+    let loaded = set.load_sources(&[RuleSource::new("t.rules", text.into())]);
+    let counts = (loaded.seen, loaded.rules.len(), loaded.wrong);
+    assert_eq!(counts, (8, 1, 1), "{:?}", loaded.diagnostics);
+    assert_eq!((loaded.unsupported, loaded.not_for_us), (5, 1));
+    let coverage = Coverage::from(&loaded);
+    let of = |keyword: &str| {
+        let found = coverage.rejected.iter().find(|r| r.keyword == keyword);
+        let found = found.unwrap_or_else(|| panic!("{keyword}: {coverage:?}"));
+        (found.count, found.example.as_str())
+    };
+    assert_eq!(of("lua"), (1, "t.rules:1"));
+    assert_eq!(of("http_encode"), (1, "t.rules:2"));
+    assert_eq!(of("log"), (1, "t.rules:3"));
+    assert_eq!(of("accept"), (1, "t.rules:4"));
+    assert_eq!(of("requires"), (1, "t.rules:5"));
+    assert_eq!(of("msg"), (1, "t.rules:6"));
+    assert_eq!(of("contnet"), (1, "t.rules:7"));
+    let rejected: usize = coverage.rejected.iter().map(|r| r.count).sum();
+    assert_eq!(coverage.active, coverage.loaded + rejected);
+    let json = serde_json::to_value(&coverage).unwrap();
+    assert_eq!(json["active"], 8);
+    assert!(json["rejected"][0]["reason"].is_string());
+}
+
+#[test]
+fn a_flowbit_that_no_rule_sets_is_a_warning_at_the_rule_that_asks() {
     let loaded = load(
-        "alert http any any -> any any (flow:established; http.uri; content:\"a\"; sid:1;)\n\
-         alert tcp any any -> any any (flow:established; flow:to_server; sid:2;)\n\
-         alert tcp any any -> any any (content:\"a\"; offset:where; sid:3;)\n",
+        "alert tcp any any -> any any (flowbits:set,seen.it; sid:1;)\n\
+         alert tcp any any -> any any (flowbits:isset,seen.it; sid:2;)\n\
+         alert tcp any any -> any any (flowbits:isset,sene.it; sid:3;)\n",
     );
-    assert!(!loaded.has_errors());
-    assert_eq!(
-        (loaded.seen, loaded.unsupported, loaded.rules.len()),
-        (3, 3, 0)
-    );
-    assert_eq!(loaded.unsupported_words["flow"], 2);
-    assert_eq!(loaded.unsupported_words["http"], 1);
-    assert_eq!(loaded.diagnostics.len(), 3);
-    assert!(
-        loaded.diagnostics[0]
-            .message
-            .contains("`http`, `flow`, `http.uri`")
-    );
+    assert_eq!((loaded.rules.len(), loaded.diagnostics.len()), (3, 1));
+    let found = &loaded.diagnostics[0];
+    assert_eq!((found.severity, found.line), (Severity::Warning, 3));
+    assert_eq!(found.help.as_deref(), Some("did you mean `seen.it`?"));
 }
 
 #[test]
@@ -474,7 +515,7 @@ fn published_rule_files_load_without_a_panic() {
         .collect();
     assert!(!files.is_empty());
     for file in files {
-        let loaded = RuleSet::default().load(std::slice::from_ref(&file));
+        let loaded = parser().load(std::slice::from_ref(&file));
         println!(
             "{}: {} rules, {} loaded, {} unsupported, {} wrong",
             file.display(),
@@ -490,7 +531,11 @@ fn published_rule_files_load_without_a_panic() {
         for diagnostic in errors.take(10) {
             print!("{}", diagnostic.render());
         }
-        let accounted = loaded.rules.len() + loaded.unsupported + loaded.wrong + loaded.superseded;
+        let accounted = loaded.rules.len()
+            + loaded.unsupported
+            + loaded.wrong
+            + loaded.not_for_us
+            + loaded.superseded;
         assert_eq!(loaded.seen, accounted);
     }
 }
