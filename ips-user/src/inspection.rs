@@ -584,6 +584,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 .as_mut()
                 .map(|(flow, direction)| view(flow, *direction, now)),
             stream: None,
+            stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             now,
             tables: &mut self.tables,
         };

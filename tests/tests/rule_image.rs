@@ -156,6 +156,7 @@ fn sids(engine: &Engine, packet: &[u8]) -> Vec<u32> {
         packet: &decoded,
         flow: None,
         stream: None,
+        stream_events: sluice::reassembly::tcp::StreamEvents::NONE,
         now: Timestamp::default(),
         tables: &mut tables,
     };

@@ -16,6 +16,7 @@ use super::view::{Class, View};
 use super::{PacketDirection, hosts};
 use crate::decode::Decoded;
 use crate::flow::{Tally, Timestamp};
+use crate::reassembly::tcp::StreamEvents;
 use crate::rules::ast::{
     Arrow, BitChange, Buffer, CaptureScope, DatasetCommand, FlowIntChange, RuleProtocol, Track,
 };
@@ -57,6 +58,8 @@ pub struct Inspected<'a, 'f> {
     pub flow: Option<FlowView<'f>>,
     /// Its stream, if it is one of a reassembled stream.
     pub stream: Option<StreamData<'a>>,
+    /// What the stream engine finds wrong with it.
+    pub stream_events: StreamEvents,
     /// When it came.
     pub now: Timestamp,
     /// What the worker remembers beyond flows.
@@ -104,6 +107,7 @@ impl Engine {
             flow: input.flow.as_mut(),
             tables: input.tables,
             reputation: self.reputation.as_ref(),
+            stream_events: input.stream_events,
             now: input.now,
         };
         let mut counts = Counts::default();

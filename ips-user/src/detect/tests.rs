@@ -127,6 +127,7 @@ impl Bench {
             packet: &packet,
             flow: Some(flow),
             stream,
+            stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             now: self.now,
             tables: &mut self.tables,
         };

@@ -138,6 +138,7 @@ mod tests {
             packet,
             flow: Some(flow),
             stream: None,
+            stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             now: Timestamp::default(),
             tables,
         };

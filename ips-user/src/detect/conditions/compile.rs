@@ -3,6 +3,7 @@
 use super::{IntAsked, IntValue, Test};
 use crate::decode::event::DecodeEvent;
 use crate::detect::names::NameId;
+use crate::reassembly::tcp::StreamEvent;
 use crate::rules::Unsupported;
 use crate::rules::ast::{Condition, EventKind, FlowIntAsked, Track};
 
@@ -109,14 +110,19 @@ pub(crate) fn compile(
             finder: Box::new(memchr::memmem::Finder::new(value).into_owned()),
         },
         Condition::Event { kind, name } => {
-            let decode = DecodeEvent::from_name(name);
-            match (kind, decode) {
-                (EventKind::Decode | EventKind::Engine, Some(event)) => Test::Decode(event),
-                (EventKind::Decode, None) => return refuse("there is no such event"),
-                (EventKind::Stream | EventKind::Engine, _) => {
-                    return refuse("streams are not reassembled yet");
-                }
-                (EventKind::App, _) => return refuse("needs an application layer"),
+            let decode = DecodeEvent::from_name(name).map(Test::Decode);
+            // `engine-event` has the names of streams with `stream.` in front.
+            let name = name.strip_prefix("stream.").unwrap_or(name);
+            let stream = StreamEvent::from_name(name).map(Test::Stream);
+            let found = match kind {
+                EventKind::Decode => decode,
+                EventKind::Stream => stream,
+                EventKind::Engine => decode.or(stream),
+                EventKind::App => return refuse("needs an application layer"),
+            };
+            match found {
+                Some(test) => test,
+                None => return refuse("there is no such event"),
             }
         }
         Condition::AppProtocol { .. } | Condition::App { .. } => {

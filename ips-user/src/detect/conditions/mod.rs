@@ -8,6 +8,7 @@ use super::view::View;
 use super::{FlowView, PacketDirection};
 use crate::decode::event::DecodeEvent;
 use crate::flow::Timestamp;
+use crate::reassembly::tcp::{StreamEvent, StreamEvents};
 use crate::rules::ast::{
     CaptureScope, Compare, Condition, FlowIntOperator, FlowIntValue, GeoSide, ReputationSide,
     StreamSide, Track,
@@ -27,6 +28,8 @@ pub(crate) enum Test {
     Packet(Condition),
     /// The decoder has found this.
     Decode(DecodeEvent),
+    /// The stream engine has found this.
+    Stream(StreamEvent),
     Flow {
         established: Option<bool>,
         to_server: Option<bool>,
@@ -127,6 +130,7 @@ pub(crate) struct Scene<'a, 'f> {
     pub(crate) flow: Option<&'a mut FlowView<'f>>,
     pub(crate) tables: &'a mut Tables,
     pub(crate) reputation: Option<&'a super::reputation::Reputation>,
+    pub(crate) stream_events: StreamEvents,
     pub(crate) now: Timestamp,
 }
 
@@ -141,6 +145,7 @@ impl Test {
         let flow = scene.flow.as_deref();
         match self {
             Self::Decode(event) => scene.view.events().contains(*event),
+            Self::Stream(event) => scene.stream_events.contains(*event),
             Self::Packet(condition) => packet::holds(condition, &scene.view),
             Self::Flow {
                 established,
