@@ -6,6 +6,9 @@ use super::idle::Class;
 use super::{Observed, Timestamp};
 use crate::decode::{Decoded, protocol};
 use crate::exception::Cause;
+use crate::reassembly::tcp::{
+    self, Begun, Segment, Session, SessionState, StreamMemory, StreamOptions, StreamOutcome,
+};
 
 /// Which way a packet goes, relative to who opened the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,8 @@ impl FlowEnd {
     }
 }
 
-/// Coarse state of a TCP connection, by the flags seen. Not a check of sequence numbers.
+/// Coarse state of a TCP connection: that of its session, and without one by the flags seen,
+/// which is no check of sequence numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TcpState {
     /// Not TCP, or nothing seen yet.
@@ -113,6 +117,10 @@ pub struct Flow {
     pub clean_bytes: Option<u64>,
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
+    /// The connection, while it is tracked.
+    pub session: Option<Box<Session>>,
+    /// What is known of its beginning.
+    pub begun: Begun,
     /// What records say about it besides.
     pub observed: Observed,
     /// Who has sent a FIN.
@@ -142,6 +150,8 @@ impl Flow {
             action: FlowAction::Inspect,
             clean_bytes: Some(0),
             convicted: None,
+            session: None,
+            begun: Begun::Unknown,
             observed: Observed::default(),
             fin: None,
         }
@@ -178,7 +188,8 @@ impl Flow {
         let Some(tcp) = packet.tcp() else { return };
         let midstream = matches!(self.tcp, TcpState::Established) && self.one_sided();
         // Picked up in the middle and turned round wrongly: a handshake tells who is who.
-        if tcp.syn() && (matches!(self.tcp, TcpState::None) || midstream) {
+        if tcp.syn() && self.session.is_none() && (matches!(self.tcp, TcpState::None) || midstream)
+        {
             let client = if tcp.ack() {
                 reverse(packet.direction)
             } else {
@@ -211,8 +222,54 @@ impl Flow {
         };
     }
 
+    /// Gives a packet of this flow to its connection. `None` when it is no TCP segment.
+    /// When the answer changes [`Flow::tcp`], [`FlowTable::reclassify`](super::FlowTable::reclassify) applies the timeout
+    /// of the new state.
+    pub fn track(
+        &mut self,
+        packet: &Decoded<'_>,
+        direction: PacketDirection,
+        now: Timestamp,
+        options: &StreamOptions,
+        memory: &mut StreamMemory,
+    ) -> Option<StreamOutcome> {
+        let segment = Segment::of(packet)?;
+        let session = &mut self.session;
+        let outcome = tcp::track(
+            session, self.begun, &segment, direction, now, options, memory,
+        );
+        self.take_state();
+        Some(outcome)
+    }
+
+    /// The packet that was given to [`Flow::track`] last is not delivered.
+    pub fn dropped(&mut self, memory: &mut StreamMemory) {
+        if let Some(session) = &mut self.session {
+            session.dropped(memory);
+            self.take_state();
+        }
+    }
+
+    /// The session knows better than the flags.
+    fn take_state(&mut self) {
+        if let Some(session) = &self.session {
+            self.tcp = match session.state() {
+                SessionState::SynSent => TcpState::SynSent,
+                SessionState::SynRecv => TcpState::SynReceived,
+                SessionState::Established => TcpState::Established,
+                SessionState::Closed => TcpState::Closed,
+                _ => TcpState::Closing,
+            };
+        }
+    }
+
     /// Whether `packet` opens a new connection on the ports of this one, which has ended.
     pub(super) fn is_reopened_by(&self, packet: &Decoded<'_>) -> bool {
+        if self.action == FlowAction::Inspect
+            && let Some(session) = &self.session
+        {
+            return Segment::of(packet).is_some_and(|segment| session.is_reopened_by(&segment));
+        }
         self.tcp == TcpState::Closed
             && packet
                 .tcp()

@@ -8,7 +8,7 @@
 //! ```text
 //! Header    magic, format, length of the fixed part of a record, number of records
 //! Record    one flow, fixed part      ┐ the longest idle flow first
-//!           extension, if any         ┘
+//!           extension, if any         ┘ parts: kind, length, content
 //! checksum  CRC-32 of everything before
 //! ```
 //!
@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use super::{Flow, FlowAction, FlowTable, Observed, PacketDirection, Tally, TcpState, Timestamp};
 use crate::exception::Cause;
+use crate::reassembly::tcp::{Begun, Session, StreamMemory, StreamOptions};
 
 /// Number of the format, raised when an older reader would misunderstand it.
 pub const FORMAT: u32 = 1;
@@ -85,7 +86,20 @@ mod flags {
     pub(super) const CONVICTED: u32 = 1;
     /// A rule has matched; `clean_bytes` is not set.
     pub(super) const MATCHED: u32 = 2;
+    /// The connection is tracked, or was by somebody before.
+    pub(super) const TRACKED: u32 = 4;
+    /// Written by a version that tracks connections.
+    pub(super) const TRACKS: u32 = 8;
 }
+
+/// Kinds of parts of an extension. A reader passes over those that it does not know.
+mod part {
+    /// A session: [`Session::export`](crate::reassembly::tcp::Session::export).
+    pub(super) const SESSION: u32 = 1;
+}
+
+/// Bytes written at a time, about.
+const BLOCK: usize = 1 << 20;
 
 /// Why bytes are no flow table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -149,11 +163,15 @@ pub struct Imported {
     pub flows: u64,
     /// Flows for which the table has no room: those that were idle longest.
     pub beyond_limit: u64,
+    /// Connections taken over with their flows.
+    pub sessions: u64,
+    /// Connections that could not be, and are picked up from their middle.
+    pub sessions_lost: u64,
 }
 
 impl FlowTable {
     /// Writes all flows, the longest idle one first; returns how many. `progress` is called
-    /// after every [`PROGRESS_EVERY`] of them.
+    /// after every [`PROGRESS_EVERY`] of them, or more often.
     ///
     /// # Errors
     /// Those of `out`. What it has got until then is refused by [`Self::import`].
@@ -168,10 +186,13 @@ impl FlowTable {
         };
         let mut block = Vec::with_capacity(PROGRESS_EVERY * RECORD);
         block.extend_from_slice(bytemuck::bytes_of(&header));
-        let mut flows = self.oldest_first().map(Record::of).peekable();
+        let mut flows = self.oldest_first().peekable();
         loop {
-            for record in flows.by_ref().take(PROGRESS_EVERY) {
-                block.extend_from_slice(bytemuck::bytes_of(&record));
+            for flow in flows.by_ref().take(PROGRESS_EVERY) {
+                Record::write(flow, &mut block);
+                if block.len() >= BLOCK {
+                    break;
+                }
             }
             checksum.update(&block);
             out.write_all(&block)?;
@@ -190,6 +211,8 @@ impl FlowTable {
     /// there are more than its limit, it takes those that were active last. Bytes after the end
     /// are ignored. `progress` is called as by [`Self::export`].
     ///
+    /// Connections are left behind: see [`Self::import_streams`].
+    ///
     /// # Errors
     /// When the bytes are not exactly what an export has written, or the table has flows: then
     /// it is left as it was.
@@ -197,6 +220,33 @@ impl FlowTable {
         &mut self,
         bytes: &[u8],
         now: Timestamp,
+        progress: impl FnMut(),
+    ) -> Result<Imported, ImportError> {
+        self.import_with(bytes, now, |_| None, progress)
+    }
+
+    /// As [`Self::import`], with the connections as far as they fit into `memory`. Others are
+    /// [`Begun::Inherited`].
+    ///
+    /// # Errors
+    /// Those of [`Self::import`].
+    pub fn import_streams(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        options: &StreamOptions,
+        memory: &mut StreamMemory,
+        progress: impl FnMut(),
+    ) -> Result<Imported, ImportError> {
+        let session = |bytes: &[u8]| Session::import(bytes, options, memory).map(Box::new);
+        self.import_with(bytes, now, session, progress)
+    }
+
+    fn import_with(
+        &mut self,
+        bytes: &[u8],
+        now: Timestamp,
+        mut session: impl FnMut(&[u8]) -> Option<Box<Session>>,
         mut progress: impl FnMut(),
     ) -> Result<Imported, ImportError> {
         if !self.is_empty() {
@@ -207,22 +257,34 @@ impl FlowTable {
         let beyond_limit = records.count.saturating_sub(room);
         let mut filled = self.emptied();
         filled.reserve((records.count - beyond_limit) as usize);
-        for (index, record) in (0..).zip(records) {
+        let mut imported = Imported {
+            beyond_limit,
+            ..Imported::default()
+        };
+        for (index, (record, extension)) in (0..).zip(records) {
             if index % PROGRESS_EVERY as u64 == 0 {
                 progress();
             }
             // Those without room are read as well: they tell whether the whole is right.
-            let flow = record.flow(index, now)?;
-            if index >= beyond_limit && !filled.adopt(flow) {
+            let mut flow = record.flow(index, now)?;
+            if index < beyond_limit {
+                continue;
+            }
+            if flow.begun == Begun::Inherited {
+                flow.session = part_of(extension, part::SESSION).and_then(&mut session);
+                match flow.session {
+                    Some(_) => imported.sessions += 1,
+                    None => imported.sessions_lost += 1,
+                }
+            }
+            if !filled.adopt(flow) {
                 return Err(ImportError::Twice { record: index });
             }
         }
         filled.count_evicted(beyond_limit);
         *self = filled;
-        Ok(Imported {
-            flows: self.len() as u64,
-            beyond_limit,
-        })
+        imported.flows = self.len() as u64;
+        Ok(imported)
     }
 }
 
@@ -284,36 +346,66 @@ impl<'a> Records<'a> {
         let (mut rest, count) = (self.rest, self.count);
         for record in 0..count {
             let cut_short = ImportError::CutShort { record, count };
-            (_, rest) = split(rest, self.fixed).ok_or(cut_short)?;
+            (_, _, rest) = split(rest, self.fixed).ok_or(cut_short)?;
         }
         Ok(self.rest.len() - rest.len())
     }
 }
 
-impl Iterator for Records<'_> {
-    type Item = Record;
+impl<'a> Iterator for Records<'a> {
+    /// The fixed part and the extension.
+    type Item = (Record, &'a [u8]);
 
-    fn next(&mut self) -> Option<Record> {
+    fn next(&mut self) -> Option<Self::Item> {
         self.count = self.count.checked_sub(1)?;
-        let (record, rest) = split(self.rest, self.fixed)?;
+        let (record, extension, rest) = split(self.rest, self.fixed)?;
         self.rest = rest;
-        Some(record)
+        Some((record, extension))
     }
 }
 
-/// One record off the front; `None` when it is not there in full.
-fn split(bytes: &[u8], fixed: usize) -> Option<(Record, &[u8])> {
+/// One record off the front, its extension, the rest; `None` when it is not there in full.
+fn split(bytes: &[u8], fixed: usize) -> Option<(Record, &[u8], &[u8])> {
     let (record, rest) = bytes.split_at_checked(fixed)?;
     let known = record.get(..fixed.min(RECORD))?;
     let mut record = Record::zeroed();
     bytemuck::bytes_of_mut(&mut record)
         .get_mut(..known.len())?
         .copy_from_slice(known);
-    let (_, rest) = rest.split_at_checked(record.extension as usize)?;
-    Some((record, rest))
+    let (extension, rest) = rest.split_at_checked(record.extension as usize)?;
+    Some((record, extension, rest))
+}
+
+/// The first part of this kind.
+fn part_of(mut extension: &[u8], kind: u32) -> Option<&[u8]> {
+    loop {
+        let (header, rest) = extension.split_first_chunk::<8>()?;
+        let [a, b, c, d, len @ ..] = *header;
+        let (content, rest) = rest.split_at_checked(u32::from_ne_bytes(len) as usize)?;
+        if u32::from_ne_bytes([a, b, c, d]) == kind {
+            return Some(content);
+        }
+        extension = rest;
+    }
 }
 
 impl Record {
+    /// Writes a flow to the end of `block`, extension and all.
+    fn write(flow: &Flow, block: &mut Vec<u8>) {
+        let mut record = Self::of(flow);
+        let begin = block.len();
+        block.extend_from_slice(bytemuck::bytes_of(&record));
+        let Some(session) = &flow.session else { return };
+        let content = block.len() + 8;
+        block.extend_from_slice(&part::SESSION.to_ne_bytes());
+        block.extend_from_slice(&0u32.to_ne_bytes());
+        session.export(block);
+        let len = (block.len() - content) as u32;
+        block[content - 4..content].copy_from_slice(&len.to_ne_bytes());
+        record.extension = len + 8;
+        block[begin..begin + RECORD].copy_from_slice(bytemuck::bytes_of(&record));
+    }
+
     fn of(flow: &Flow) -> Self {
         let (action, decided_by) = match flow.action {
             FlowAction::Inspect => (0, 0),
@@ -324,6 +416,10 @@ impl Record {
         let mut flags = 0;
         flags |= flow.convicted.map_or(0, |_| flags::CONVICTED);
         flags |= flow.clean_bytes.map_or(flags::MATCHED, |_| 0);
+        flags |= flags::TRACKS;
+        if flow.session.is_some() || flow.begun == Begun::Inherited {
+            flags |= flags::TRACKED;
+        }
         let convicted = flow.convicted.unwrap_or_default();
         Self {
             key: flow.key,
@@ -377,6 +473,9 @@ impl Record {
             monotonic_ns: monotonic_ns.min(now.monotonic_ns),
         };
         let convicted = time(self.convicted_wall_us, self.convicted_ns);
+        // Who has not tracked it has let it through all the same.
+        let untracked = self.flags & flags::TRACKS == 0 && matches!(self.tcp, 2..5);
+        let tracked = self.flags & flags::TRACKED != 0 || untracked;
         Ok(Flow {
             id: self.id,
             key: self.key,
@@ -412,6 +511,11 @@ impl Record {
             },
             clean_bytes: (self.flags & flags::MATCHED == 0).then_some(self.clean_bytes),
             convicted: (self.flags & flags::CONVICTED != 0).then_some(convicted),
+            session: None,
+            begun: match tracked {
+                true => Begun::Inherited,
+                false => Begun::Unknown,
+            },
             observed: self.observed,
             fin: match self.fin {
                 0 => None,

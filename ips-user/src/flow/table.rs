@@ -10,6 +10,7 @@ use ips_common::{FlowKey, HashSeed, flow_hash};
 use super::idle::{Class, IdleLists};
 use super::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::decode::Decoded;
+use crate::reassembly::tcp::{StreamMemory, StreamOptions};
 
 /// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
 /// `flow-timeouts`.
@@ -208,6 +209,35 @@ impl FlowTable {
         self.ended.pop()
     }
 
+    /// Applies the timeout of the state that a flow has now; its last packet stays the last.
+    pub fn reclassify(&mut self, key: &FlowKey) {
+        if let Some(&slot) = self.slots.get(&self.hashed(key)) {
+            self.idle.refresh(slot, self.flows[slot as usize].class());
+        }
+    }
+
+    /// Gives up connections that are over or were never complete, those that are idle longest
+    /// first and `budget` at most, while `memory` is short; returns how many. Their flows stay.
+    pub fn relieve(
+        &mut self,
+        memory: &StreamMemory,
+        options: &StreamOptions,
+        budget: usize,
+    ) -> usize {
+        let mut relieved = 0;
+        for class in [Class::TcpClosed, Class::TcpNew] {
+            let mut next = self.idle.oldest(class);
+            while let Some(slot) = next {
+                if relieved >= budget || !memory.is_short(options) {
+                    return relieved;
+                }
+                next = self.idle.younger(slot);
+                relieved += usize::from(self.flows[slot as usize].session.take().is_some());
+            }
+        }
+        relieved
+    }
+
     /// Ends every flow, those that began first at last.
     pub fn end_all(&mut self) {
         let mut slots: Vec<u32> = self.slots.values().copied().collect();
@@ -269,10 +299,12 @@ impl FlowTable {
         self.flows.get(*slot as usize)
     }
 
-    /// Forgets a flow, for example because its conviction was undone.
+    /// Forgets a flow, for example because its conviction was undone, and its connection.
     pub fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
         let slot = self.slots.get(&self.hashed(key)).copied()?;
+        let session = self.flows[slot as usize].session.take();
         let flow = self.flows[slot as usize].clone();
+        self.flows[slot as usize].session = session;
         self.discard(slot, FlowEnd::Forced);
         Some(flow)
     }
@@ -441,8 +473,11 @@ impl FlowTable {
         self.slots.remove(&hashed);
         self.idle.remove(slot);
         self.free.push(slot);
+        // What stays in the slot until it is used again is small.
+        let session = self.flows[slot as usize].session.take();
         if self.tells_ends {
-            let flow = self.flows[slot as usize].clone();
+            let mut flow = self.flows[slot as usize].clone();
+            flow.session = session;
             self.keep_ended(flow, end);
         }
     }

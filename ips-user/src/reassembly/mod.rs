@@ -1,5 +1,6 @@
-//! What arrives in pieces, put together: [`defrag`] fragments into datagrams, as the receiver's
-//! stack ([`host_policy`]) would.
+//! What arrives in pieces, put together as the receiver's stack ([`host_policy`]) would:
+//! [`defrag`] fragments into datagrams, [`tcp`] segments into streams.
 
 pub mod defrag;
 pub mod host_policy;
+pub mod tcp;

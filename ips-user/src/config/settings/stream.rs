@@ -25,8 +25,8 @@ settings! {
         bypass("bypass"): bool = false,
         /// Whether segments are dropped, inline, that do not belong into their connection.
         drop_invalid("drop-invalid"): bool = true,
-        /// Whether timestamps are not held against a segment.
-        liberal_timestamps("liberal-timestamps"): bool = false,
+        /// Whether a segment's timestamp may be one step older than the latest.
+        liberal_timestamps("liberal-timestamps"): bool = true,
         /// Different SYNs that are remembered.
         max_syn_queued("max-syn-queued"): u8 = 10,
         /// Different SYN-ACKs that are remembered.

@@ -49,6 +49,8 @@ fn flow(port: u32, last: u64) -> Flow {
         action: FlowAction::Inspect,
         clean_bytes: Some(0),
         convicted: None,
+        session: None,
+        begun: Begun::Unknown,
         observed: Observed::default(),
         fin: None,
     }
@@ -81,7 +83,7 @@ prop_compose! {
         times in any::<(i64, u32, i64, u32)>(),
         tallies in any::<[u64; 4]>(),
         convicted in any::<Option<(i64, u64)>>(),
-        (client, tcp, action, fin) in (0..2_u8, 0..6_u8, 0..4_u8, 0..3_u8),
+        (client, tcp, action, fin, begun) in (0..2_u8, 0..6_u8, 0..4_u8, 0..3_u8, 0..2_u8),
         signature_id in any::<u32>(),
         cause in 0..Cause::ALL.len(),
         clean_bytes in any::<Option<u64>>(),
@@ -118,6 +120,8 @@ prop_compose! {
             ][action as usize],
             clean_bytes,
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
+            session: None,
+            begun: [Begun::Unknown, Begun::Inherited][begun as usize],
             observed: Observed::default(),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],
         }
@@ -242,7 +246,7 @@ fn what_a_newer_version_added_is_passed_over() {
     for (flow, extension) in flows.iter().zip([0, 13]) {
         let record = Record {
             extension,
-            flags: 1 << 31,
+            flags: 1 << 31 | flags::TRACKS,
             ..Record::of(flow)
         };
         bytes.extend_from_slice(bytemuck::bytes_of(&record));

@@ -298,3 +298,201 @@ fn a_tcp_flow_without_its_syn_counts_as_learnt_from_the_middle() {
     feed(&mut table, &tcp(false, 1002, "AF"), 3);
     assert_eq!(table.counters().midstream, 2);
 }
+
+mod connections {
+    use super::*;
+    use crate::reassembly::tcp::{
+        Begun, SessionState, StreamDisposition, StreamMemory, StreamOptions,
+    };
+
+    /// A table whose TCP flows are tracked inline.
+    struct Tracked {
+        table: FlowTable,
+        options: StreamOptions,
+        memory: StreamMemory,
+    }
+
+    impl Tracked {
+        fn new(max_flows: u32) -> Self {
+            Self {
+                table: table(max_flows),
+                options: StreamOptions {
+                    inline: true,
+                    ..StreamOptions::default()
+                },
+                memory: StreamMemory::new(),
+            }
+        }
+
+        /// One segment; whether it may go on.
+        fn feed(&mut self, bytes: &[u8], seconds: u64) -> bool {
+            let packet = Decoded::parse(bytes).unwrap();
+            let now = at(seconds);
+            let (flow, direction) = self.table.packet(&packet, now).unwrap().unwrap();
+            let before = flow.tcp;
+            let (options, memory) = (&self.options, &mut self.memory);
+            let outcome = flow
+                .track(&packet, direction, now, options, memory)
+                .unwrap();
+            if flow.tcp != before {
+                self.table.reclassify(&packet.key);
+            }
+            !matches!(outcome.disposition, StreamDisposition::Drop(_))
+        }
+
+        fn handshake(&mut self, port: u16, seconds: u64) {
+            for (to_server, flags) in [(true, "S"), (false, "SA"), (true, "A")] {
+                assert!(self.feed(&segment(to_server, port, flags, 0, b""), seconds));
+            }
+        }
+
+        fn flow(&self, port: u16) -> &Flow {
+            let bytes = tcp(true, port, "A");
+            let key = Decoded::parse(&bytes).unwrap().key;
+            self.table.get(&key).expect("a flow")
+        }
+    }
+
+    /// A segment whose numbers fit a connection after its handshake, `ahead` bytes further.
+    fn segment(to_server: bool, port: u16, flags: &str, ahead: u32, data: &[u8]) -> Vec<u8> {
+        let (source, destination, ports) = match to_server {
+            true => (CLIENT, SERVER, (port, 80)),
+            false => (SERVER, CLIENT, (80, port)),
+        };
+        let first = u32::from(!flags.contains('S'));
+        let seq = 1000 + first + ahead;
+        let mut builder =
+            PacketBuilder::ipv4(source, destination, 64).tcp(ports.0, ports.1, seq, 1024);
+        for flag in flags.chars() {
+            builder = match flag {
+                'S' => builder.syn(),
+                'A' => builder.ack(1001),
+                'F' => builder.fin(),
+                _ => builder.rst(),
+            };
+        }
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, data).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_forged_reset_does_not_end_a_flow() {
+        let mut tracked = Tracked::new(10);
+        tracked.handshake(1, 0);
+        assert!(!tracked.feed(&segment(true, 1, "R", 90_000, b""), 1));
+        assert_eq!(tracked.flow(1).tcp, TcpState::Established);
+        // Nor does a SYN make it another connection.
+        assert!(!tracked.feed(&segment(true, 1, "S", 7, b""), 2));
+        assert_eq!(tracked.table.counters().created, 1);
+        assert_eq!(tracked.table.expire(at(500), 10), 0);
+        assert!(tracked.feed(&segment(true, 1, "R", 0, b""), 501));
+        assert_eq!(tracked.flow(1).tcp, TcpState::Closed);
+        assert_eq!(tracked.table.expire(at(562), 10), 1);
+        assert_eq!(tracked.memory.counters().active_sessions, 0);
+    }
+
+    #[test]
+    fn a_dropped_packet_does_not_change_the_state() {
+        let mut tracked = Tracked::new(10);
+        tracked.handshake(1, 0);
+        let bytes = segment(true, 1, "FA", 0, b"EVIL");
+        assert!(tracked.feed(&bytes, 1));
+        assert_eq!(tracked.flow(1).tcp, TcpState::Closing);
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (flow, _) = tracked.table.packet(&packet, at(1)).unwrap().unwrap();
+        flow.dropped(&mut tracked.memory);
+        assert_eq!(flow.tcp, TcpState::Established);
+    }
+
+    #[test]
+    fn flows_that_leave_are_there_to_be_finished() {
+        let mut tracked = Tracked::new(2);
+        tracked.table.tell_ends(true);
+        for port in 1..=3 {
+            tracked.handshake(port, port.into());
+        }
+        assert!(tracked.feed(&segment(true, 2, "R", 0, b""), 4));
+        assert!(tracked.feed(&segment(true, 2, "S", 0, b""), 5));
+        tracked.table.expire(at(5000), 10);
+        let ended: Vec<_> = std::iter::from_fn(|| tracked.table.take_ended())
+            .map(|(flow, end)| {
+                let port = flow.key.low_port.min(flow.key.high_port);
+                (port, end, flow.session.map(|session| session.state()))
+            })
+            .collect();
+        let find = |end| ended.iter().filter(|(_, other, _)| *other == end).count();
+        assert_eq!(
+            (
+                find(FlowEnd::Forced),
+                find(FlowEnd::TcpReuse),
+                find(FlowEnd::Timeout)
+            ),
+            (1, 1, 2)
+        );
+        assert!(ended.contains(&(2, FlowEnd::TcpReuse, Some(SessionState::Closed))));
+        assert!(ended.contains(&(2, FlowEnd::Timeout, Some(SessionState::SynSent))));
+        drop(ended);
+        assert_eq!(tracked.memory.counters().active_sessions, 0);
+    }
+
+    #[test]
+    fn connections_that_are_over_make_room() {
+        let mut tracked = Tracked::new(1000);
+        tracked.options.memcap = 100 * 720;
+        tracked.handshake(1, 0);
+        for port in 2..=60 {
+            tracked.handshake(port, 1);
+            assert!(tracked.feed(&segment(true, port, "R", 0, b""), 2));
+        }
+        let before = tracked.memory.counters().active_sessions;
+        assert_eq!(
+            (before, tracked.memory.is_short(&tracked.options)),
+            (60, false)
+        );
+        tracked.options.memcap = 50 * 720;
+        let (options, memory) = (&tracked.options, &tracked.memory);
+        let relieved = tracked.table.relieve(memory, options, 1000);
+        assert!((10..=20).contains(&relieved), "{relieved}");
+        assert!(!tracked.memory.is_short(&tracked.options));
+        assert!(tracked.flow(1).session.is_some());
+        // Whoever is over gives up his session, not his flow.
+        assert!(tracked.flow(2).session.is_none());
+        assert_eq!(tracked.table.len(), 60);
+    }
+
+    #[test]
+    fn connections_go_with_their_flows_to_another_process() {
+        let mut tracked = Tracked::new(10);
+        tracked.handshake(1, 0);
+        tracked.handshake(2, 1);
+        assert!(tracked.feed(&segment(true, 1, "A", 2, b"IL"), 2));
+        let mut bytes = Vec::new();
+        tracked.table.export(&mut bytes, || {}).unwrap();
+
+        let mut other = Tracked::new(10);
+        let imported = other
+            .table
+            .import_streams(&bytes, at(3), &other.options, &mut other.memory, || {})
+            .unwrap();
+        assert_eq!((imported.sessions, imported.sessions_lost), (2, 0));
+        assert_eq!(other.memory.counters().active_sessions, 2);
+        assert!(other.feed(&segment(true, 1, "A", 0, b"EV"), 4));
+        let key = other.flow(1).key;
+        let bytes_of_1 = segment(true, 1, "A", 0, b"EV");
+        let packet = Decoded::parse(&bytes_of_1).unwrap();
+        assert_eq!(packet.key, key);
+        let options = other.options.clone();
+        let (flow, direction) = other.table.packet(&packet, at(4)).unwrap().unwrap();
+        let view = flow.session.as_mut().unwrap().raw(direction, &options);
+        assert_eq!(view.unwrap().data, b"EVIL");
+
+        // One that cannot take them picks them up from their middle, whatever the settings.
+        let mut third = Tracked::new(10);
+        let imported = third.table.import(&bytes, at(3), || {}).unwrap();
+        assert_eq!((imported.sessions, imported.sessions_lost), (0, 2));
+        assert_eq!(third.flow(1).begun, Begun::Inherited);
+        assert!(third.feed(&segment(true, 1, "A", 0, b"EV"), 4));
+        assert!(third.flow(1).session.as_ref().unwrap().is_midstream());
+    }
+}

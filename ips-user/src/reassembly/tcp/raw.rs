@@ -1,0 +1,256 @@
+//! What there is to inspect of a stream: windows for rules, the whole for parsers.
+
+use super::buffer::Piece;
+use super::options::StreamOptions;
+use super::session::{CLIENT, Session, SessionState, sender};
+use crate::flow::PacketDirection;
+
+/// A stretch of a stream without a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawView<'a> {
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Place of the first of them in the stream.
+    pub offset: u64,
+    /// Bytes before this one were part of an earlier view.
+    pub fresh_from: usize,
+    /// Bytes before the view that were missed: it begins after a gap.
+    pub missing: u64,
+}
+
+/// What a reader of the whole stream gets next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contiguous<'a> {
+    /// Data.
+    Data {
+        /// Place in the stream.
+        offset: u64,
+        /// The bytes.
+        data: &'a [u8],
+    },
+    /// So many bytes were missed.
+    Gap {
+        /// Place in the stream.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+}
+
+impl Session {
+    /// What rules have to inspect on a packet of this direction.
+    ///
+    /// Inline: the window around the current packet's data, as it is delivered. Watching: what
+    /// was acknowledged since [`Session::raw_done`], once there is a chunk of it or the stream
+    /// is about to end. `None` when there is nothing.
+    pub fn raw(
+        &mut self,
+        direction: PacketDirection,
+        options: &StreamOptions,
+    ) -> Option<RawView<'_>> {
+        self.view(direction, options, false)
+    }
+
+    /// The same window with out-of-band bytes in their places, as a receiver that reads them
+    /// inline has it; `None` when there are none in it.
+    pub fn raw_with_urgent(
+        &mut self,
+        direction: PacketDirection,
+        options: &StreamOptions,
+    ) -> Option<RawView<'_>> {
+        self.view(direction, options, true)
+    }
+
+    fn view(
+        &mut self,
+        direction: PacketDirection,
+        options: &StreamOptions,
+        urgent: bool,
+    ) -> Option<RawView<'_>> {
+        if !options.reassembly.raw {
+            return None;
+        }
+        let number = sender(direction);
+        let (from, to, fresh, missing) = if options.inline {
+            self.inline_window(number, options)?
+        } else {
+            self.acknowledged_window(number, options)?
+        };
+        let stream = &mut self.streams[number];
+        let within = |place: &u64| (from..to).contains(place);
+        let has_urgent = stream.out_of_band().iter().any(within);
+        if !has_urgent && urgent {
+            return None;
+        }
+        let piece = stream.buffer.piece_at(from)?;
+        let mut view = RawView {
+            data: piece.slice(from, to),
+            offset: from,
+            fresh_from: (fresh - from) as usize,
+            missing,
+        };
+        if !urgent
+            && has_urgent
+            && let Some(out_of_band) = &mut stream.urgent
+        {
+            out_of_band.view.clear();
+            for (place, &byte) in (from..).zip(view.data) {
+                if !out_of_band.places.contains(&place) {
+                    out_of_band.view.push(byte);
+                } else if place < fresh {
+                    view.fresh_from -= 1;
+                }
+            }
+            view.data = &out_of_band.view;
+        }
+        Some(view)
+    }
+
+    fn inline_window(
+        &self,
+        number: usize,
+        options: &StreamOptions,
+    ) -> Option<(u64, u64, u64, u64)> {
+        let (start, end) = self.current.extent?;
+        if number != self.current.from {
+            return None;
+        }
+        let chunk = u64::from(chunk_size(number, options));
+        let piece = self.streams[number].buffer.piece_at(start)?;
+        let from = piece.start().max(start.saturating_sub(chunk));
+        Some((from, piece.end().min(end + chunk), start, 0))
+    }
+
+    fn acknowledged_window(
+        &self,
+        number: usize,
+        options: &StreamOptions,
+    ) -> Option<(u64, u64, u64, u64)> {
+        let side = &self.control.sides[number];
+        let arrived = if self.ended { i64::MAX } else { side.acked };
+        let arrived = arrived.max(0) as u64;
+        let ready = self.ended
+            || side.flush
+            || side.depth_reached
+            || matches!(
+                self.control.state,
+                SessionState::LastAck
+                    | SessionState::CloseWait
+                    | SessionState::Closing
+                    | SessionState::Closed
+            )
+            || arrived.saturating_sub(side.raw) >= u64::from(chunk_size(number, options));
+        if !ready {
+            return None;
+        }
+        let piece = self.streams[number].buffer.piece_from(side.raw)?;
+        let from = piece.start().max(side.raw);
+        let to = piece.end().min(arrived);
+        (from < to).then_some((from, to, from, from - side.raw))
+    }
+
+    /// The view that [`Session::raw`] gave last was inspected. Watching, there may be another
+    /// one then.
+    pub fn raw_done(&mut self, direction: PacketDirection, options: &StreamOptions) {
+        let number = sender(direction);
+        if options.inline {
+            return;
+        }
+        if let Some((_, to, _, _)) = self.acknowledged_window(number, options) {
+            self.control.sides[number].raw = to;
+        }
+        if self.acknowledged_window(number, options).is_none() {
+            self.control.sides[number].flush = false;
+        }
+    }
+
+    /// What has arrived of this direction shall be inspected with its next packet, however
+    /// little it is: a parser has seen the end of a message.
+    pub fn flush_raw(&mut self, direction: PacketDirection) {
+        self.control.sides[sender(direction)].flush = true;
+    }
+
+    /// There will be no more packets: everything that was not inspected is to be now, whether
+    /// acknowledged or not.
+    pub fn finish(&mut self) {
+        self.ended = true;
+        self.current.extent = None;
+    }
+
+    /// Whether something of this direction is left to inspect after [`Session::finish`].
+    pub fn is_left(&self, direction: PacketDirection, options: &StreamOptions) -> bool {
+        !options.inline
+            && options.reassembly.raw
+            && self
+                .acknowledged_window(sender(direction), options)
+                .is_some()
+    }
+
+    /// Somebody reads this direction as a whole, from where it can be read: what has not been
+    /// read is kept. Up to `depth` bytes, zero for all, instead of the configured depth.
+    pub fn start_reading(&mut self, direction: PacketDirection, depth: Option<u64>) {
+        let number = sender(direction);
+        let first = self.control.sides[number].first.max(0) as u64;
+        let stream = &mut self.streams[number];
+        stream.reader = Some(first.max(stream.base));
+        stream.depth = depth;
+    }
+
+    /// Nobody reads this direction any more.
+    pub fn stop_reading(&mut self, direction: PacketDirection) {
+        self.streams[sender(direction)].reader = None;
+    }
+
+    /// What comes next for the reader: inline what is delivered in order, watching what is
+    /// acknowledged.
+    pub fn contiguous(
+        &self,
+        direction: PacketDirection,
+        options: &StreamOptions,
+    ) -> Option<Contiguous<'_>> {
+        let number = sender(direction);
+        let side = &self.control.sides[number];
+        let stream = &self.streams[number];
+        let offset = stream.reader?;
+        let mut end = match options.inline {
+            true => side.next,
+            false if self.ended => i64::MAX,
+            false => side.acked.min(side.next),
+        }
+        .max(0) as u64;
+        let depth = stream.depth.unwrap_or(options.reassembly.depth);
+        if depth > 0 {
+            end = end.min((side.first.max(0) as u64).saturating_add(depth));
+        }
+        let piece = stream.buffer.piece_from(offset);
+        let data_from = piece.map_or(end, Piece::start);
+        match piece {
+            Some(piece) if data_from <= offset && offset < end => Some(Contiguous::Data {
+                offset,
+                data: piece.slice(offset, piece.end().min(end)),
+            }),
+            // Up to `next` a hole has been given up.
+            _ => {
+                let gap_end = data_from.min(end).min(side.next.max(0) as u64);
+                (gap_end > offset).then(|| Contiguous::Gap {
+                    offset,
+                    len: gap_end - offset,
+                })
+            }
+        }
+    }
+
+    /// The reader has taken so many bytes, or a gap of that length.
+    pub fn read(&mut self, direction: PacketDirection, len: u64) {
+        if let Some(reader) = &mut self.streams[sender(direction)].reader {
+            *reader = reader.saturating_add(len);
+        }
+    }
+}
+
+fn chunk_size(number: usize, options: &StreamOptions) -> u32 {
+    match number {
+        CLIENT => options.reassembly.toserver_chunk_size,
+        _ => options.reassembly.toclient_chunk_size,
+    }
+}
