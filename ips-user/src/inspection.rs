@@ -20,6 +20,7 @@ use crate::flow::{
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
+use crate::metrics::figures::Figures;
 use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
@@ -202,6 +203,7 @@ pub struct Inspection<S, R, F> {
     feedback: F,
     trace: Option<Box<dyn PacketTrace>>,
     counters: InspectionCounters,
+    figures: Figures,
     /// Reused for every record and every rejection.
     buffer: Vec<u8>,
 }
@@ -243,6 +245,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             feedback,
             trace,
             counters: InspectionCounters::default(),
+            figures: Figures::default(),
             buffer: Vec::with_capacity(4096),
         }
     }
@@ -373,6 +376,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         }
     }
 
+    /// What packets were made of.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
     /// The flows.
     pub fn flows(&self) -> &FlowTable {
         &self.flows
@@ -481,6 +489,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
+        self.figures.packet(decoded);
         if decoded.network.is_none()
             && let Some(reason) = decoded.invalid()
             && let Some(disposition) = self.unreadable(reason, now)

@@ -19,12 +19,15 @@ use crate::exception::{Cause, Treatments};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
 };
+use crate::log::EventSink;
+use crate::log::eve;
 use crate::log::output::Outputs;
 use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
+mod stats;
 
 use capture::Capture;
 
@@ -135,6 +138,12 @@ impl Replay {
         }
         inspection.finish(now);
         replayed.counters = inspection.counters();
+        if self.settings.stats.enabled {
+            let counts = inspection.figures().counts();
+            let tree = stats::stats(&replayed.counters, counts, &self.settings.stats);
+            let line = eve::own(now, 0, "stats", &tree);
+            inspection.events_mut().emit(&line);
+        }
         let outputs = inspection.events_mut();
         outputs.flush(SystemTime::now());
         let (written, lost) = outputs.totals();
