@@ -1,4 +1,5 @@
-//! Finds the compiled eBPF programs, which the library embeds.
+//! Finds the compiled eBPF programs, which the library embeds, and libhs, which it uses where
+//! there is one.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,11 @@ const OBJECT_VARIABLE: &str = "IPS_EBPF_OBJECT";
 /// Where `cargo xtask build` leaves the object, inside the target directory.
 const BUILT_OBJECT: &str = "bpf/bpfel-unknown-none/release/sluice";
 
+/// Says no to libhs though there is one: to measure or test what remains.
+const WITHOUT_LIBHS: &str = "SLUICE_WITHOUT_LIBHS";
+
 fn main() {
+    libhs();
     println!("cargo::rerun-if-env-changed={OBJECT_VARIABLE}");
     let object = match env::var_os(OBJECT_VARIABLE).filter(|value| !value.is_empty()) {
         Some(named) => PathBuf::from(named),
@@ -25,6 +30,27 @@ fn main() {
         exit(1);
     };
     println!("cargo::rustc-env={OBJECT_VARIABLE}={}", object.display());
+}
+
+/// Hyperscan, or Vectorscan, which has the same interface under the same name. 5.2 is the first
+/// with `hs_compile_lit_multi`.
+fn libhs() {
+    println!("cargo::rustc-check-cfg=cfg(libhs)");
+    println!("cargo::rerun-if-env-changed={WITHOUT_LIBHS}");
+    if env::var_os(WITHOUT_LIBHS).is_some_and(|value| !value.is_empty()) {
+        return;
+    }
+    match pkg_config::Config::new()
+        .atleast_version("5.2")
+        .probe("libhs")
+    {
+        Ok(_) => println!("cargo::rustc-cfg=libhs"),
+        Err(error) => println!(
+            "cargo::warning=without libhs, patterns are searched more slowly (install \
+             libhyperscan-dev, or libvectorscan-dev): {}",
+            error.to_string().lines().next().unwrap_or_default()
+        ),
+    }
 }
 
 /// `OUT_DIR` is `<target directory>/[<triple>/]<profile>/build/<package>/out`.

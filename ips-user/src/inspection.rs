@@ -11,15 +11,16 @@ use crate::decode::{
     Start, frame,
 };
 use crate::desk::Overload;
-use crate::detect::{Detection, Engine, Rules, Scratch};
+use crate::detect::{Detection, Engine, FlowView, Inspected, Rules, Scratch, TableLimits, Tables};
 use crate::exception::{Cause, Treatments};
 pub use crate::flow::Timestamp;
 use crate::flow::{
     Flow, FlowAction, FlowCounters, FlowLimits, FlowTable, ImportError, Imported, PacketDirection,
-    TableFull,
+    TableFull, TcpState,
 };
 pub use crate::log::EventSink;
 use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
+use crate::metrics::figures::Figures;
 use crate::reassembly::defrag::{DefragCounters, DefragOptions, Defragmenter, Refusal};
 use crate::rules::RejectTarget;
 use crate::source::{Disposition, Packet, Verdict};
@@ -73,6 +74,8 @@ pub struct InspectionOptions {
     pub drop_scope: DropScope,
     /// Bounds of the flow table.
     pub flows: FlowLimits,
+    /// Bounds of what rules remember beyond flows.
+    pub tables: TableLimits,
     /// Whether packets can be dropped. Otherwise rules that would only report.
     pub ips: bool,
     /// Secret of the flow table and of the flow ids: random, different for each worker.
@@ -98,6 +101,7 @@ impl Default for InspectionOptions {
             shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
+            tables: TableLimits::default(),
             ips: true,
             seed: [0; 2],
             convict: true,
@@ -145,8 +149,12 @@ pub struct InspectionCounters {
     pub alerts: u64,
     /// Rule matches beyond the limit for one packet, and so without a record.
     pub alerts_suppressed: u64,
-    /// Rules given up because their contents took too many searches.
+    /// Rule matches that a threshold kept from being reported, or that their rule never reports.
+    pub alerts_thresholded: u64,
+    /// Rules given up because they took too many steps.
     pub searches_given_up: u64,
+    /// Packets for which rules were left out because they took too long.
+    pub out_of_time: u64,
     /// Convictions asked for.
     pub convictions: u64,
     /// Packets that could not be decoded, by reason.
@@ -180,6 +188,9 @@ pub struct Inspection<S, R, F> {
     engine: Rules,
     scratch: Scratch,
     flows: FlowTable,
+    tables: Tables,
+    /// When the tables were last looked through.
+    tables_expired: Timestamp,
     /// Absent while a frame is decoded with it.
     decoding: Option<Box<Decoding>>,
     /// Whether anything of the packet in hand was shed.
@@ -192,6 +203,7 @@ pub struct Inspection<S, R, F> {
     feedback: F,
     trace: Option<Box<dyn PacketTrace>>,
     counters: InspectionCounters,
+    figures: Figures,
     /// Reused for every record and every rejection.
     buffer: Vec<u8>,
 }
@@ -199,6 +211,9 @@ pub struct Inspection<S, R, F> {
 /// A packet of a convicted flow that still arrives after this time means that the conviction
 /// has aged out or was evicted: it is asked for again.
 const CONVICT_AGAIN_NS: u64 = 1_000_000_000;
+
+/// How often the tables of rules are looked through for what does not hold any more.
+const EXPIRE_TABLES_NS: u64 = 30_000_000_000;
 
 /// Most flows forgotten by one call of [`Inspection::expire`].
 const EXPIRE_BUDGET: usize = 256;
@@ -218,6 +233,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             scratch: engine.scratch(),
             engine,
             flows: flow_table(&options),
+            tables: Tables::new(options.tables),
+            tables_expired: Timestamp::default(),
             decoding: Some(Box::new(Decoding::new(&options))),
             shed: false,
             exceptions: Exceptions::new(options.exceptions),
@@ -228,6 +245,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             feedback,
             trace,
             counters: InspectionCounters::default(),
+            figures: Figures::default(),
             buffer: Vec::with_capacity(4096),
         }
     }
@@ -326,6 +344,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// Forgets idle flows and incomplete datagrams. To be called regularly, also when no packets
     /// arrive.
     pub fn expire(&mut self, now: Timestamp) -> usize {
+        if now.since_ns(self.tables_expired) >= EXPIRE_TABLES_NS {
+            self.tables_expired = now;
+            self.tables.expire(now);
+        }
         if let Some(decoding) = &mut self.decoding {
             decoding.defragmenter.expire(now, EXPIRE_BUDGET);
         }
@@ -352,6 +374,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             exceptions: self.exceptions.counters,
             ..self.counters
         }
+    }
+
+    /// What packets were made of.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// The flows.
@@ -462,6 +489,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         admitted: bool,
         now: Timestamp,
     ) -> (Disposition, Why) {
+        self.figures.packet(decoded);
         if decoded.network.is_none()
             && let Some(reason) = decoded.invalid()
             && let Some(disposition) = self.unreadable(reason, now)
@@ -559,13 +587,25 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
         #[cfg(feature = "fault-injection")]
         crate::fault::inject(decoded.payload);
-        let detection = self.engine.inspect(decoded, &mut self.scratch);
+        let inspected = Inspected {
+            packet: decoded,
+            flow: flow
+                .as_mut()
+                .map(|(flow, direction)| view(flow, *direction, now)),
+            stream: None,
+            stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            now,
+            tables: &mut self.tables,
+        };
+        let detection = self.engine.inspect(inspected, &mut self.scratch);
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
+        self.counters.alerts_thresholded += u64::from(detection.suppressed);
         self.counters.searches_given_up += u64::from(detection.given_up);
+        self.counters.out_of_time += u64::from(detection.out_of_time);
         if let Some((flow, _)) = &mut flow {
-            flow.inspected(decoded.len(), !detection.matches.is_empty());
+            flow.inspected(decoded.len(), detection.matched > 0);
         }
-        let decision = decide(&self.engine, &detection, decoded, self.options.drop_scope);
+        let decision = decide(&detection, decoded, self.options.drop_scope);
         let signature_id = decision
             .rule
             .map_or(0, |rule| self.engine.rule(rule).options.signature_id);
@@ -574,6 +614,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             && let Some((flow, _)) = &mut flow
         {
             apply_to_flow(flow, decision.outcome, signature_id);
+        }
+        if detection.bypass
+            && decision.outcome.accepts()
+            && let Some((flow, _)) = &mut flow
+        {
+            apply_to_flow(flow, Outcome::Pass, signature_id);
         }
         report.anomalies(flow.as_ref());
         self.counters.alerts += report.matches(&self.engine, &detection, decision, &mut flow);
@@ -707,6 +753,24 @@ fn sheds(level: Overload, first_bytes: u64, flow: InFlow<'_, '_>) -> bool {
     }
 }
 
+/// A flow as rules see it.
+fn view(flow: &mut Flow, direction: PacketDirection, now: Timestamp) -> FlowView<'_> {
+    let both = flow.to_server.packets > 0 && flow.to_client.packets > 0;
+    FlowView {
+        direction,
+        established: match flow.tcp {
+            TcpState::None => both,
+            TcpState::SynSent | TcpState::SynReceived => false,
+            TcpState::Established | TcpState::Closing | TcpState::Closed => true,
+        },
+        age_s: u32::try_from(now.since_ns(flow.start) / 1_000_000_000).unwrap_or(u32::MAX),
+        to_server: flow.to_server,
+        to_client: flow.to_client,
+        stream_sizes: None,
+        marks: &mut flow.marks,
+    }
+}
+
 /// Makes the records about one packet.
 struct Reporter<'a, S> {
     context: PacketContext<'a>,
@@ -804,16 +868,12 @@ impl<S: EventSink> Reporter<'_, S> {
         decision: Decision,
         flow: &mut Option<(&mut Flow, PacketDirection)>,
     ) -> u64 {
-        // A pass rule silences what would have been reported beside it.
-        if decision.outcome == Outcome::Pass {
-            return 0;
-        }
         let mut alerts = 0;
-        for &index in detection.matches {
-            let rule = engine.rule(index);
-            if rule.options.no_alert || !self.context.records.types.wants("alert") {
-                continue;
+        for alert in detection.alerts {
+            if !self.context.records.types.wants("alert") {
+                break;
             }
+            let rule = engine.rule(alert.rule);
             let mut line = std::mem::take(self.buffer);
             let context = self.context(flow.as_ref(), decision.outcome);
             eve::alert(&context, rule, Matched::Packet, &mut line);

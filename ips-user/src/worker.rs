@@ -11,7 +11,7 @@ use nix::net::if_::{Interface, if_nameindex};
 use crate::config::{Config, Transport};
 use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::desk::{Command, Desk};
-use crate::detect::MappedEngine;
+use crate::detect::{MappedEngine, TableLimits};
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -261,6 +261,8 @@ struct Turn<'a> {
     row: Row<'a>,
     /// The row as the predecessor left it: this process adds to it.
     base: Vec<u64>,
+    /// The same of the figures.
+    figures: Vec<u64>,
     desk: &'a Desk,
     guard: FlowGuard<'a>,
     /// Address of the queue's buffers, when they are the desk's.
@@ -285,6 +287,7 @@ impl<'a> Turn<'a> {
         inspection: WorkersInspection<'a>,
     ) -> Self {
         let base = Cell::ALL.iter().map(|cell| row.get(*cell)).collect();
+        let figures = row.figures().collect();
         let stale_ns = config.stale().as_nanos() as u64;
         Self {
             shared,
@@ -293,6 +296,7 @@ impl<'a> Turn<'a> {
             mail,
             row,
             base,
+            figures,
             desk,
             guard: FlowGuard::new(seat, desk, &shared.dangers, &shared.pages, stale_ns),
             buffers_at: None,
@@ -331,6 +335,10 @@ impl<'a> Turn<'a> {
             self.asked_ns = self.now.monotonic_ns;
             let overruns = self.base[Cell::Overruns as usize] + queue.counters().overruns;
             self.row.set(Cell::Overruns, overruns);
+            // They are many, and nobody decides anything by them.
+            let counts = self.inspection.figures().counts().iter();
+            let sums = counts.zip(&self.figures).map(|(count, base)| count + base);
+            self.row.set_figures(sums);
         }
     }
 
@@ -555,6 +563,7 @@ fn inspection<'a>(
         exceptions: config.treatments(),
         shed_first_bytes: config.overload.shed_first_bytes,
         flows: config.flow_limits(),
+        tables: TableLimits::configured(&config.engine),
         seed: random_words().context("getrandom")?,
         convict: config.conviction.enabled,
         interfaces: interface_names(),

@@ -16,7 +16,8 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use sluice::decode::Decoded;
-use sluice::detect::{Building, Daachorse, Engine, Image, Summary};
+use sluice::detect::{Building, CompileOptions, Engine, Image, Inspected, Summary, Tables};
+use sluice::flow::Timestamp;
 use sluice::rules::{RuleSet, RuleSource};
 use sluice::sys::process::fork;
 use sluice_tests::{Process, rule_set};
@@ -92,7 +93,9 @@ fn alone(name: &str, input: Stdio) -> bool {
 
 fn compile(text: String) -> anyhow::Result<(Engine, Summary)> {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t.rules", text.into())]);
-    let engine = Engine::compile(loaded.rules, Daachorse::build)?;
+    let compiled = Engine::compile(loaded.rules, &CompileOptions::default())?;
+    assert!(compiled.refused.is_empty(), "{:?}", compiled.refused);
+    let engine = compiled.engine;
     let summary = Summary {
         rules: engine.rule_count() as u64,
         skipped: (loaded.wrong + loaded.unsupported) as u64,
@@ -148,9 +151,19 @@ fn sids(engine: &Engine, packet: &[u8]) -> Vec<u32> {
     let decoded = Decoded::parse(packet).unwrap();
     assert_eq!(decoded.source(), IpAddr::from([192, 0, 2, 1]));
     let mut scratch = engine.scratch();
-    let detection = engine.inspect(&decoded, &mut scratch);
+    let mut tables = Tables::default();
+    let input = Inspected {
+        packet: &decoded,
+        flow: None,
+        stream: None,
+        stream_events: sluice::reassembly::tcp::StreamEvents::NONE,
+        now: Timestamp::default(),
+        tables: &mut tables,
+    };
+    let detection = engine.inspect(input, &mut scratch);
     let sid = |index| engine.rule(index).options.signature_id;
-    detection.matches.iter().map(|&index| sid(index)).collect()
+    let alerts = detection.alerts.iter();
+    alerts.map(|alert| sid(alert.rule)).collect()
 }
 
 fn an_engine_in_an_image_detects_what_a_directly_compiled_one_does() {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress;
 use crate::toolchain::bpf::{self, Source};
+use crate::toolchain::libhs;
 use crate::workspace::Workspace;
 
 /// Options of `cargo xtask build`.
@@ -43,6 +44,7 @@ pub(crate) fn object(workspace: &Workspace, source: Source) -> Result<()> {
 /// packages as `cargo xtask test`: another selection means other features of the dependencies,
 /// and cargo would compile those twice.
 pub(crate) fn program(workspace: &Workspace, release: bool) -> Result<()> {
+    libhs::ensure();
     let mut cargo = workspace.cargo();
     cargo.arg("build");
     if release {

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::toolchain::bpf;
 use crate::toolchain::system::{self, Program};
+use crate::toolchain::{bpf, libhs};
 use crate::workspace::Workspace;
 
 /// Sees to both the programs and the BPF toolchain. What is missing of the second is said also
@@ -14,7 +14,9 @@ use crate::workspace::Workspace;
 pub(crate) fn ensure(workspace: &Workspace, programs: &[Program]) -> Result<Setup> {
     let found = system::ensure(programs);
     let source = bpf::ensure(workspace);
+    let libhs = libhs::ensure();
     Ok(Setup {
+        libhs,
         programs: found?,
         source: source?,
     })
@@ -23,6 +25,8 @@ pub(crate) fn ensure(workspace: &Workspace, programs: &[Program]) -> Result<Setu
 /// What was found or installed.
 pub(crate) struct Setup {
     programs: Vec<(Program, PathBuf)>,
+    /// Version of libhs, if it is there.
+    libhs: Option<String>,
     /// Where the eBPF object comes from.
     pub(crate) source: bpf::Source,
 }
@@ -36,6 +40,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
             println!("BPF compiler  {toolchain}");
             println!("BPF linker    {}", toolchain.linker.display());
         }
+    }
+    match setup.libhs {
+        Some(version) => println!("libhs         {version}"),
+        None => println!("libhs         none: patterns are searched more slowly"),
     }
     for (program, path) in setup.programs {
         println!("{:<13} {}", program.executable, path.display());

@@ -1,77 +1,174 @@
 //! All rules against one packet.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
 
-use super::contents::{Contents, Haystack, Outcome};
-use super::prefilter::{BuildPrefilter, LiteralId, Prefilter, PrefilterError};
-use crate::decode::{Decoded, protocol};
-use crate::rules::{Action, Arrow, Content, Match, Rule, RuleProtocol};
+use super::addresses::{self, Memo, Sets as AddressTable};
+use super::dataset::Definitions;
+use super::group::{self, Builder, Group, Selector};
+use super::lower::{Kind, Shared, Signature};
+use super::matching::pcre::{Pattern, Patterns};
+use super::matching::{Budget, MAX_STEPS, Noted, Variables};
+use super::names::{NameId, Names};
+use super::order::{self, ActionOrder};
+use super::prefilter::{self, BuildPrefilter, Cache, PrefilterError, Working, facts, pattern};
+use super::prefix_tree::{self, PrefixTree};
+use super::report::{Alert, Queued};
+use super::reputation::Reputation;
+use super::tables::Tables;
+use super::view::Class;
+use crate::rules::ast::{Arrow, PrefilterBy};
+use crate::rules::{Rule, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleIndex(u32);
+pub struct RuleIndex(pub(super) u32);
 
 /// Most alerts of one packet, as Suricata's `packet-alert-max`; further ones are counted.
 pub const PACKET_ALERT_MAX: usize = 15;
 
-/// Rules that a packet is checked against, chosen by its IP protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Group {
-    Tcp,
-    Udp,
-    Icmp,
-    Other,
-}
+/// Steps may be within each other: with more of them the stack would not do.
+const DEEPEST: u32 = 10_000;
 
-impl Group {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Other];
-
-    /// Of a packet whose transport cannot be read only what the IP header says is known, so it
-    /// gets the rules about IP.
-    fn of_packet(packet: &Decoded<'_>) -> Self {
-        if packet.invalid().is_some() {
-            return Self::Other;
-        }
-        match packet.protocol() {
-            protocol::TCP => Self::Tcp,
-            protocol::UDP => Self::Udp,
-            protocol::ICMP | protocol::ICMPV6 => Self::Icmp,
-            _ => Self::Other,
-        }
-    }
-
-    fn holds(self, rule: RuleProtocol) -> bool {
-        match rule {
-            RuleProtocol::Ip | RuleProtocol::Ipv4 | RuleProtocol::Ipv6 => true,
-            RuleProtocol::Tcp | RuleProtocol::TcpPacket => self == Self::Tcp,
-            RuleProtocol::Udp => self == Self::Udp,
-            RuleProtocol::Icmp | RuleProtocol::Icmpv4 | RuleProtocol::Icmpv6 => self == Self::Icmp,
-            RuleProtocol::Sctp => self == Self::Other,
-            _ => false,
-        }
-    }
-}
-
-/// The rules of one group.
-#[derive(Clone, Debug, Default)]
-struct GroupRules {
-    prefilter: Option<Box<dyn Prefilter>>,
-    /// For each literal of the prefilter the rules that need it.
-    by_literal: Vec<Box<[RuleIndex]>>,
-    /// Rules that no literal selects, in order.
-    always: Vec<RuleIndex>,
-    /// Whether any rule has contents: else payloads need not be looked at.
-    reads_payload: bool,
-}
-
+/// How rules are compiled.
 #[derive(Clone, Debug)]
-struct Compiled {
-    contents: Contents,
-    rule: Rule,
-    any_source: bool,
-    any_destination: bool,
-    any_source_port: bool,
-    any_destination_port: bool,
+pub struct CompileOptions {
+    /// What searches for literals.
+    pub prefilter: BuildPrefilter,
+    /// Where compiled databases are kept from start to start.
+    pub cache: Option<PathBuf>,
+    /// Which actions go first.
+    pub action_order: ActionOrder,
+    /// Most alerts of one packet; zero for [`PACKET_ALERT_MAX`].
+    pub packet_alert_max: usize,
+    /// Most steps for one rule in one buffer.
+    pub recursion_limit: u32,
+    /// Of threshold.config.
+    pub thresholds: Vec<ThresholdEntry>,
+    /// For `iprep`.
+    pub reputation: Option<Reputation>,
+    /// Database for `geoip`.
+    pub geoip_database: Option<PathBuf>,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self::with(prefilter::fastest())
+    }
+}
+
+impl CompileOptions {
+    /// With this prefilter, otherwise the default.
+    pub fn with(prefilter: BuildPrefilter) -> Self {
+        Self {
+            prefilter,
+            cache: None,
+            action_order: ActionOrder::default(),
+            packet_alert_max: 0,
+            recursion_limit: MAX_STEPS,
+            thresholds: Vec::new(),
+            reputation: None,
+            geoip_database: None,
+        }
+    }
+}
+
+/// A rule that is right but cannot be evaluated.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The rule's `gid`.
+    pub group_id: u32,
+    /// Its `sid`.
+    pub signature_id: u32,
+    /// The file that it stands in.
+    pub file: PathBuf,
+    /// Its line there.
+    pub line: usize,
+    /// Why not.
+    pub reason: Unsupported,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}: rule {}:{} is not used: {}",
+            self.file.display(),
+            self.line,
+            self.group_id,
+            self.signature_id,
+            self.reason
+        )
+    }
+}
+
+/// What came of compiling rules.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Those that can be evaluated.
+    pub engine: Engine,
+    /// The others.
+    pub refused: Vec<Refused>,
+}
+
+/// Rules about nothing but addresses.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AddressRules {
+    by_source: PrefixTree,
+    by_destination: PrefixTree,
+    /// Rules that name no addresses.
+    all: Vec<RuleIndex>,
+}
+
+impl AddressRules {
+    fn build(signatures: &[Signature], addresses: &AddressTable) -> Self {
+        let mut by_source = prefix_tree::Builder::default();
+        let mut by_destination = prefix_tree::Builder::default();
+        let mut all = Vec::new();
+        for (index, signature) in (0..).zip(signatures) {
+            if signature.kind != Kind::Addresses {
+                continue;
+            }
+            if signature.is_about_all() {
+                all.push(RuleIndex(index));
+                continue;
+            }
+            // By one end: the other is looked at afterwards.
+            let (set, by_its_source) = match signature.source {
+                addresses::ALL => (signature.destination, false),
+                source => (source, true),
+            };
+            let Some(set) = addresses.get(set) else {
+                continue;
+            };
+            let either = signature.rule.direction == Arrow::Either;
+            if by_its_source || either {
+                by_source.add(set, index);
+            }
+            if !by_its_source || either {
+                by_destination.add(set, index);
+            }
+        }
+        Self {
+            by_source: by_source.finish(),
+            by_destination: by_destination.finish(),
+            all,
+        }
+    }
+
+    /// Adds the rules that these addresses select, in no order and perhaps twice.
+    pub(super) fn select(
+        &self,
+        source: std::net::IpAddr,
+        destination: std::net::IpAddr,
+        out: &mut Vec<RuleIndex>,
+    ) {
+        out.extend_from_slice(&self.all);
+        self.by_source
+            .find(source, |rule| out.push(RuleIndex(rule)));
+        self.by_destination
+            .find(destination, |rule| out.push(RuleIndex(rule)));
+    }
 }
 
 /// A compiled rule set: immutable, shared by all workers.
@@ -80,276 +177,207 @@ struct Compiled {
 /// [image](super::image).
 #[derive(Clone, Debug)]
 pub struct Engine {
-    rules: Vec<Compiled>,
-    groups: [GroupRules; Group::ALL.len()],
+    pub(super) signatures: Vec<Signature>,
+    /// By class and direction.
+    groups: Vec<[Group; 2]>,
+    pub(super) by_address: AddressRules,
+    pub(super) addresses: AddressTable,
+    pub(super) patterns: Vec<Pattern>,
+    names: Names,
+    pub(super) datasets: Definitions,
+    pub(super) reputation: Option<Reputation>,
+    pub(super) packet_alert_max: usize,
+    variables: usize,
+    /// Most steps for one rule in one buffer.
+    pub(super) steps: u32,
 }
 
-/// Working memory of one worker. Nothing is allocated for a packet once it has grown to the
-/// largest payload.
+/// Working memory of one worker. Nothing is allocated for a packet once it has grown to what
+/// the largest needs.
 #[derive(Debug)]
 pub struct Scratch {
-    lowered: Vec<u8>,
-    /// For each literal the packet in which it was last seen.
-    seen: Vec<u64>,
-    packet: u64,
-    candidates: Vec<RuleIndex>,
-    matches: Vec<RuleIndex>,
-}
-
-/// What the rules say about a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Detection<'a> {
-    /// Rules that matched, in order of evaluation: drop, reject, alert; within an action by
-    /// priority. Without those that neither act nor report.
-    pub matches: &'a [RuleIndex],
-    /// The pass rule that ended the evaluation.
-    pub passed_by: Option<RuleIndex>,
-    /// Matches beyond [`PACKET_ALERT_MAX`].
-    pub beyond_limit: u32,
-    /// Rules given up because their contents took too many searches.
-    pub given_up: u32,
-}
-
-/// Evaluation order, Suricata's default `action-order`.
-fn rank(action: Action) -> u8 {
-    match action {
-        Action::Pass => 0,
-        Action::Drop => 1,
-        Action::Reject(_) => 2,
-        Action::Alert => 3,
-    }
+    pub(super) working: Working,
+    pub(super) seen: group::Seen,
+    pub(super) memo: Memo,
+    pub(super) patterns: Patterns,
+    pub(super) variables: Variables,
+    pub(super) noted: Noted,
+    pub(super) decoded: Vec<u8>,
+    pub(super) transformed: Vec<u8>,
+    pub(super) spare: Vec<u8>,
+    pub(super) candidates: Vec<RuleIndex>,
+    pub(super) queue: Vec<Queued>,
+    pub(super) alerts: Vec<Alert>,
+    pub(super) acts: Vec<Alert>,
+    /// What expressions have captured for the packet.
+    pub(super) texts: Vec<(NameId, Box<[u8]>)>,
+    pub(super) budget: Budget,
 }
 
 impl Engine {
-    /// Compiles rules.
+    /// Compiles rules. Those that cannot be evaluated are left out and named.
     ///
     /// # Errors
     /// When the prefilter cannot be built.
-    pub fn compile(mut rules: Vec<Rule>, build: BuildPrefilter) -> Result<Self, PrefilterError> {
-        // Stable: rules of the same action and priority stay in the order of the files.
-        rules.sort_by_key(|rule| (rank(rule.action), rule.options.priority));
-        let rules: Vec<Compiled> = rules.into_iter().map(Compiled::new).collect();
-        let mut groups: [GroupRules; Group::ALL.len()] = Default::default();
-        for (slot, group) in groups.iter_mut().zip(Group::ALL) {
-            *slot = GroupRules::compile(group, &rules, build)?;
+    pub fn compile(
+        mut rules: Vec<Rule>,
+        options: &CompileOptions,
+    ) -> Result<Compiled, PrefilterError> {
+        // Stable: what is equal stays in the order of the files.
+        rules.sort_by_key(|rule| order::key(rule, options.action_order));
+        let mut shared = Shared::new(options.reputation.clone(), options.geoip_database.clone());
+        let mut signatures = Vec::with_capacity(rules.len());
+        let mut selectors = Vec::with_capacity(rules.len());
+        let mut refused = Vec::new();
+        for rule in rules {
+            let global: Vec<_> = options
+                .thresholds
+                .iter()
+                .filter(|entry| entry.is_about(&rule))
+                .collect();
+            let selector = selector(&rule);
+            let (file, line) = (rule.file.clone(), rule.line);
+            let (group_id, signature_id) = (rule.options.group_id, rule.options.signature_id);
+            match shared.lower(rule, &global) {
+                Ok(signature) => {
+                    signatures.push(signature);
+                    selectors.push(selector);
+                }
+                Err(reason) => refused.push(Refused {
+                    group_id,
+                    signature_id,
+                    file,
+                    line,
+                    reason,
+                }),
+            }
         }
-        Ok(Self { rules, groups })
+        let addresses = shared.addresses.finish();
+        let cache = options.cache.as_ref().map(Cache::new);
+        let builder = Builder {
+            signatures: &signatures,
+            selectors: &selectors,
+            build: options.prefilter,
+            cache: cache.as_ref(),
+        };
+        let mut groups = Vec::with_capacity(Class::ALL.len());
+        for class in Class::ALL {
+            groups.push([builder.group(class, true)?, builder.group(class, false)?]);
+        }
+        let engine = Self {
+            by_address: AddressRules::build(&signatures, &addresses),
+            signatures,
+            groups,
+            addresses,
+            patterns: shared.patterns,
+            names: shared.names,
+            datasets: shared.datasets,
+            reputation: shared.reputation,
+            packet_alert_max: match options.packet_alert_max {
+                0 => PACKET_ALERT_MAX,
+                most => most,
+            },
+            variables: shared.variables,
+            steps: options.recursion_limit.clamp(1, DEEPEST),
+        };
+        Ok(Compiled { engine, refused })
     }
 
     /// Number of rules.
     pub fn rule_count(&self) -> usize {
-        self.rules.len()
+        self.signatures.len()
     }
 
     /// Bytes of memory that the prefilters take.
     pub fn prefilter_bytes(&self) -> usize {
-        let prefilters = self
-            .groups
-            .iter()
-            .filter_map(|group| group.prefilter.as_ref());
-        prefilters.map(|prefilter| prefilter.heap_bytes()).sum()
+        let groups = self.groups.iter().flatten();
+        groups
+            .flat_map(Group::rule_groups)
+            .map(group::RuleGroup::heap_bytes)
+            .sum()
     }
 
-    /// A rule that matched.
+    /// A rule that matched, as records show it: without its conditions and sections.
     pub fn rule(&self, index: RuleIndex) -> &Rule {
-        &self.rules[index.0 as usize].rule
+        &self.signatures[index.0 as usize].rule
+    }
+
+    /// What kind of rule it is.
+    pub fn kind(&self, index: RuleIndex) -> Kind {
+        self.signatures[index.0 as usize].kind
+    }
+
+    /// The name of a flow bit, variable or the like that its rules use.
+    pub fn name(&self, id: NameId) -> Option<&str> {
+        self.names.get(id)
+    }
+
+    /// Files of sets that are to be written at the end, with their content.
+    pub fn sets_to_save(&self, tables: &Tables) -> Vec<(PathBuf, String)> {
+        tables.datasets.to_save(&self.datasets)
+    }
+
+    /// The groups of a class, by direction.
+    pub(super) fn group(&self, class: Class, to_server: bool) -> &Group {
+        &self.groups[class as usize][usize::from(!to_server)]
     }
 
     /// Working memory for this engine.
+    ///
+    /// # Panics
+    /// When memory runs out.
     pub fn scratch(&self) -> Scratch {
-        let literals = self.groups.iter().map(|group| group.by_literal.len()).max();
+        let mut working = Working::default();
+        let mut seen = group::Seen::default();
+        let groups = self.groups.iter().flatten().flat_map(Group::rule_groups);
+        for group in groups {
+            let prepared = group.prepare(&mut working, &mut seen);
+            prepared.unwrap_or_else(|error| panic!("working memory for rules: {error}"));
+        }
+        let mut variables = Variables::default();
+        variables.reserve(self.variables);
         Scratch {
-            lowered: Vec::with_capacity(usize::from(u16::MAX)),
-            seen: vec![0; literals.unwrap_or(0)],
-            packet: 0,
-            candidates: Vec::with_capacity(self.rules.len()),
-            matches: Vec::with_capacity(PACKET_ALERT_MAX),
-        }
-    }
-
-    /// Evaluates the rules on one packet. `scratch` must come from this engine.
-    pub fn inspect<'s>(&self, packet: &Decoded<'_>, scratch: &'s mut Scratch) -> Detection<'s> {
-        let group = &self.groups[Group::of_packet(packet) as usize];
-        let Scratch {
-            lowered,
+            working,
             seen,
-            packet: number,
-            candidates,
-            matches,
-        } = scratch;
-        matches.clear();
-        candidates.clear();
-        candidates.extend_from_slice(&group.always);
-        lowered.clear();
-        if group.reads_payload {
-            lowered.extend(packet.payload.iter().map(u8::to_ascii_lowercase));
-        }
-        if let Some(prefilter) = &group.prefilter
-            && !lowered.is_empty()
-        {
-            *number += 1;
-            prefilter.scan(lowered, &mut |literal: LiteralId| {
-                let last_seen = &mut seen[literal as usize];
-                if *last_seen != *number {
-                    *last_seen = *number;
-                    candidates.extend_from_slice(&group.by_literal[literal as usize]);
-                }
-            });
-            candidates.sort_unstable();
-        }
-        let haystack = Haystack {
-            exact: packet.payload,
-            lowered,
-        };
-        let mut beyond_limit = 0;
-        let mut given_up = 0;
-        let mut passed_by = None;
-        for &index in candidates.iter() {
-            let compiled = &self.rules[index.0 as usize];
-            if !compiled.header_matches(packet) {
-                continue;
-            }
-            match compiled.contents_match(haystack) {
-                Outcome::NoMatch => continue,
-                Outcome::GaveUp => {
-                    given_up += 1;
-                    continue;
-                }
-                Outcome::Match => {}
-            }
-            match compiled.rule.action {
-                Action::Pass => {
-                    passed_by = Some(index);
-                    break;
-                }
-                Action::Alert if compiled.rule.options.no_alert => {}
-                _ if matches.len() < PACKET_ALERT_MAX => matches.push(index),
-                _ => beyond_limit += 1,
-            }
-        }
-        Detection {
-            matches,
-            passed_by,
-            beyond_limit,
-            given_up,
+            memo: Memo::new(&self.addresses),
+            patterns: Patterns::new(self.patterns.len()),
+            variables,
+            noted: Noted::default(),
+            decoded: Vec::new(),
+            transformed: Vec::new(),
+            spare: Vec::new(),
+            candidates: Vec::with_capacity(self.signatures.len()),
+            queue: Vec::with_capacity(64),
+            alerts: Vec::with_capacity(self.packet_alert_max),
+            acts: Vec::with_capacity(64),
+            texts: Vec::new(),
+            budget: Budget::of_packet(self.steps),
         }
     }
 }
 
-impl GroupRules {
-    fn compile(
-        group: Group,
-        rules: &[Compiled],
-        build: BuildPrefilter,
-    ) -> Result<Self, PrefilterError> {
-        let mut literals: Vec<Vec<u8>> = Vec::new();
-        let mut numbers: HashMap<Vec<u8>, usize> = HashMap::new();
-        let mut by_literal: Vec<Vec<RuleIndex>> = Vec::new();
-        let mut this = Self::default();
-        for (index, compiled) in (0..).map(RuleIndex).zip(rules) {
-            if !group.holds(compiled.rule.protocol) {
-                continue;
-            }
-            this.reads_payload |= !compiled.contents.is_empty();
-            let Some(literal) = prefilter_literal(&compiled.rule) else {
-                this.always.push(index);
-                continue;
-            };
-            let number = *numbers.entry(literal).or_insert_with_key(|literal| {
-                literals.push(literal.clone());
-                by_literal.push(Vec::new());
-                literals.len() - 1
-            });
-            by_literal[number].push(index);
-        }
-        if !literals.is_empty() {
-            this.prefilter = Some(build(&literals)?);
-        }
-        this.by_literal = by_literal.into_iter().map(Into::into).collect();
-        Ok(this)
-    }
+/// What selects a rule: what it says itself, else a literal, else a number in the headers.
+fn selector(rule: &Rule) -> Selector {
+    let options = &rule.options;
+    let literal = || {
+        let chosen = pattern::choose(&options.sections, |section| {
+            group::is_searched(section.buffer) && section.transforms.is_empty()
+        })?;
+        Some(Selector::Literal {
+            buffer: options.sections[chosen.section].buffer,
+            chosen,
+        })
+    };
+    // A content that `prefilter` stands behind is marked as its rule's fast pattern.
+    let own = match options.prefilter {
+        Some(PrefilterBy::Condition(index)) => options
+            .conditions
+            .get(index)
+            .and_then(facts::chosen)
+            .map(Selector::Fact),
+        Some(PrefilterBy::Match { .. }) | None => None,
+    };
+    own.or_else(literal)
+        .or_else(|| facts::best(&options.conditions).map(Selector::Fact))
+        .unwrap_or(Selector::Always)
 }
-
-/// The literal that must be in the payload for the rule to match: the one marked
-/// `fast_pattern`, else the longest. Lower case; the exact check comes later.
-fn prefilter_literal(rule: &Rule) -> Option<Vec<u8>> {
-    let matches = rule.options.sections.iter().flat_map(|s| &s.matches);
-    let contents = matches.filter_map(|found| match found {
-        Match::Content(content) if !content.negated => Some(content),
-        _ => None,
-    });
-    contents
-        .max_by_key(|content: &&Content| (content.fast_pattern.is_some(), content.pattern.len()))
-        .map(|content| content.pattern.to_ascii_lowercase())
-}
-
-impl Compiled {
-    fn new(rule: Rule) -> Self {
-        Self {
-            contents: Contents::of(&rule),
-            any_source: rule.source.is_all(),
-            any_destination: rule.destination.is_all(),
-            any_source_port: rule.source_ports.is_all(),
-            any_destination_port: rule.destination_ports.is_all(),
-            rule,
-        }
-    }
-
-    fn contents_match(&self, haystack: Haystack<'_>) -> Outcome {
-        if self.contents.is_empty() {
-            return Outcome::Match;
-        }
-        // A rule about the payload says nothing about a packet without one, not even when
-        // its contents are all negated.
-        if haystack.exact.is_empty() {
-            return Outcome::NoMatch;
-        }
-        self.contents.matches(haystack)
-    }
-
-    fn header_matches(&self, packet: &Decoded<'_>) -> bool {
-        let number = packet.protocol();
-        let protocol_matches = match self.rule.protocol {
-            RuleProtocol::Ip => packet.network.is_some(),
-            RuleProtocol::Ipv4 => packet.is_ipv4(),
-            RuleProtocol::Ipv6 => packet.is_ipv6(),
-            RuleProtocol::Tcp | RuleProtocol::TcpPacket => number == protocol::TCP,
-            RuleProtocol::Udp => number == protocol::UDP,
-            RuleProtocol::Sctp => number == protocol::SCTP,
-            RuleProtocol::Icmp => number == protocol::ICMP || number == protocol::ICMPV6,
-            RuleProtocol::Icmpv4 => number == protocol::ICMP,
-            RuleProtocol::Icmpv6 => number == protocol::ICMPV6,
-            _ => false,
-        };
-        protocol_matches
-            && (self.ends_match(packet, false)
-                || (self.rule.direction == Arrow::Either && self.ends_match(packet, true)))
-    }
-
-    fn ends_match(&self, packet: &Decoded<'_>, reversed: bool) -> bool {
-        let (source, destination) = if reversed {
-            (packet.destination(), packet.source())
-        } else {
-            (packet.source(), packet.destination())
-        };
-        let ports_match = match packet.ports {
-            None => self.any_source_port && self.any_destination_port,
-            Some((first, second)) => {
-                let (source, destination) = if reversed {
-                    (second, first)
-                } else {
-                    (first, second)
-                };
-                (self.any_source_port || self.rule.source_ports.contains(source))
-                    && (self.any_destination_port
-                        || self.rule.destination_ports.contains(destination))
-            }
-        };
-        ports_match
-            && (self.any_source || self.rule.source.contains(source))
-            && (self.any_destination || self.rule.destination.contains(destination))
-    }
-}
-
-#[cfg(test)]
-mod tests;

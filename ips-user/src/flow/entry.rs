@@ -5,6 +5,7 @@ use ips_common::{Direction, FlowKey};
 use super::idle::Class;
 use super::{Observed, Timestamp};
 use crate::decode::{Decoded, protocol};
+use crate::detect::FlowMarks;
 use crate::exception::Cause;
 use crate::reassembly::tcp::{
     self, Begun, Segment, Session, SessionState, StreamMemory, StreamOptions, StreamOutcome,
@@ -115,6 +116,8 @@ pub struct Flow {
     pub action: FlowAction,
     /// Bytes inspected while no rule has matched; `None` once one has.
     pub clean_bytes: Option<u64>,
+    /// What rules have noted about it.
+    pub marks: FlowMarks,
     /// When its conviction was last asked for.
     pub convicted: Option<Timestamp>,
     /// The connection, while it is tracked.
@@ -149,6 +152,7 @@ impl Flow {
             tcp: TcpState::None,
             action: FlowAction::Inspect,
             clean_bytes: Some(0),
+            marks: FlowMarks::default(),
             convicted: None,
             session: None,
             begun: Begun::Unknown,

@@ -24,6 +24,7 @@ use ips_common::{Direction, FlowKey};
 use thiserror::Error;
 
 use super::{Flow, FlowAction, FlowTable, Observed, PacketDirection, Tally, TcpState, Timestamp};
+use crate::detect::FlowMarks;
 use crate::exception::Cause;
 use crate::reassembly::tcp::{Begun, Session, StreamMemory, StreamOptions};
 
@@ -96,6 +97,8 @@ mod flags {
 mod part {
     /// A session: [`Session::export`](crate::reassembly::tcp::Session::export).
     pub(super) const SESSION: u32 = 1;
+    /// What rules have noted: [`FlowMarks::encode`](crate::detect::FlowMarks::encode).
+    pub(super) const MARKS: u32 = 2;
 }
 
 /// Bytes written at a time, about.
@@ -270,6 +273,13 @@ impl FlowTable {
             if index < beyond_limit {
                 continue;
             }
+            if let Some(mut marks) = part_of(extension, part::MARKS) {
+                flow.marks = FlowMarks::decode(&mut marks).ok_or(ImportError::Value {
+                    record: index,
+                    field: "marks",
+                    value: marks.len() as u64,
+                })?;
+            }
             if flow.begun == Begun::Inherited {
                 flow.session = part_of(extension, part::SESSION).and_then(&mut session);
                 match flow.session {
@@ -389,20 +399,29 @@ fn part_of(mut extension: &[u8], kind: u32) -> Option<&[u8]> {
     }
 }
 
+/// Adds a part to the extension at the end of `block`.
+fn add_part(block: &mut Vec<u8>, kind: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    let content = block.len() + 8;
+    block.extend_from_slice(&kind.to_ne_bytes());
+    block.extend_from_slice(&0u32.to_ne_bytes());
+    write(block);
+    let len = (block.len() - content) as u32;
+    block[content - 4..content].copy_from_slice(&len.to_ne_bytes());
+}
+
 impl Record {
     /// Writes a flow to the end of `block`, extension and all.
     fn write(flow: &Flow, block: &mut Vec<u8>) {
         let mut record = Self::of(flow);
         let begin = block.len();
         block.extend_from_slice(bytemuck::bytes_of(&record));
-        let Some(session) = &flow.session else { return };
-        let content = block.len() + 8;
-        block.extend_from_slice(&part::SESSION.to_ne_bytes());
-        block.extend_from_slice(&0u32.to_ne_bytes());
-        session.export(block);
-        let len = (block.len() - content) as u32;
-        block[content - 4..content].copy_from_slice(&len.to_ne_bytes());
-        record.extension = len + 8;
+        if let Some(session) = &flow.session {
+            add_part(block, part::SESSION, |block| session.export(block));
+        }
+        if flow.marks != FlowMarks::default() {
+            add_part(block, part::MARKS, |block| flow.marks.encode(block));
+        }
+        record.extension = (block.len() - begin - RECORD) as u32;
         block[begin..begin + RECORD].copy_from_slice(bytemuck::bytes_of(&record));
     }
 
@@ -510,6 +529,7 @@ impl Record {
                 other => return Err(unknown("action", other.into())),
             },
             clean_bytes: (self.flags & flags::MATCHED == 0).then_some(self.clean_bytes),
+            marks: FlowMarks::default(),
             convicted: (self.flags & flags::CONVICTED != 0).then_some(convicted),
             session: None,
             begun: match tracked {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::settings::{DropFlows, DropRecords};
-use crate::detect::Daachorse;
+use crate::detect::CompileOptions;
 use crate::exception::Treatment;
 use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
@@ -54,7 +54,11 @@ pub(super) type Tested = Inspection<Lines, Sent, Convicted>;
 fn engine(rules: &str) -> Arc<Engine> {
     let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
     assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
-    Arc::new(Engine::compile(loaded.rules, Daachorse::build).unwrap())
+    Arc::new(
+        Engine::compile(loaded.rules, &CompileOptions::default())
+            .unwrap()
+            .engine,
+    )
 }
 
 fn with_options(rules: &str, options: InspectionOptions) -> Tested {
@@ -425,7 +429,7 @@ fn overloaded(rules: &str, treatment: Treatment, first_bytes: u64) -> Tested {
 
 #[test]
 fn under_overload_packets_go_by_policy_without_inspection_and_are_counted_apart() {
-    let rules = "alert udp any any -> any any (sid:1;)";
+    let rules = "alert udp any any -> any any (content:\"x\"; sid:1;)";
     for (treatment, verdict, shed, alerts) in [
         (Treatment::PassPacket, ACCEPT, (2, 0), 2),
         (Treatment::DropPacket, DROP, (2, 2), 2),
@@ -544,7 +548,7 @@ fn where_nothing_can_be_dropped_rules_that_would_report() {
         ips: false,
         ..InspectionOptions::default()
     };
-    let rules = "drop tcp any any -> any any (sid:7;)\nreject udp any any -> any any (sid:8;)";
+    let rules = "drop tcp any any -> any 80 (sid:7;)\nreject udp any any -> any any (sid:8;)";
     let mut inspection = with_options(rules, options);
     assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
     assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);

@@ -58,7 +58,7 @@ pub enum Why {
 
 impl Why {
     pub(super) fn from_matches(detection: &Detection<'_>) -> Self {
-        match detection.matches.len() {
+        match detection.alerts.len() {
             0 => Self::Clean,
             rules => Self::Alerted { rules },
         }

@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ips_common::WORKER_SLOTS;
 
+use super::figures::FIGURES;
 use crate::supervisor::seat::Seat;
 use crate::sys::shared_words::SharedWords;
 
 /// One for each slot of the `WORKERS` map.
 const ROWS: usize = WORKER_SLOTS as usize;
+/// Words of a row.
+const WIDTH: usize = Cell::ALL.len() + FIGURES;
 
 macro_rules! cells {
     ($($(#[$doc:meta])* $cell:ident = $name:literal,)*) => {
@@ -154,7 +157,7 @@ impl Board {
     /// # Errors
     /// When memory or descriptors run out.
     pub fn create() -> io::Result<Self> {
-        let memory = SharedWords::create(c"sluice-board", ROWS * Cell::ALL.len())?;
+        let memory = SharedWords::create(c"sluice-board", ROWS * WIDTH)?;
         Ok(Self { memory })
     }
 
@@ -164,18 +167,32 @@ impl Board {
     /// When the descriptor is no board, or one of another version.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let memory = SharedWords::map(file)?;
-        if memory.words().len() != ROWS * Cell::ALL.len() {
+        if memory.words().len() != ROWS * WIDTH {
             return Err(io::Error::other("a board of another version"));
         }
         Ok(Self { memory })
     }
 
+    fn row_of_slot(&self, slot: usize) -> Row<'_> {
+        let words = &self.memory.words()[slot * WIDTH..(slot + 1) * WIDTH];
+        let (cells, figures) = words.split_at(Cell::ALL.len());
+        Row { cells, figures }
+    }
+
+    /// The sums of all rows' figures, also of those that nobody has any more.
+    pub fn figures(&self) -> Vec<u64> {
+        let mut sums = vec![0; FIGURES];
+        for slot in 0..ROWS {
+            for (sum, count) in sums.iter_mut().zip(self.row_of_slot(slot).figures()) {
+                *sum += count;
+            }
+        }
+        sums
+    }
+
     /// The row of a seat.
     pub fn row(&self, seat: Seat) -> Row<'_> {
-        let (index, width) = (seat.slot() as usize, Cell::ALL.len());
-        Row {
-            cells: &self.memory.words()[index * width..(index + 1) * width],
-        }
+        self.row_of_slot(seat.slot() as usize)
     }
 }
 
@@ -189,6 +206,7 @@ impl AsFd for Board {
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     cells: &'a [AtomicU64],
+    figures: &'a [AtomicU64],
 }
 
 impl Row<'_> {
@@ -205,6 +223,19 @@ impl Row<'_> {
     /// Adds to a cell; only its writing process may.
     pub fn add(&self, cell: Cell, count: u64) {
         self.set(cell, self.get(cell).wrapping_add(count));
+    }
+
+    /// Reads the figures, in the order of [`figures`](super::figures).
+    pub fn figures(&self) -> impl Iterator<Item = u64> {
+        let figures = self.figures.iter();
+        figures.map(|figure| figure.load(Ordering::Relaxed))
+    }
+
+    /// Writes the figures.
+    pub fn set_figures(&self, counts: impl Iterator<Item = u64>) {
+        for (figure, count) in self.figures.iter().zip(counts) {
+            figure.store(count, Ordering::Relaxed);
+        }
     }
 
     /// Received, and neither given a verdict nor settled: what is, or died, in hand.
@@ -231,6 +262,12 @@ mod tests {
         assert_eq!(board.row(last).get(Cell::Received), 7);
         assert_eq!(board.row(first).get(Cell::Received), 0);
         assert_eq!(board.row(second).get(Cell::ConvictionsLost), 0);
+        let figures = || (1..=FIGURES as u64).map(|number| number * 2);
+        board.row(first).set_figures(figures());
+        board.row(last).set_figures(figures());
+        assert!(other.row(first).figures().eq(figures()));
+        assert!(other.figures().into_iter().eq(figures().map(|sum| sum * 2)));
+        assert_eq!(other.row(last).get(Cell::Received), 7);
         let other = SharedWords::create(c"other", 3).unwrap();
         Board::map(other.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
     }

@@ -2,6 +2,7 @@
 //! snapshot that `sluice status` and EVE `stats` show.
 
 pub mod board;
+pub mod figures;
 pub mod passed;
 pub mod queue_truth;
 pub mod snapshot;

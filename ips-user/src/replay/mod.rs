@@ -14,17 +14,20 @@ use ips_common::FlowKey;
 
 use crate::config::settings::{ChecksumChecks, EngineSettings, PolicyOf};
 use crate::decode::{ChecksumMode, DecodeOptions, LinkType, Start};
-use crate::detect::{Daachorse, Engine};
+use crate::detect::{CompileOptions, Engine, TableLimits};
 use crate::exception::{Cause, Treatments};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
 };
+use crate::log::EventSink;
+use crate::log::eve;
 use crate::log::output::Outputs;
 use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
+mod stats;
 
 use capture::Capture;
 
@@ -135,6 +138,12 @@ impl Replay {
         }
         inspection.finish(now);
         replayed.counters = inspection.counters();
+        if self.settings.stats.enabled {
+            let counts = inspection.figures().counts();
+            let tree = stats::stats(&replayed.counters, counts, &self.settings.stats);
+            let line = eve::own(now, 0, "stats", &tree);
+            inspection.events_mut().emit(&line);
+        }
         let outputs = inspection.events_mut();
         outputs.flush(SystemTime::now());
         let (written, lost) = outputs.totals();
@@ -152,7 +161,12 @@ impl Replay {
         }
         let loaded = set.load(&self.rules);
         findings(&loaded);
-        Engine::compile(loaded.rules, Daachorse::build).context("compiling the rules")
+        let options = CompileOptions::configured(&self.settings, &set.variables)?;
+        let compiled = Engine::compile(loaded.rules, &options).context("compiling the rules")?;
+        for refused in &compiled.refused {
+            log::warn!("{refused}");
+        }
+        Ok(compiled.engine)
     }
 
     fn options(&self) -> anyhow::Result<InspectionOptions> {
@@ -169,6 +183,7 @@ impl Replay {
             defrag: DefragOptions::new(settings, self.ips),
             // What cannot be decoded has its events, and rules for them.
             exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
+            tables: TableLimits::configured(settings),
             ips: self.ips,
             seed: SEED,
             convict: false,

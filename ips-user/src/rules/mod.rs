@@ -1,11 +1,12 @@
-//! Suricata's rule language, as far as Sluice speaks it: from files to typed [`Rule`]s.
+//! Suricata's rule language: from files to typed [`Rule`]s.
 //!
-//! [`RuleSource`] splits a file into logical lines, `parse` reads header and options of one,
-//! `list` its addresses and ports, `content` its patterns; `vocabulary` has the words. A word
-//! that Suricata knows and Sluice does not is *unsupported*, not wrong; either way the rule is
-//! skipped with a [`Diagnostic`], and one run shows all of them.
+//! [`RuleSource`] splits a file into logical lines, `parse` reads header and options of one:
+//! `list` its addresses and ports, `options/` its keywords. Everything knows its place, so that
+//! each mistake is a [`Diagnostic`] there, and one run shows all of them. What is right but
+//! cannot be evaluated, as [`RuleSet::supported`] says, is skipped and counted in
+//! [`Rejections`].
 //!
-//! Reference: <https://docs.suricata.io/en/suricata-8.0.3/rules/intro.html>.
+//! Reference: <https://docs.suricata.io/en/suricata-8.0.3/rules/index.html>.
 
 pub mod ast;
 pub mod classification;

@@ -27,12 +27,12 @@ use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
-use crate::detect::{Building, Daachorse, Engine, Image, Summary};
+use crate::detect::{Building, CompileOptions, Engine, Image, Summary};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rejecter::{Keeper, Place, Tally};
-use crate::rules::{self, Diagnostic, Severity};
+use crate::rules::{self, Diagnostic, RuleSet, Severity};
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Orders, Shared};
@@ -401,10 +401,16 @@ fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> 
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    let engine = Engine::compile(loaded.rules, Daachorse::build)?;
+    let variables = RuleSet::configured(&config.rules, &config.engine)?.variables;
+    let options = CompileOptions::configured(&config.engine, &variables)?;
+    let compiled = Engine::compile(loaded.rules, &options)?;
+    let (engine, refused) = (compiled.engine, compiled.refused);
+    for refused in refused.iter().take(DIAGNOSTICS_SHOWN) {
+        log::warn!("{refused}");
+    }
     let summary = Summary {
         rules: engine.rule_count() as u64,
-        skipped: (loaded.wrong + loaded.unsupported) as u64,
+        skipped: (loaded.wrong + loaded.unsupported + refused.len()) as u64,
         wrong: loaded.wrong as u64,
     };
     Ok((engine, summary))

@@ -16,6 +16,7 @@ use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
 use crate::log::eve;
 use crate::metrics::board::Cell;
+use crate::metrics::figures;
 use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::metrics::snapshot::{
     Exit, Kernel, Retired, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
@@ -214,12 +215,20 @@ impl Supervisor {
 
     /// Writes a `stats` event.
     pub(super) fn emit_stats(&mut self) {
+        if !self.config.engine.stats.enabled {
+            return;
+        }
         self.count_passed();
         let now = Timestamp {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let line = eve::own(now, self.utc_offset_s, "stats", &stats(&self.snapshot()));
+        let mut tree = stats(&self.snapshot());
+        if let Some(tree) = tree.as_object_mut() {
+            let settings = &self.config.engine.stats;
+            figures::tree(&self.board.figures(), settings, tree);
+        }
+        let line = eve::own(now, self.utc_offset_s, "stats", &tree);
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }

@@ -10,6 +10,8 @@ pub mod ethtool;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod frozen;
+#[cfg(libhs)]
+pub mod hyperscan;
 pub mod pages;
 pub mod pidfd;
 pub mod process;

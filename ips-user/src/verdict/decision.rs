@@ -1,37 +1,31 @@
 //! One decision out of all matches of a packet.
 
-use crate::decode::{Decoded, Transport, protocol};
-use crate::detect::{Detection, Engine, RuleIndex};
-use crate::rules::{Action, RejectTarget, Rule};
+use crate::decode::{Decoded, Transport};
+use crate::detect::{Alert, Detection, RuleIndex};
+use crate::rules::{Action, RejectTarget};
 
 /// How far a `drop`, `reject` or `pass` reaches.
-///
-/// Suricata's documentation leaves it at "drop the packet" and "stop inspection of the
-/// packet" (rules/intro, "Action"), while the engine applies the action to the whole flow when
-/// the match was in the stream or application layer, or by addresses alone; the exception
-/// policies document the same difference as `drop-packet` and `drop-flow`
-/// (configuration/exception-policies). [`DropScope::TcpFlow`] is that behaviour: a match in a
-/// TCP payload is a match in the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DropScope {
-    /// Only the packet that matches, for every protocol.
+    /// Only the packet that matches, for every rule.
     Packet,
-    /// TCP: the flow, because what follows the hole can never be delivered. Other protocols:
-    /// the packet, unless the rule matches by protocol and addresses alone.
+    /// As the rule's kind says: the flow, when it matched in the stream or is about addresses
+    /// alone, because what follows the hole can never be delivered; else the packet
+    /// ("Action Scope" in Suricata's `rules/rule-types`).
     #[default]
     TcpFlow,
-    /// The flow, for every protocol.
+    /// The flow, for every rule.
     Flow,
 }
 
 impl DropScope {
-    fn covers_flow(self, rule: &Rule, packet: &Decoded<'_>) -> bool {
+    fn covers_flow(self, alert: &Alert, packet: &Decoded<'_>) -> bool {
         if says_nothing_about_its_flow(packet) {
             return false;
         }
         match self {
             Self::Packet => false,
-            Self::TcpFlow => packet.protocol() == protocol::TCP || by_addresses_alone(rule),
+            Self::TcpFlow => alert.whole_flow,
             Self::Flow => true,
         }
     }
@@ -87,34 +81,20 @@ impl Decision {
     };
 }
 
-/// Decides about a packet.
-///
-/// A pass rule has ended the evaluation, so nothing else matched then that could act before
-/// it. Otherwise the first rule in evaluation order that drops or rejects decides; when both
-/// kinds match, the packet is dropped and the ends are told all the same.
-pub fn decide(
-    engine: &Engine,
-    detection: &Detection<'_>,
-    packet: &Decoded<'_>,
-    scope: DropScope,
-) -> Decision {
-    if let Some(index) = detection.passed_by {
-        return Decision {
-            outcome: Outcome::Pass,
-            rule: Some(index),
-            whole_flow: scope.covers_flow(engine.rule(index), packet),
-        };
-    }
+/// Decides about a packet: the first rule in the order of evaluation that passes, drops or
+/// rejects does. When one drops and another rejects, the packet is dropped and the ends are told
+/// all the same; what was dropped no rule after it passes.
+pub fn decide(detection: &Detection<'_>, packet: &Decoded<'_>, scope: DropScope) -> Decision {
     let mut decision = Decision::ACCEPT;
-    for &index in detection.matches {
-        let rule = engine.rule(index);
-        let outcome = match rule.action {
+    for alert in detection.acts {
+        let outcome = match alert.action {
+            Action::Pass if decision.outcome == Outcome::Accept => Outcome::Pass,
             Action::Drop => Outcome::Drop,
             Action::Reject(target) => Outcome::Reject(target),
             Action::Alert | Action::Pass => continue,
         };
-        decision.whole_flow |= scope.covers_flow(rule, packet);
-        decision.rule = decision.rule.or(Some(index));
+        decision.whole_flow |= scope.covers_flow(alert, packet);
+        decision.rule = decision.rule.or(Some(alert.rule));
         decision.outcome = match (decision.outcome, outcome) {
             (Outcome::Reject(first), Outcome::Reject(second)) if first != second => {
                 Outcome::Reject(RejectTarget::Both)
@@ -126,19 +106,44 @@ pub fn decide(
     decision
 }
 
-fn by_addresses_alone(rule: &Rule) -> bool {
-    rule.options.sections.is_empty()
-        && rule.source_ports.is_all()
-        && rule.destination_ports.is_all()
-}
-
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::detect::Daachorse;
+    use crate::decode::protocol;
+    use crate::detect::{
+        CompileOptions, Detection, Engine, FlowMarks, FlowView, Inspected, Scratch, Tables,
+    };
+    use crate::flow::{PacketDirection, Tally, Timestamp};
     use crate::rules::{RuleSet, RuleSource};
+
+    fn inspect<'s>(
+        engine: &'s Engine,
+        packet: &Decoded<'_>,
+        marks: &mut FlowMarks,
+        tables: &mut Tables,
+        scratch: &'s mut Scratch,
+    ) -> Detection<'s> {
+        let flow = FlowView {
+            direction: PacketDirection::ToServer,
+            established: false,
+            age_s: 0,
+            to_server: Tally::default(),
+            to_client: Tally::default(),
+            stream_sizes: None,
+            marks,
+        };
+        let input = Inspected {
+            packet,
+            flow: Some(flow),
+            stream: None,
+            stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            now: Timestamp::default(),
+            tables,
+        };
+        engine.inspect(input, scratch)
+    }
 
     const TCP: bool = true;
     const UDP: bool = false;
@@ -146,7 +151,9 @@ mod tests {
     fn check(scope: DropScope, rules: &str, tcp: bool, expect: (Outcome, Option<u32>, bool)) {
         let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rules.into())]);
         assert!(loaded.diagnostics.is_empty(), "{rules}");
-        let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+        let engine = Engine::compile(loaded.rules, &CompileOptions::default())
+            .unwrap()
+            .engine;
         let mut bytes = Vec::new();
         let ip = PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 64);
         match tcp {
@@ -155,8 +162,9 @@ mod tests {
         }
         let packet = Decoded::parse(&bytes).unwrap();
         let mut scratch = engine.scratch();
-        let detection = engine.inspect(&packet, &mut scratch);
-        let decision = decide(&engine, &detection, &packet, scope);
+        let (mut marks, mut tables) = (FlowMarks::default(), Tables::default());
+        let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
+        let decision = decide(&detection, &packet, scope);
         let sid = decision
             .rule
             .map(|rule| engine.rule(rule).options.signature_id);
@@ -243,11 +251,14 @@ mod tests {
         for action in ["pass", "drop", "reject"] {
             let rule = format!("{action} icmp any any -> any any (sid:1;)");
             let loaded = RuleSet::default().load_sources(&[RuleSource::new("t", rule.into())]);
-            let engine = Engine::compile(loaded.rules, Daachorse::build).unwrap();
+            let engine = Engine::compile(loaded.rules, &CompileOptions::default())
+                .unwrap()
+                .engine;
             let mut scratch = engine.scratch();
-            let detection = engine.inspect(&packet, &mut scratch);
+            let (mut marks, mut tables) = (FlowMarks::default(), Tables::default());
+            let detection = inspect(&engine, &packet, &mut marks, &mut tables, &mut scratch);
             for scope in [DropScope::Packet, DropScope::TcpFlow, DropScope::Flow] {
-                let decision = decide(&engine, &detection, &packet, scope);
+                let decision = decide(&detection, &packet, scope);
                 assert!(decision.rule.is_some(), "{action}");
                 assert!(!decision.whole_flow, "{action} {scope:?}");
             }

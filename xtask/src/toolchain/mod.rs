@@ -3,6 +3,7 @@
 
 pub(crate) mod bpf;
 mod debian;
+pub(crate) mod libhs;
 mod linker;
 mod nightly;
 pub(crate) mod search;

@@ -111,6 +111,10 @@ settings! {
         prefilter("prefilter"): Prefilter = Prefilter::default(),
         /// Steps in one rule's contents before it is given up.
         inspection_recursion_limit("inspection-recursion-limit"): u32 = 3000,
+        /// Whether compiled patterns are kept on disk from start to start.
+        sgh_mpm_caching("sgh-mpm-caching"): bool = true,
+        /// Where; made when it is not there.
+        sgh_mpm_caching_path("sgh-mpm-caching-path"): PathBuf = PathBuf::from("/var/cache/sluice"),
         /// Whether an alert without a transaction gets the only one that there is.
         guess_applayer_tx("guess-applayer-tx"): bool = false,
     }

@@ -48,6 +48,7 @@ fn flow(port: u32, last: u64) -> Flow {
         tcp: TcpState::Established,
         action: FlowAction::Inspect,
         clean_bytes: Some(0),
+        marks: FlowMarks::default(),
         convicted: None,
         session: None,
         begun: Begun::Unknown,
@@ -119,6 +120,7 @@ prop_compose! {
                 FlowAction::Refuse { cause: Cause::ALL[cause] },
             ][action as usize],
             clean_bytes,
+            marks: FlowMarks::default(),
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
             session: None,
             begun: [Begun::Unknown, Begun::Inherited][begun as usize],
@@ -356,4 +358,26 @@ fn a_full_table_is_handed_over_in_little_time_with_progress_all_along() {
     // For the checksum, and for the flows.
     assert!(calls >= 2 * count as usize / PROGRESS_EVERY, "{calls}");
     assert_eq!(other.len(), count as usize);
+}
+
+#[test]
+fn what_rules_have_noted_goes_along() {
+    // Both directions' addresses checked, one bit, and nothing else.
+    let mut bytes = vec![3, 1, 0, 0, 0];
+    bytes.extend(4711u64.to_le_bytes());
+    bytes.extend([0; 16]);
+    let marks = FlowMarks::decode(&mut &bytes[..]).unwrap();
+    assert_eq!(marks.bits().len(), 1);
+    let noted = Flow {
+        marks: marks.clone(),
+        ..flow(1, 5)
+    };
+    let exported = exported(&filled([noted.clone(), flow(2, 6)]));
+    let mut imported = table(1 << 20);
+    imported
+        .import_with(&exported, at(9), |_| None, || {})
+        .unwrap();
+    assert_eq!(imported.get(&noted.key).unwrap().marks, marks);
+    let other = imported.get(&flow(2, 6).key).unwrap();
+    assert_eq!(other.marks, FlowMarks::default());
 }

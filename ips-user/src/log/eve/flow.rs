@@ -115,6 +115,14 @@ struct TcpFields {
     #[serde(flatten)]
     flags: Flags,
     state: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    ts_gap: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tc_gap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts_max_regions: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tc_max_regions: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -297,21 +305,30 @@ fn policies(flow: &Flow, options: &FlowRecords) -> Option<Vec<PolicyFields>> {
 }
 
 fn tcp_fields(flow: &Flow) -> TcpFields {
-    let [server, client] = [PacketDirection::ToServer, PacketDirection::ToClient]
-        .map(|direction| flow.observed.tcp_flags(direction));
+    let ways = [PacketDirection::ToServer, PacketDirection::ToClient];
+    let [server, client] = ways.map(|way| flow.observed.tcp_flags(way));
+    let session = flow.session.as_deref();
+    let [ts_gap, tc_gap] = ways.map(|way| session.is_some_and(|session| session.has_gap(way)));
+    let [ts_max_regions, tc_max_regions] =
+        ways.map(|way| session.map(|session| session.max_regions(way)));
     TcpFields {
         tcp_flags: hexadecimal(server | client),
         tcp_flags_ts: hexadecimal(server),
         tcp_flags_tc: hexadecimal(client),
         flags: Flags::of(server | client),
-        state: match flow.tcp {
-            TcpState::None => "none",
-            TcpState::SynSent => "syn_sent",
-            TcpState::SynReceived => "syn_recv",
-            TcpState::Established => "established",
-            TcpState::Closing => "fin_wait1",
-            TcpState::Closed => "closed",
+        state: match (session, flow.tcp) {
+            (Some(session), _) => session.state().name(),
+            (None, TcpState::None) => "none",
+            (None, TcpState::SynSent) => "syn_sent",
+            (None, TcpState::SynReceived) => "syn_recv",
+            (None, TcpState::Established) => "established",
+            (None, TcpState::Closing) => "fin_wait1",
+            (None, TcpState::Closed) => "closed",
         },
+        ts_gap,
+        tc_gap,
+        ts_max_regions,
+        tc_max_regions,
     }
 }
 

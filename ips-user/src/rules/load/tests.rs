@@ -548,6 +548,26 @@ proptest! {
     }
 
     #[test]
+    fn no_mutation_of_any_keyword_makes_it_panic(
+        from in 0usize..40,
+        changes in proptest::collection::vec((0usize..400, prop_oneof![
+            Just(b';'), Just(b'"'), Just(b'\\'), Just(b'('), Just(b')'), Just(b'['), Just(b','),
+            Just(b'|'), Just(b'!'), Just(b':'), Just(b' '), Just(b'-'), Just(b'<'), any::<u8>(),
+        ]), 0..8),
+    ) {
+        let keywords = include_str!("../tests/keywords.txt").lines().collect::<Vec<_>>();
+        let taken = keywords.iter().cycle().skip(from).take(6).copied();
+        let options = taken.collect::<Vec<_>>().join(" ");
+        let mut bytes = format!("alert ip any any => any any ({options} sid:1;)").into_bytes();
+        let length = bytes.len();
+        for (at, byte) in changes {
+            bytes[at % length] = byte;
+        }
+        let loaded = parser().load_sources(&[RuleSource::new("t", bytes)]);
+        for diagnostic in &loaded.diagnostics { diagnostic.render(); }
+    }
+
+    #[test]
     fn no_mutation_of_a_rule_makes_it_panic(
         changes in proptest::collection::vec((0usize..200, prop_oneof![
             Just(b';'), Just(b'"'), Just(b'\\'), Just(b'\n'), Just(b'('), Just(b')'), Just(b'['),

@@ -1,11 +1,13 @@
 //! Keywords about application protocols and events that are not buffers.
 
 use super::super::ast::{AppProtocolMode, Condition, EventKind};
+use super::super::diagnostic::{nearest, shortened};
 use super::super::finding::Finding;
 use super::super::item::Item;
 use super::super::vocabulary::APP_PROTOCOLS;
 use super::number::compare;
 use super::{Builder, Handler};
+use crate::decode::event::DecodeEvent;
 
 pub(super) const KEYWORDS: &[(&str, Handler)] = &[
     ("app-layer-protocol", app_layer_protocol),
@@ -231,6 +233,15 @@ fn event(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
             format!("`{}` is not the name of an event", text.as_str()),
             "one name, as in decode-event:ipv4.pkt_too_small;",
         ));
+    }
+    let known = || DecodeEvent::ALL.iter().map(|event| event.name());
+    if kind == EventKind::Decode && DecodeEvent::from_name(&name).is_none() {
+        let help = match nearest(&name, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "the names are in Suricata's decoder-events.rules".into(),
+        };
+        let message = format!("no decoder event is called `{}`", shortened(&name));
+        return Err(text.fail(message, help));
     }
     builder.condition(item, Condition::Event { kind, name });
     Ok(())

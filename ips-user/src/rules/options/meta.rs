@@ -88,7 +88,7 @@ fn priority(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
 }
 
 fn classtype(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
-    let text = item.text()?;
+    let text = item.text()?.unquoted();
     let classes = builder.context.classification;
     let class = match classes.get(text.as_str()) {
         Some(class) => class.clone(),

@@ -26,7 +26,7 @@ fn pcre(builder: &mut Builder<'_>, item: &Item<'_>) -> Result<(), Finding> {
         start: value.span.end - bytes.len(),
         end: value.span.end,
     };
-    let parts = split(item.quoted(bytes, span)?)?;
+    let parts = split(unquoted(item, bytes, span)?)?;
     balanced(parts.expression)?;
     let mut pcre = Pcre {
         expression: printable(parts.expression.bytes),
@@ -62,6 +62,15 @@ fn pcre(builder: &mut Builder<'_>, item: &Item<'_>) -> Result<(), Finding> {
         .layout
         .push(section, Pending::Done(Match::Pcre(pcre)), span);
     Ok(())
+}
+
+/// The quotes may be left out: `pcre:/expression/flags`.
+fn unquoted<'a>(item: &Item<'a>, bytes: &'a [u8], span: Span) -> Result<Quoted<'a>, Finding> {
+    if bytes.starts_with(b"/") {
+        let at = span.start;
+        return Ok(Quoted { bytes, at });
+    }
+    item.quoted(bytes, span)
 }
 
 /// `Q`, the response body, is also what `file.data` has of a response.

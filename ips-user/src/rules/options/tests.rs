@@ -420,6 +420,10 @@ fn matches_go_to_the_buffer_that_they_are_about() {
         &[("http.uri", &[], &["pcre"]), ("pkt_data", &[], &["pcre"])],
     );
     check(
+        "pcre:/a\\.b/I; content:!\"c\"; within:5; http_raw_uri;",
+        &[("http.uri.raw", &[], &["pcre", "content"])],
+    );
+    check(
         "content:\"a\"; http_uri; isdataat:5,relative; byte_test:1,>,2,0,relative;",
         &[("http.uri", &[], &["content", "isdataat", "byte_test"])],
     );
