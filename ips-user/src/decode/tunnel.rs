@@ -32,6 +32,8 @@ pub enum PacketSource {
     Geneve,
     /// Reassembled from fragments.
     Defrag,
+    /// Nobody has sent it: it stands for what a connection has left to inspect at its end.
+    FlowTimeout,
 }
 
 impl PacketSource {
@@ -46,6 +48,7 @@ impl PacketSource {
             Self::Vxlan => "vxlan encapsulation",
             Self::Geneve => "geneve encapsulation",
             Self::Defrag => "defrag",
+            Self::FlowTimeout => "stream (flow timeout)",
         }
     }
 }

@@ -128,6 +128,7 @@ impl Bench {
             flow: Some(flow),
             stream,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            only_stream: false,
             now: self.now,
             tables: &mut self.tables,
         };
