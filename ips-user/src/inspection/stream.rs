@@ -91,7 +91,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         if is_tracked {
             streamed.data = Some(StreamData {
                 data: view.map_or(&[], |view| view.data),
-                holds_packet: outcome.in_stream || refused,
+                // What nobody takes is in no stream; an attack it can be all the same.
+                holds_packet: outcome.in_stream,
             });
         }
         let (established, sizes) = (streamed.established, streamed.sizes);

@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::settings::{DropFlows, DropRecords};
-use crate::detect::CompileOptions;
-use crate::exception::Treatment;
+use crate::decode::{Decoded, Invalid};
+use crate::detect::{CompileOptions, Engine};
+use crate::exception::{Cause, Treatment, Treatments};
+use crate::flow::{FlowAction, FlowLimits};
+use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 

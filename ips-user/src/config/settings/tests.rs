@@ -176,7 +176,7 @@ fn a_file_is_read_with_the_place_of_each_mistake() {
          [vars.address-groups]\nDMZ = '192.0.2.0/24'",
     )
     .unwrap();
-    assert!(engine.stream.midstream && engine.packet_alert_max == 3);
+    assert!(engine.stream.follows_midstream() && engine.packet_alert_max == 3);
     assert_eq!(engine.stream.reassembly.depth, ByteSize::mib(2));
     assert_eq!(engine.vars.address_groups["DMZ"], "192.0.2.0/24");
     assert!(engine.vars.address_groups.contains_key("HOME_NET"));
