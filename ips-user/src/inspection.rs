@@ -6,6 +6,8 @@
 //! rules are asked, `stream` the connection, `detection` the rules and the decision, `change`
 //! packets that go on with other bytes, `reports` the records.
 
+use std::path::PathBuf;
+
 use ips_common::FlowKey;
 
 use crate::decode::{ChecksumMode, ChecksumSample, DecodeOptions, Start, frame};
@@ -369,6 +371,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let memory = &mut self.memory;
         self.flows
             .import_streams(bytes, now, options, memory, progress)
+    }
+
+    /// Files of rules' sets that are to be written at the end, with their content.
+    pub fn sets_to_save(&self) -> Vec<(PathBuf, String)> {
+        self.examiner.engine.sets_to_save(&self.examiner.tables)
     }
 
     /// Where events go.

@@ -1,4 +1,4 @@
-//! All rules against one packet.
+//! All rules against one packet: how they are compiled, and what an engine is made of.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::report::{Alert, Queued};
 use super::reputation::Reputation;
 use super::tables::Tables;
 use super::view::Class;
-use crate::rules::ast::{Arrow, PrefilterBy};
+use crate::rules::ast::{AppBuffer, Arrow, PrefilterBy};
 use crate::rules::{Rule, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
@@ -47,6 +47,8 @@ pub struct CompileOptions {
     pub thresholds: Vec<ThresholdEntry>,
     /// For `iprep`.
     pub reputation: Option<Reputation>,
+    /// Buffers of application protocols that whoever inspects will have ([`super::BufferSource`]).
+    pub app_buffers: Vec<AppBuffer>,
     /// Database for `geoip`.
     pub geoip_database: Option<PathBuf>,
 }
@@ -68,6 +70,7 @@ impl CompileOptions {
             recursion_limit: MAX_STEPS,
             thresholds: Vec::new(),
             reputation: None,
+            app_buffers: Vec::new(),
             geoip_database: None,
         }
     }
@@ -225,7 +228,11 @@ impl Engine {
     ) -> Result<Compiled, PrefilterError> {
         // Stable: what is equal stays in the order of the files.
         rules.sort_by_key(|rule| order::key(rule, options.action_order));
-        let mut shared = Shared::new(options.reputation.clone(), options.geoip_database.clone());
+        let mut shared = Shared::new(
+            options.reputation.clone(),
+            options.geoip_database.clone(),
+            options.app_buffers.clone(),
+        );
         let mut signatures = Vec::with_capacity(rules.len());
         let mut selectors = Vec::with_capacity(rules.len());
         let mut refused = Vec::new();

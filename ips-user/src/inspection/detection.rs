@@ -48,6 +48,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             stream: streamed.data,
             stream_events: streamed.events,
             only_stream: streamed.alone,
+            app: None,
             now: case.now,
             tables: &mut self.tables,
         };
@@ -58,7 +59,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         self.counters.out_of_time += u64::from(detection.out_of_time);
         if let Some((flow, _)) = flow {
             let bytes = if streamed.alone { 0 } else { packet.len() };
-            flow.inspected(bytes, detection.matched > 0);
+            flow.inspected(bytes, !detection.alerts.is_empty());
         }
         let mut decision = decide(&detection, packet, self.options.drop_scope);
         let signature_id = decision

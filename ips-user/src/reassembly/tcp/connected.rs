@@ -200,6 +200,9 @@ impl Session {
 
     /// A SYN in the midst of it. Receivers answer it with an ACK at most (RFC 5961, section 4).
     fn syn_of_connected(&mut self, pass: &mut Pass<'_, '_>) -> Result<(), Refused> {
+        if self.control.state == SessionState::Closed {
+            return pass.leave_out();
+        }
         if self.control.state != SessionState::Established {
             return pass.refuse(StreamEvent::ShutdownSynResend);
         }

@@ -155,7 +155,7 @@ impl Session {
         self.control.sides[SERVER].acknowledged(0, window);
         agree(&mut self.control);
         self.control.state = SessionState::SynRecv;
-        pass.leave_out()
+        self.syn_data(pass)
     }
 
     /// Simultaneous open: the server's SYN-ACK after its SYN.
@@ -173,7 +173,7 @@ impl Session {
         self.control.sides[CLIENT].acknowledged(0, window);
         agree(&mut self.control);
         self.control.state = SessionState::SynRecv;
-        pass.leave_out()
+        self.syn_data(pass)
     }
 
     /// A SYN of the server: the four-way handshake, or both open at once.
@@ -191,7 +191,7 @@ impl Session {
         let window = u32::from(pass.segment.window);
         control.sides[CLIENT].acknowledged(0, window);
         control.four_way = true;
-        pass.leave_out()
+        self.syn_data(pass)
     }
 
     /// The client's SYN again, or another one.
@@ -351,6 +351,14 @@ impl Session {
             return self.connected(pass);
         }
         if pass.carries_data() {
+            let [client, server] = &self.control.sides;
+            let right = server.place(pass.segment.seq) == 0
+                && client.place(pass.segment.ack) == client.next;
+            if right && !pass.options.inline {
+                // The client's ACK was not captured, or is late. Inline there would be none
+                // that the server has got.
+                return self.establish(pass);
+            }
             pass.event(StreamEvent::HandshakeAckDataInject);
         }
         pass.refuse(StreamEvent::HandshakeAckInWrongDir)

@@ -126,6 +126,7 @@ fn first_control(pass: &mut Pass<'_, '_>, begun: Begun) -> Option<Control> {
                 return None;
             }
             control.state = SessionState::Established;
+            control.one_sided = options.async_oneside;
             let inline = options.inline;
             control.sides[pass.from] = Side::midstream(pass.segment.seq, inline);
             control.sides[pass.to()] = Side::midstream(pass.segment.ack, inline);

@@ -150,10 +150,11 @@ impl Session {
     }
 
     /// The view that [`Session::raw`] gave last was inspected. Watching, there may be another
-    /// one then.
+    /// one then; inline there is none until the next packet.
     pub fn raw_done(&mut self, direction: PacketDirection, options: &StreamOptions) {
         let number = sender(direction);
         if options.inline {
+            self.current.extent = None;
             return;
         }
         if let Some((_, to, _, _)) = self.acknowledged_window(number, options) {

@@ -348,6 +348,8 @@ impl Session {
         self.control.sides[pass.from].flags |= flags;
         // Flags of both: nobody is missing any more.
         self.control.one_sided &= self.control.sides.iter().any(|side| side.flags == 0);
+        let over = self.control.state == SessionState::Closed;
+        let events = pass.outcome.events;
         let result = match self.control.state {
             SessionState::SynSent => self.syn_sent(pass),
             SessionState::SynRecv => self.syn_received(pass),
@@ -359,6 +361,10 @@ impl Session {
         }
         if let Err(refused) = result {
             self.refuse(pass, refused);
+            if over {
+                // After the end nothing is remarkable any more.
+                pass.outcome.events = events;
+            }
             // Seen is seen, for records.
             self.control.sides[pass.from].flags |= flags;
         }

@@ -238,9 +238,6 @@ impl Bench {
         while let Some(view) = self.session().raw(direction, &options) {
             views.push(String::from_utf8_lossy(view.data).into_owned());
             self.session().raw_done(direction, &options);
-            if options.inline {
-                break;
-            }
         }
         views.join("|")
     }

@@ -26,11 +26,13 @@ fn a_window_is_a_chunk_to_either_side() {
         ("c PA 9 1 ijklmn", ""),
         ("c PA 7 1 gh", ""),
     ]);
-    assert_eq!(bench.raw_to_server(), "defghijk");
     let options = bench.options.clone();
-    let view = bench.session().raw(PacketDirection::ToServer, &options);
-    let view = view.unwrap();
+    let session = bench.session();
+    let view = session.raw(PacketDirection::ToServer, &options).unwrap();
     assert_eq!((view.offset, view.fresh_from), (3, 3));
+    assert_eq!(view.data, b"defghijk");
+    session.raw_done(PacketDirection::ToServer, &options);
+    assert_eq!(session.raw(PacketDirection::ToServer, &options), None);
 }
 
 #[test]
