@@ -8,7 +8,7 @@ use crate::decode::{Decoded, FragmentFate};
 use crate::detect::{Detection, FlowView, Inspected, StreamData};
 use crate::flow::{Flow, FlowAction, PacketDirection, Timestamp};
 use crate::log::EventSink;
-use crate::log::eve::DropReason;
+use crate::log::eve::{DropReason, Matched};
 use crate::reassembly::tcp::{StreamDrop, StreamEvents};
 use crate::source::Disposition;
 use crate::verdict::{Decision, Outcome, RejectSender, decide};
@@ -18,6 +18,8 @@ use crate::verdict::{Decision, Outcome, RejectSender, decide};
 pub(super) struct Streamed<'a> {
     /// What is to be inspected; none outside a stream.
     pub(super) data: Option<StreamData<'a>>,
+    /// Bytes before it that nobody has seen.
+    pub(super) missing: u64,
     pub(super) events: StreamEvents,
     /// The handshake was complete before the packet. Of what is in no stream the flow knows.
     pub(super) established: bool,
@@ -75,7 +77,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             && decision.outcome.accepts()
             && let Some((flow, _)) = flow
         {
-            apply_to_flow(flow, Outcome::Pass, signature_id);
+            flow.bypass();
         }
         let refused = streamed.refused.filter(|_| decision.outcome.accepts());
         if refused.is_some() {
@@ -90,8 +92,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             self.reports.anomalies(case, flow, streamed.events);
         }
         let matched = (&*self.engine, &detection);
-        let data = streamed.data.map_or(&[][..], |stream| stream.data);
-        self.counters.alerts += self.reports.matches(case, flow, matched, decision, data);
+        let in_stream = Matched::Stream {
+            data: streamed.data.map_or(&[][..], |stream| stream.data),
+            missing: streamed.missing,
+        };
+        let alerts = (self.reports).matches(case, flow, matched, decision, in_stream);
+        self.counters.alerts += alerts;
         if detection.replaces() && self.options.ips && decision.outcome.accepts() {
             match change::payload(case, detection.replacements()) {
                 Some(bytes) => self.changed = Some(bytes),

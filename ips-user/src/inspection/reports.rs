@@ -185,14 +185,14 @@ impl<S: EventSink> Reports<S> {
     }
 
     /// Records of all matches and, if it is dropped, of the packet; returns how many alerts.
-    /// `stream` is what of its stream was inspected with it.
+    /// `in_stream` is what of its stream was inspected with it.
     pub(super) fn matches(
         &mut self,
         case: &Case<'_>,
         flow: &mut InFlow<'_>,
         (engine, detection): (&Engine, &Detection<'_>),
         decision: Decision,
-        stream: &[u8],
+        in_stream: Matched<'_>,
     ) -> u64 {
         let mut alerts = 0;
         for alert in detection.alerts {
@@ -201,7 +201,7 @@ impl<S: EventSink> Reports<S> {
             }
             let rule = engine.rule(alert.rule);
             let matched = match alert.in_stream {
-                true => Matched::Stream(stream),
+                true => in_stream,
                 false => Matched::Packet,
             };
             let context = self.settings.context(case, shown(flow), decision.outcome);

@@ -3,7 +3,7 @@
 //! Inline that is the window around the segment's data, as it is delivered. Watching, it is what
 //! the other end has acknowledged; what nothing comes after is inspected when the flow ends.
 
-use etherparse::PacketBuilder;
+use etherparse::{PacketBuilder, TcpHeaderSlice};
 
 use super::Feedback;
 use super::case::{Case, InFlow};
@@ -82,17 +82,18 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let mut session = flow.as_mut().and_then(|(flow, _)| flow.session.take());
         let is_tracked = session.is_some();
         streamed.sizes = session.as_deref().map(sizes);
-        let refused = streamed.refused.is_some();
-        let view = match refused {
+        let outside = streamed.refused.is_some() || is_plain_syn(case.packet);
+        let view = match outside {
             true => None,
             false => (session.as_mut()).and_then(|it| it.raw(direction, &self.options.stream)),
         };
         let has_view = view.is_some();
         if is_tracked {
+            streamed.missing = view.map_or(0, |view| view.missing);
             streamed.data = Some(StreamData {
                 data: view.map_or(&[], |view| view.data),
                 // What nobody takes is in no stream; an attack it can be all the same.
-                holds_packet: outcome.in_stream,
+                holds_packet: outcome.in_stream && !outside,
             });
         }
         let (established, sizes) = (streamed.established, streamed.sizes);
@@ -120,7 +121,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         if let Some((flow, _)) = flow {
             flow.session = session;
             if outcome.bypass && flow.action == FlowAction::Inspect {
-                flow.action = FlowAction::Pass;
+                flow.bypass();
             }
         }
         if has_view && !self.options.stream.inline {
@@ -238,6 +239,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             let view = session.raw(direction, &self.options.stream);
             let found = view.is_some();
             if let Some(view) = view {
+                streamed.missing = view.missing;
                 streamed.data = Some(StreamData {
                     data: view.data,
                     holds_packet: true,
@@ -253,6 +255,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             }
         }
     }
+}
+
+/// Whether it is a SYN without fast open: most receivers do not take its data, and wait for it
+/// again. What the others have of it is in the stream with what follows.
+fn is_plain_syn(packet: &Decoded<'_>) -> bool {
+    let opens = packet.tcp().is_some_and(TcpHeaderSlice::syn);
+    opens && (packet.tcp_options()).is_none_or(|options| options.fast_open.is_none())
 }
 
 fn is_about_memory(exception: StreamException) -> bool {

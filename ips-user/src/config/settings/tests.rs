@@ -182,7 +182,12 @@ fn a_file_is_read_with_the_place_of_each_mistake() {
     assert!(engine.vars.address_groups.contains_key("HOME_NET"));
     for (text, at, expect) in [
         ("[stream]\nmidstraem = true", 9, "unknown field `midstraem`"),
-        ("[stream]\nmidstream = 'x'", 21, "expected yes or no"),
+        ("[stream]\nbypass = 'x'", 18, "expected yes or no"),
+        (
+            "[stream]\nmidstream = 'x'",
+            21,
+            "expected one of auto, yes, no",
+        ),
         ("strem = 1", 0, "unknown field `strem`"),
     ] {
         let error = read(text).unwrap_err();

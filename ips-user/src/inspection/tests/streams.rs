@@ -31,7 +31,10 @@ fn client(seq: u32, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn the_packet_that_completes_a_match_is_dropped_and_its_flow_convicted() {
     let rule = "drop tcp any any -> any 80 (flow:established,to_server; content:\"evil\"; sid:7;)";
-    let mut inspection = with(rule);
+    let mut options = InspectionOptions::default();
+    let alerts = options.records.types.alert.get_or_insert_default();
+    alerts.payload_printable = true;
+    let mut inspection = with_options(rule, options);
     open(&mut inspection);
     // The end first: it goes on, and waits for what makes it one.
     assert_eq!(feed(&mut inspection, &client(2, b"il!")), ACCEPT);
@@ -47,6 +50,36 @@ fn the_packet_that_completes_a_match_is_dropped_and_its_flow_convicted() {
     assert_eq!(counters.convictions, 1);
     // Nothing of a decided flow is kept.
     assert_eq!(counters.stream.active_sessions, 0);
+}
+
+#[test]
+fn data_that_a_syn_carries_is_that_of_a_packet_and_of_the_stream() {
+    let rules = "drop tcp any any -> any 80 (content:\"evil\"; sid:7;)";
+    let syn = |payload| segment(true, "S", (5000, 0), payload);
+    let mut inspection = with(rules);
+    assert_eq!(feed(&mut inspection, &syn(b"evil")), DROP);
+    // Most receivers do not take it: it is the packet that is dropped.
+    assert_eq!(inspection.counters().convictions, 0);
+    assert_eq!(feed(&mut inspection, &syn(b"good")), ACCEPT);
+    let mut inspection = with(rules);
+    assert_eq!(feed(&mut inspection, &syn(b"ev")), ACCEPT);
+    let answer = segment(false, "SA", (7000, 5003), b"");
+    assert_eq!(feed(&mut inspection, &answer), ACCEPT);
+    assert_eq!(feed(&mut inspection, &client(2, b"il")), DROP);
+    assert_eq!(inspection.counters().convictions, 1);
+}
+
+#[test]
+fn bypass_releases_the_flow_and_is_recorded() {
+    let rule = "pass udp any any -> any 53 (content:\"trusted\"; bypass; sid:7;)\n\
+                drop udp any any -> any 53 (content:\"evil\"; sid:8;)";
+    let mut options = InspectionOptions::default();
+    options.records.types.flow = Some(Default::default());
+    let mut inspection = with_options(rule, options);
+    assert_eq!(feed(&mut inspection, &udp(b"trusted")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &udp(b"evil")), ACCEPT);
+    inspection.finish(Timestamp::default());
+    assert_eq!(inspection.events().0[0]["flow"]["state"], "bypassed");
 }
 
 #[test]
@@ -76,7 +109,8 @@ fn other_data_for_the_same_place_is_rewritten_to_what_was_inspected() {
     assert_eq!(delivered.transport_checksum(), Validity::Valid);
     assert_eq!(inspection.counters().replaced, 1);
     // What the kernel has shown a part of cannot be changed.
-    let mut cut = packet(&again);
+    let other = client(0, b"else!");
+    let mut cut = packet(&other);
     cut.original_len += 1;
     let verdict = inspection.inspect(cut, Timestamp::default(), &mut Unguarded);
     assert_eq!(verdict, Verdict::DROP);
