@@ -3,12 +3,14 @@
 //! configuration/exception-policies).
 //!
 //! A new cause is one line of [`causes!`] below, one key of `[exceptions]`, and the call of
-//! [`crate::verdict::except`] where it happens.
+//! [`crate::verdict::except`] where it happens. Those of the stream engine have their keys in
+//! `[engine.stream]` instead, where Suricata has them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::settings::{EngineSettings, PolicyOf};
 use crate::netfilter::Fail;
 use crate::source::Disposition;
 
@@ -145,7 +147,7 @@ impl ExceptionPolicy {
 }
 
 macro_rules! causes {
-    ($($(#[$doc:meta])* $cause:ident = $name:literal, $record:literal,)*) => {
+    ($($(#[$doc:meta])* $cause:ident = $name:literal, $key:literal, $record:literal,)*) => {
         /// Why a packet is not inspected as it should be. Their order is part of the format in
         /// which flows are handed over: new ones come last.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,14 +168,14 @@ macro_rules! causes {
                 Self::ALL.get(code as usize).copied()
             }
 
-            /// Its key in `[exceptions]`.
+            /// Its name in records; its key in `[exceptions]`, when it has one there.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$cause => $name,)* }
             }
 
             /// Its dotted key.
             pub const fn key(self) -> &'static str {
-                match self { $(Self::$cause => concat!("exceptions.", $name),)* }
+                match self { $(Self::$cause => $key,)* }
             }
 
             /// The reason in `drop` records; Suricata's word where it has one.
@@ -186,32 +188,42 @@ macro_rules! causes {
 
 causes! {
     /// Its worker died with the packet in hand.
-    WorkerDeath = "worker_death", "worker death",
+    WorkerDeath = "worker_death", "exceptions.worker_death", "worker death",
     /// It cannot be decoded.
-    Undecodable = "undecodable", "decode error",
+    Undecodable = "undecodable", "exceptions.undecodable", "decode error",
     /// Packets of its flow have killed workers.
-    Quarantine = "quarantine", "quarantine",
+    Quarantine = "quarantine", "exceptions.quarantine", "quarantine",
     /// Its worker has more to do than it can.
-    Overload = "overload", "overload",
+    Overload = "overload", "exceptions.overload", "overload",
     /// The flow table has no room for its flow.
-    FlowMemory = "flow_memory", "flow memcap",
+    FlowMemory = "flow_memory", "exceptions.flow_memory", "flow memcap",
     /// There is no room to put the fragments of its datagram together.
-    DefragMemory = "defrag_memory", "defrag memcap",
+    DefragMemory = "defrag_memory", "exceptions.defrag_memory", "defrag memcap",
     /// It is a fragment whose datagram did not begin here.
-    FragmentOrder = "fragment_order", "defrag error",
+    FragmentOrder = "fragment_order", "exceptions.fragment_order", "defrag error",
+    /// It belongs to a connection whose beginning was not seen.
+    Midstream = "stream_midstream", "engine.stream.midstream-policy", "stream midstream",
+    /// There is no memory to track its connection.
+    StreamMemory = "stream_memory", "engine.stream.memcap-policy", "stream memcap",
+    /// There is no memory to put its connection's data together.
+    ReassemblyMemory = "reassembly_memory", "engine.stream.reassembly.memcap-policy",
+        "stream reassembly",
 }
 
 impl Cause {
     /// Whether `auto` means the flow: one whose beginning was not inspected cannot be inspected
     /// later either.
     const fn concerns_flow(self) -> bool {
-        matches!(self, Self::Quarantine)
+        matches!(
+            self,
+            Self::Quarantine | Self::Midstream | Self::StreamMemory | Self::ReassemblyMemory
+        )
     }
 
     /// Whether each packet that is dropped gets a record. The others come in floods, or just
     /// when there is too much to do.
     pub const fn records_drops(self) -> bool {
-        matches!(self, Self::Undecodable)
+        matches!(self, Self::Undecodable | Self::Midstream)
     }
 
     /// What can be done, and why nothing else can.
@@ -246,6 +258,16 @@ impl Cause {
                 &[DropPacket, Ignore],
                 "what is let through belongs to a datagram that is inspected, or to none",
             ),
+            Self::Midstream => (
+                &[DropFlow, Reject, Bypass, PassFlow, Ignore],
+                "every packet of the connection is one",
+            ),
+            Self::StreamMemory | Self::ReassemblyMemory => (
+                &[
+                    DropPacket, DropFlow, Reject, Bypass, PassPacket, PassFlow, Ignore,
+                ],
+                "",
+            ),
         }
     }
 }
@@ -262,6 +284,24 @@ impl Treatments {
             treatments.0[cause as usize] = policy(cause);
         }
         treatments
+    }
+
+    /// What the engine's settings say, in a run that can (`ips`) or cannot drop packets. What is
+    /// not in them is ignored.
+    pub fn of_engine(settings: &EngineSettings, ips: bool) -> Self {
+        let treatment = |policy| settings.treatment(policy, ips);
+        Self::new(|cause| match cause {
+            Cause::FlowMemory => treatment(PolicyOf::FlowMemory),
+            Cause::DefragMemory => treatment(PolicyOf::DefragMemory),
+            Cause::Midstream => treatment(PolicyOf::Midstream),
+            Cause::StreamMemory => treatment(PolicyOf::StreamMemory),
+            Cause::ReassemblyMemory => treatment(PolicyOf::ReassemblyMemory),
+            Cause::WorkerDeath
+            | Cause::Undecodable
+            | Cause::Quarantine
+            | Cause::Overload
+            | Cause::FragmentOrder => Treatment::Ignore,
+        })
     }
 
     /// The treatment of a cause.
@@ -341,7 +381,8 @@ mod tests {
         for (position, &cause) in Cause::ALL.iter().enumerate() {
             assert_eq!(position, cause as usize);
             assert_eq!(Cause::of_code(cause.code()), Some(cause));
-            assert!(cause.key().ends_with(cause.name()));
+            let same = |other: &&Cause| other.key() == cause.key() || other.name() == cause.name();
+            assert_eq!(Cause::ALL.iter().filter(same).count(), 1, "{cause:?}");
             let treatments = Treatments::default().with(cause, Treatment::Bypass);
             let changed = |it: &&Cause| treatments.of(**it) == Treatment::Bypass;
             assert_eq!(Cause::ALL.iter().filter(changed).count(), 1);

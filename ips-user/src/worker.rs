@@ -9,9 +9,8 @@ use anyhow::Context;
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
-use crate::decode::{ChecksumMode, DecodeOptions};
 use crate::desk::{Command, Desk};
-use crate::detect::{MappedEngine, TableLimits};
+use crate::detect::MappedEngine;
 use crate::exception::Cause;
 use crate::health::HEARTBEAT;
 use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
@@ -19,7 +18,6 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth::Reader;
-use crate::reassembly::defrag::DefragOptions;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -379,6 +377,22 @@ impl<'a> Turn<'a> {
             (Cell::DefragMemoryDropped, excepted(Cause::DefragMemory)),
             (Cell::ExceptionFragmentOrder, applied(Cause::FragmentOrder)),
             (Cell::FragmentOrderDropped, excepted(Cause::FragmentOrder)),
+            (Cell::ExceptionMidstream, applied(Cause::Midstream)),
+            (Cell::MidstreamDropped, excepted(Cause::Midstream)),
+            (Cell::ExceptionStreamMemory, applied(Cause::StreamMemory)),
+            (Cell::StreamMemoryDropped, excepted(Cause::StreamMemory)),
+            (
+                Cell::ExceptionReassemblyMemory,
+                applied(Cause::ReassemblyMemory),
+            ),
+            (
+                Cell::ReassemblyMemoryDropped,
+                excepted(Cause::ReassemblyMemory),
+            ),
+            (Cell::StreamDropped, inspected.stream_dropped),
+            (Cell::NotReplaced, inspected.not_replaced),
+            (Cell::StreamsRewritten, inspected.stream.rewritten),
+            (Cell::StreamGaps, inspected.stream.reassembly_gap),
             (
                 Cell::Fragments,
                 inspected.defrag.ipv4_fragments + inspected.defrag.ipv6_fragments,
@@ -407,6 +421,11 @@ impl<'a> Turn<'a> {
             self.row.set(cell, self.base[cell as usize] + count);
         }
         self.row.set(Cell::Datagrams, inspected.defrag.trackers);
+        self.row
+            .set(Cell::Sessions, inspected.stream.active_sessions);
+        self.row.set(Cell::SessionBytes, inspected.stream.memuse);
+        self.row
+            .set(Cell::StreamBytes, inspected.stream.reassembly_memuse);
         // Flows are not inherited.
         self.row.set(Cell::Flows, inspected.flows.current);
     }
@@ -536,20 +555,6 @@ fn now() -> Timestamp {
     }
 }
 
-/// How frames are decoded, as configured. The kernel says itself which checksums mean anything.
-fn decode_options(config: &Config) -> anyhow::Result<DecodeOptions> {
-    DecodeOptions::new(&config.engine, ChecksumMode::Verify).map_err(anyhow::Error::msg)
-}
-
-/// How fragments are put together, as configured. A worker sees its part of the traffic only.
-fn defrag_options(config: &Config) -> DefragOptions {
-    let order = config.treatments().of(Cause::FragmentOrder);
-    DefragOptions {
-        ordered: order.disposition() == Some(Disposition::Drop),
-        ..DefragOptions::new(&config.engine, true)
-    }
-}
-
 /// A fresh inspection as configured.
 fn inspection<'a>(
     shared: &'a Shared,
@@ -558,18 +563,10 @@ fn inspection<'a>(
     seat: Seat,
 ) -> anyhow::Result<WorkersInspection<'a>> {
     let options = InspectionOptions {
-        decode: decode_options(config)?,
-        defrag: defrag_options(config),
-        exceptions: config.treatments(),
-        shed_first_bytes: config.overload.shed_first_bytes,
-        flows: config.flow_limits(),
-        tables: TableLimits::configured(&config.engine),
         seed: random_words().context("getrandom")?,
-        convict: config.conviction.enabled,
         interfaces: interface_names(),
         utc_offset_s: shared.utc_offset_s,
-        records: config.engine.records(),
-        ..InspectionOptions::default()
+        ..InspectionOptions::of_worker(config).map_err(anyhow::Error::msg)?
     };
     let trace = shared
         .trace

@@ -288,9 +288,9 @@ section! {
 }
 
 impl Exceptions {
-    /// The policy for a cause.
-    pub fn of(&self, cause: Cause) -> ExceptionPolicy {
-        match cause {
+    /// The policy for a cause; those of the stream engine are in its settings.
+    pub fn of(&self, cause: Cause) -> Option<ExceptionPolicy> {
+        Some(match cause {
             Cause::WorkerDeath => self.worker_death,
             Cause::Undecodable => self.undecodable,
             Cause::Quarantine => self.quarantine,
@@ -298,7 +298,8 @@ impl Exceptions {
             Cause::FlowMemory => self.flow_memory,
             Cause::DefragMemory => self.defrag_memory,
             Cause::FragmentOrder => self.fragment_order,
-        }
+            Cause::Midstream | Cause::StreamMemory | Cause::ReassemblyMemory => return None,
+        })
     }
 }
 
@@ -448,21 +449,45 @@ impl Config {
         }
     }
 
-    /// Bounds of one worker's flow table.
+    /// The engine's settings, as a gateway uses them.
+    pub fn engine_settings(&self) -> EngineSettings {
+        self.engine.clone().live()
+    }
+
+    /// Bounds of one worker's flow table. `[flow]` says them, but where `[engine.flow]` and
+    /// `[engine.flow-timeouts]` say something else than Suricata's stock configuration.
     pub fn flow_limits(&self) -> FlowLimits {
         let flow = &self.flow;
+        let engine = FlowLimits::configured(&self.engine, false);
+        let stock = FlowLimits::configured(&EngineSettings::default(), false);
+        let (ours, theirs) = (engine.timeouts, stock.timeouts);
+        let either = |engine: Duration, stock: Duration, seconds: u64| match engine == stock {
+            true => Duration::from_secs(seconds),
+            false => engine,
+        };
         FlowLimits {
-            max_flows: flow.max,
+            max_flows: match engine.max_flows == stock.max_flows {
+                true => flow.max,
+                false => engine.max_flows,
+            },
             spared: match self.treatments().of(Cause::FlowMemory) {
                 Treatment::Ignore => Duration::ZERO,
                 _ => Duration::from_secs(flow.emergency_seconds),
             },
             timeouts: Timeouts {
-                tcp_new: Duration::from_secs(flow.tcp_new_seconds),
-                tcp_established: Duration::from_secs(flow.tcp_established_seconds),
-                tcp_closed: Duration::from_secs(flow.tcp_closed_seconds),
-                new: Duration::from_secs(flow.new_seconds),
-                established: Duration::from_secs(flow.established_seconds),
+                tcp_new: either(ours.tcp_new, theirs.tcp_new, flow.tcp_new_seconds),
+                tcp_established: either(
+                    ours.tcp_established,
+                    theirs.tcp_established,
+                    flow.tcp_established_seconds,
+                ),
+                tcp_closed: either(ours.tcp_closed, theirs.tcp_closed, flow.tcp_closed_seconds),
+                new: either(ours.new, theirs.new, flow.new_seconds),
+                established: either(
+                    ours.established,
+                    theirs.established,
+                    flow.established_seconds,
+                ),
             },
         }
     }
@@ -476,7 +501,20 @@ impl Config {
 
     /// What is done with packets that cannot be inspected as they should be.
     pub fn treatments(&self) -> Treatments {
-        Treatments::new(|cause| self.exceptions.of(cause).resolve(cause, self.fail))
+        let settings = self.engine_settings();
+        let of_engine = Treatments::of_engine(&settings, true);
+        Treatments::new(|cause| {
+            // Said under both names: the engine's, once it says something.
+            let own = match cause {
+                Cause::FlowMemory => settings.flow.memcap_policy,
+                Cause::DefragMemory => settings.defrag.memcap_policy,
+                _ => ExceptionPolicy::Auto,
+            };
+            match self.exceptions.of(cause) {
+                Some(policy) if own == ExceptionPolicy::Auto => policy.resolve(cause, self.fail),
+                _ => of_engine.of(cause),
+            }
+        })
     }
 
     /// What becomes of packets that are not inspected because workers died of their flows.
@@ -549,6 +587,30 @@ mod tests {
             Config::default()
         );
         Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn what_the_engine_says_otherwise_than_suricata_wins_over_the_gateway() {
+        let limits = |text: &str| Config::parse(text, "t").unwrap().flow_limits();
+        assert_eq!(limits("").max_flows, 262_144);
+        let both = limits(
+            "[flow]\nmax = 9\nnew_seconds = 7\ntcp_new_seconds = 8\n[engine.flow]\nmemcap = '1 MiB'\n[engine.flow-timeouts.tcp]\nnew = 5",
+        );
+        assert_eq!(both.max_flows, 2048);
+        assert_eq!(both.timeouts.tcp_new, Duration::from_secs(5));
+        assert_eq!(both.timeouts.new, Duration::from_secs(7));
+        let treatment =
+            |text: &str, cause| Config::parse(text, "t").unwrap().treatments().of(cause);
+        let open = "fail = 'open'\n";
+        assert_eq!(treatment(open, Cause::DefragMemory), Treatment::PassPacket);
+        let engine = "fail = 'open'\n[engine.defrag]\nmemcap-policy = 'drop-packet'";
+        assert_eq!(
+            treatment(engine, Cause::DefragMemory),
+            Treatment::DropPacket
+        );
+        // The connections of a gateway may be older than its workers.
+        assert_eq!(treatment(open, Cause::Midstream), Treatment::Ignore);
+        assert_eq!(treatment(open, Cause::StreamMemory), Treatment::DropFlow);
     }
 
     #[test]

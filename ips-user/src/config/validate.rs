@@ -257,7 +257,8 @@ impl Config {
             return invalid("flow.max", "must be at least 1".into());
         }
         for &cause in Cause::ALL {
-            if let Err(message) = self.exceptions.of(cause).check(cause) {
+            let policy = self.exceptions.of(cause);
+            if let Some(Err(message)) = policy.map(|policy| policy.check(cause)) {
                 return invalid(cause.key(), message);
             }
         }
@@ -266,17 +267,7 @@ impl Config {
 
     /// A placement that ends before its flow would send the rest of it to another worker.
     fn check_placement_idle(&self) -> Result<(), ConfigError> {
-        let flow = &self.flow;
-        let longest = [
-            flow.tcp_new_seconds,
-            flow.tcp_established_seconds,
-            flow.tcp_closed_seconds,
-            flow.new_seconds,
-            flow.established_seconds,
-        ]
-        .into_iter()
-        .max()
-        .unwrap_or(0);
+        let longest = self.flow_limits().timeouts.longest().as_secs();
         let idle = self.steering.placement_idle_seconds;
         // What is refreshed late may be that much older than the flow.
         let sure = idle - hint_slack(idle);

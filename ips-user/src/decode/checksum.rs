@@ -132,7 +132,8 @@ pub(super) fn transport(network: &Network<'_>) -> Validity {
     Validity::of(sum(start, bytes) == 0xffff)
 }
 
-fn pseudo_header_sum(network: &Network<'_>, len: usize) -> u64 {
+/// The sum over the pseudo header (RFC 9293, RFC 768, RFC 8200 §8.1) of something of this length.
+pub(crate) fn pseudo_header_sum(network: &Network<'_>, len: usize) -> u64 {
     // The 0xffff of a mapped IPv4 address is no part of it.
     let mask = match network.family {
         FAMILY_IPV4 => 0xffff_ffff,

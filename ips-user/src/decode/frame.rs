@@ -156,6 +156,7 @@ pub fn frame(
     };
     let entry = Entry {
         bytes,
+        skip: 0,
         header,
         link_type,
         source: PacketSource::Wire,
@@ -181,6 +182,8 @@ pub fn frame(
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     bytes: &'a [u8],
+    /// Bytes at the front that are no part of the packet.
+    skip: usize,
     header: Header,
     link_type: LinkType,
     source: PacketSource,
@@ -226,7 +229,7 @@ impl<'a> Entry<'a> {
             max_layers: options.max_layers,
             reassembled: self.reassembled,
         }
-        .run(self.header, self.bytes);
+        .run(self.header, self.bytes.get(self.skip..).unwrap_or_default());
         let bounds = match self.may_be_cut {
             true => Bounds::LengthField,
             false => Bounds::Frame,
@@ -334,6 +337,7 @@ impl<'a> Entry<'a> {
         };
         Entry {
             bytes: inner.bytes,
+            skip: inner.skip,
             header: inner.header,
             link_type: LinkType::Raw,
             source: inner.source,

@@ -104,6 +104,28 @@ impl<'a> Decoded<'a> {
         decoded
     }
 
+    /// The same packet with other bytes: `frame` is as long as this one's, and differs in what the
+    /// transport carries and in its header. `None` when there is no such packet in it.
+    pub fn with_frame<'b>(&self, frame: &'b [u8]) -> Option<Decoded<'b>> {
+        let old = self.network.as_ref()?;
+        let at = (old.packet.as_ptr().addr()).checked_sub(self.frame.as_ptr().addr())?;
+        let network = Network::parse(frame.get(at..)?).ok()?;
+        Some(Decoded {
+            frame,
+            link_type: self.link_type,
+            link: self.link,
+            source: self.source,
+            tunnel: self.tunnel,
+            events: self.events,
+            key: self.key,
+            direction: self.direction,
+            fragment_fate: self.fragment_fate,
+            inner_dropped: self.inner_dropped,
+            verify: self.verify,
+            ..Decoded::alone(network)
+        })
+    }
+
     pub(super) fn without_network(frame: &'a [u8], link_type: LinkType) -> Self {
         Self {
             frame,
@@ -345,6 +367,21 @@ mod tests {
         assert_eq!(decoded.ports, Some((1000, 80)));
         assert_eq!(decoded.ttl(), 62);
         assert_eq!(decoded.len(), bytes.len());
+    }
+
+    #[test]
+    fn a_changed_packet_keeps_what_is_known_of_it() {
+        let bytes = [&[9; 14][..], &tcp6(b"hello")].concat();
+        let mut decoded = Decoded::parse(&bytes[14..]).unwrap();
+        decoded.frame = &bytes;
+        decoded.key.zone = 5;
+        let mut other = bytes.clone();
+        let len = other.len();
+        other[len - 1] = b'!';
+        let changed = decoded.with_frame(&other).unwrap();
+        assert_eq!((changed.payload, changed.key), (&b"hell!"[..], decoded.key));
+        assert_eq!(changed.ports, decoded.ports);
+        assert!(decoded.with_frame(&[]).is_none());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum PacketSource {
     Geneve,
     /// Reassembled from fragments.
     Defrag,
+    /// Nobody has sent it: it stands for what a connection has left to inspect at its end.
+    FlowTimeout,
 }
 
 impl PacketSource {
@@ -46,6 +48,7 @@ impl PacketSource {
             Self::Vxlan => "vxlan encapsulation",
             Self::Geneve => "geneve encapsulation",
             Self::Defrag => "defrag",
+            Self::FlowTimeout => "stream (flow timeout)",
         }
     }
 }
@@ -69,6 +72,8 @@ pub struct Tunnel {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inner<'a> {
     pub(super) bytes: &'a [u8],
+    /// Bytes at the front that only count: a header that describes the packet.
+    pub(super) skip: usize,
     pub(super) header: Header,
     pub(super) source: PacketSource,
     /// A VLAN id that the tunnel's header tells.
@@ -133,6 +138,7 @@ fn in_ip<'a>(network: &Network<'_>, bytes: &'a [u8], events: &mut EventSet) -> O
         header,
         source,
         vlan: None,
+        skip: 0,
         guessed: false,
     })
 }
@@ -148,6 +154,7 @@ fn in_udp<'a>(
         header,
         source,
         vlan: None,
+        skip: 0,
         guessed,
     };
     if options.teredo.match_either(ports)
@@ -270,6 +277,7 @@ fn gre<'a>(
         header,
         source: PacketSource::Gre,
         vlan: None,
+        skip: 0,
         guessed: false,
     };
     Ok(Some(match kind {
@@ -292,7 +300,8 @@ fn gre<'a>(
         ERSPAN | ERSPAN_3 => match erspan(kind, carried) {
             Ok((vlan, frame)) => Inner {
                 vlan,
-                ..inner(Header::Link(LinkType::Ethernet), frame)
+                skip: carried.len() - frame.len(),
+                ..inner(Header::Link(LinkType::Ethernet), carried)
             },
             Err(event) => {
                 events.insert(event);

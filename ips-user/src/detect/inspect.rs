@@ -67,6 +67,8 @@ pub struct Inspected<'a, 'f> {
     pub stream: Option<StreamData<'a>>,
     /// What the stream engine finds wrong with it.
     pub stream_events: StreamEvents,
+    /// Only what is in the stream is to be inspected: the packet was already, or there is none.
+    pub only_stream: bool,
     /// Buffers of its application protocol.
     pub app: Option<&'a dyn BufferSource>,
     /// When it came.
@@ -120,10 +122,12 @@ impl Engine {
             now: input.now,
         };
         let mut counts = Counts::default();
-        self.addresses(class, &mut scene, scratch, &mut counts);
+        if !input.only_stream {
+            self.addresses(class, &mut scene, scratch, &mut counts);
+        }
         self.packet(
             class,
-            input.stream,
+            (input.stream, input.only_stream),
             input.app,
             &mut scene,
             scratch,
@@ -172,7 +176,7 @@ impl Engine {
     fn packet(
         &self,
         class: Class,
-        stream: Option<StreamData<'_>>,
+        (stream, only_stream): (Option<StreamData<'_>>, bool),
         app: Option<&dyn BufferSource>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
@@ -186,8 +190,11 @@ impl Engine {
             true => destination,
             false => source,
         }));
-        let payload = scene.view.payload();
-        let holds_packet = stream.is_some_and(|stream| stream.holds_packet);
+        let payload = match only_stream {
+            true => &[][..],
+            false => scene.view.payload(),
+        };
+        let holds_packet = only_stream || stream.is_some_and(|stream| stream.holds_packet);
         let data = stream.map_or(&[][..], |stream| stream.data);
         // What is in no stream is looked at as if it were one.
         let outside = if holds_packet { &[][..] } else { payload };
@@ -222,6 +229,9 @@ impl Engine {
                 break;
             }
             let signature = &self.signatures[index.0 as usize];
+            if only_stream && !signature.kind.in_stream() {
+                continue;
+            }
             if !self.header(signature, &scene.view, &mut scratch.memo)
                 || !self.tests(signature, scene, scratch)
             {
@@ -354,7 +364,11 @@ impl Engine {
         if kind.in_stream() && !searched.stream.is_empty() {
             let noted = scratch.noted.now();
             match self.section(section, Some(searched.stream), scene, scratch) {
-                Matched::Yes => return Matched::InStream,
+                Matched::Yes => {
+                    // Places in the stream are none in the packet.
+                    scratch.noted.replace_nothing(noted);
+                    return Matched::InStream;
+                }
                 Matched::GaveUp => return Matched::GaveUp,
                 _ => scratch.noted.back_to(noted),
             }

@@ -141,6 +141,7 @@ impl Bench {
             flow: Some(flow),
             stream,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            only_stream: false,
             app: self.app.then_some(&Names as &dyn BufferSource),
             now: self.now,
             tables: &mut self.tables,

@@ -280,6 +280,12 @@ impl Flow {
                 .is_some_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
     }
 
+    /// Releases it from inspection, not because it is trusted but because it is not worth it.
+    pub(crate) fn bypass(&mut self) {
+        self.action = FlowAction::Pass;
+        self.observed.bypassed();
+    }
+
     /// Adds what an inspection has found.
     pub(crate) fn inspected(&mut self, bytes: usize, matched: bool) {
         self.clean_bytes = match matched {

@@ -22,12 +22,17 @@ pub struct Observed {
     icmp: [[u8; 2]; 2],
     /// Bits out of [`seen`].
     seen: u16,
+    /// VLAN ids of the first packet, the outermost first, and how many.
+    vlans: [u16; 3],
+    vlan_count: u16,
 }
 
 mod seen {
     pub(super) const PACKET: [u16; 2] = [1, 2];
     pub(super) const ICMP: [u16; 2] = [4, 8];
     pub(super) const DROP: [u16; 2] = [16, 32];
+    /// Of both directions.
+    pub(super) const BYPASS: u16 = 64;
 }
 
 /// What an exception policy was applied to, with Suricata's name of it in records.
@@ -74,6 +79,13 @@ impl Observed {
     pub(super) fn packet(&mut self, packet: &Decoded<'_>, direction: PacketDirection) {
         let way = index(direction);
         let ttl = packet.ttl();
+        if self.seen & (seen::PACKET[0] | seen::PACKET[1]) == 0 {
+            let ids = packet.link.vlans.as_slice();
+            for (slot, id) in self.vlans.iter_mut().zip(ids) {
+                *slot = *id;
+                self.vlan_count += 1;
+            }
+        }
         if self.seen & seen::PACKET[way] == 0 {
             self.seen |= seen::PACKET[way];
             self.ttl_min[way] = ttl;
@@ -100,7 +112,23 @@ impl Observed {
         self.icmp.swap(0, 1);
         let upper = self.seen & 0b10_1010;
         let lower = self.seen & 0b01_0101;
-        self.seen = lower << 1 | upper >> 1;
+        self.seen = self.seen & !0b11_1111 | lower << 1 | upper >> 1;
+    }
+
+    /// VLAN ids of the first packet, the outermost first.
+    pub fn vlans(&self) -> &[u16] {
+        let count = usize::from(self.vlan_count).min(self.vlans.len());
+        &self.vlans[..count]
+    }
+
+    /// Notes that the rest is not inspected.
+    pub const fn bypassed(&mut self) {
+        self.seen |= seen::BYPASS;
+    }
+
+    /// Whether the rest is not inspected.
+    pub const fn is_bypassed(&self) -> bool {
+        self.seen & seen::BYPASS != 0
     }
 
     /// All TCP flags of a direction.
@@ -187,6 +215,7 @@ mod tests {
         observe(&mut observed, 64, false, server);
         observe(&mut observed, 33, false, client);
         assert!(observed.first_drop(client) && !observed.first_drop(client));
+        observed.bypassed();
         for (first, second) in [(server, client), (client, server)] {
             assert_eq!(observed.tcp_flags(first), 0x12);
             assert_eq!(observed.tcp_flags(second), 0x10);
@@ -196,7 +225,24 @@ mod tests {
             let mut other = observed;
             assert!(other.first_drop(first) && !other.first_drop(second));
             observed.turn_round();
+            assert!(observed.is_bypassed());
         }
+    }
+
+    #[test]
+    fn the_vlans_are_those_of_the_first_packet() {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4([1, 1, 1, 1], [2, 2, 2, 2], 9)
+            .udp(1, 2)
+            .write(&mut bytes, b"")
+            .unwrap();
+        let mut packet = Decoded::parse(&bytes).unwrap();
+        let mut observed = Observed::default();
+        assert!(packet.link.vlans.push(23) && packet.link.vlans.push(5));
+        observed.packet(&packet, PacketDirection::ToServer);
+        assert!(packet.link.vlans.push(7));
+        observed.packet(&packet, PacketDirection::ToServer);
+        assert_eq!(observed.vlans(), [23, 5]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use ips_common::{FlowKey, HashSeed, flow_hash};
 
 use super::idle::{Class, IdleLists};
 use super::{Flow, FlowEnd, PacketDirection, Timestamp};
+use crate::config::settings::{self, EngineSettings};
 use crate::decode::Decoded;
 use crate::reassembly::tcp::{StreamMemory, StreamOptions};
 
@@ -41,6 +42,24 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// As `flow-timeouts` says. Of protocols other than TCP those of UDP hold for all that have
+    /// ports or not: their flows are in one list.
+    pub fn configured(settings: &settings::FlowTimeouts) -> Self {
+        Self {
+            tcp_new: settings.tcp.new.duration(),
+            tcp_established: settings.tcp.established.duration(),
+            tcp_closed: settings.tcp.closed.duration(),
+            new: settings.udp.new.duration(),
+            established: settings.udp.established.duration(),
+        }
+    }
+
+    /// The longest of them.
+    pub fn longest(&self) -> Duration {
+        let longest = Class::ALL.map(|class| self.of(class)).into_iter().max();
+        longest.unwrap_or_default()
+    }
+
     fn of(&self, class: Class) -> Duration {
         match class {
             Class::TcpNew => self.tcp_new,
@@ -62,6 +81,27 @@ pub struct FlowLimits {
     pub spared: Duration,
     /// When idle flows are forgotten.
     pub timeouts: Timeouts,
+}
+
+/// What a flow takes of `flow.memcap`, about: with Suricata's stock configuration there is room
+/// for the default number of flows.
+const BYTES_OF_FLOW: u64 = 512;
+
+impl FlowLimits {
+    /// As the engine's settings say. `spares` when something else happens at the cap than that
+    /// the longest idle flow makes room.
+    pub fn configured(settings: &EngineSettings, spares: bool) -> Self {
+        let most = settings.flow.memcap.0 / BYTES_OF_FLOW;
+        Self {
+            max_flows: u32::try_from(most).unwrap_or(u32::MAX),
+            spared: match spares {
+                true => Duration::from_secs(10),
+                false => Duration::ZERO,
+            },
+            timeouts: Timeouts::configured(&settings.flow_timeouts),
+        }
+        .possible()
+    }
 }
 
 impl Default for FlowLimits {

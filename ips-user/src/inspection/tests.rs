@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::settings::{DropFlows, DropRecords};
-use crate::detect::CompileOptions;
-use crate::exception::Treatment;
+use crate::decode::{Decoded, Invalid};
+use crate::detect::{CompileOptions, Engine};
+use crate::exception::{Cause, Treatment, Treatments};
+use crate::flow::{FlowAction, FlowLimits};
+use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{RuleSet, RuleSource};
 use crate::source::{Checksum, PacketId};
 
@@ -108,15 +111,32 @@ fn packet(bytes: &[u8]) -> Packet<'_> {
 }
 
 fn tcp(to_server: bool, flags: &str, payload: &[u8]) -> Vec<u8> {
+    let seq = if to_server { 5000 } else { 7000 };
+    segment(to_server, flags, (seq, 1), payload)
+}
+
+/// The segment that comes after so many bytes of the client.
+fn after(bytes: u32, payload: &[u8]) -> Vec<u8> {
+    segment(true, "A", (5000 + bytes, 1), payload)
+}
+
+pub(super) fn segment(
+    to_server: bool,
+    flags: &str,
+    (seq, ack): (u32, u32),
+    payload: &[u8],
+) -> Vec<u8> {
     let (a, b) = ([192, 0, 2, 1], [198, 51, 100, 7]);
     let mut builder = match to_server {
-        true => PacketBuilder::ipv4(a, b, 60).tcp(1000, 80, 5000, 99),
-        false => PacketBuilder::ipv4(b, a, 60).tcp(80, 1000, 7000, 99),
+        true => PacketBuilder::ipv4(a, b, 60).tcp(1000, 80, seq, 9999),
+        false => PacketBuilder::ipv4(b, a, 60).tcp(80, 1000, seq, 9999),
     };
     for flag in flags.chars() {
         builder = match flag {
             'S' => builder.syn(),
-            _ => builder.ack(1),
+            'F' => builder.fin(),
+            'R' => builder.rst(),
+            _ => builder.ack(ack),
         };
     }
     let mut bytes = Vec::new();
@@ -147,7 +167,7 @@ const DROP: Disposition = Disposition::Drop;
 fn an_alert_is_reported_and_the_packet_goes_on() {
     let mut inspection = with("alert tcp any any -> any 80 (content:\"bad\"; sid:1;)");
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), ACCEPT);
-    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &after(4, b"bad")), ACCEPT);
     assert_eq!(kinds(&inspection), ["alert"]);
     let counters = inspection.counters();
     assert_eq!(
@@ -160,7 +180,7 @@ fn an_alert_is_reported_and_the_packet_goes_on() {
 #[test]
 fn other_rules_leave_what_was_decided_about_flows() {
     let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
-    assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"")), ACCEPT);
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
     assert_eq!(feed(&mut inspection, &udp(b"worse")), ACCEPT);
     let options = InspectionOptions {
@@ -181,7 +201,7 @@ fn other_rules_leave_what_was_decided_about_flows() {
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
     assert_eq!(feed(&mut inspection, &udp(b"worse")), DROP);
     let counters = inspection.counters();
-    assert_eq!((counters.flows.created, counters.flows.midstream), (2, 0));
+    assert_eq!((counters.flows.created, counters.flows.midstream), (2, 1));
     assert_eq!((counters.flow_dropped, counters.packets), (1, 5));
 }
 
@@ -189,8 +209,8 @@ fn other_rules_leave_what_was_decided_about_flows() {
 fn a_dropped_tcp_flow_stays_dropped_and_is_convicted() {
     let mut inspection = with("drop tcp any any -> any 80 (content:\"bad\"; sid:7;)");
     assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), ACCEPT);
-    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"bad")), DROP);
-    assert_eq!(feed(&mut inspection, &tcp(true, "A", b"good")), DROP);
+    assert_eq!(feed(&mut inspection, &after(4, b"bad")), DROP);
+    assert_eq!(feed(&mut inspection, &after(7, b"good")), DROP);
     assert_eq!(feed(&mut inspection, &tcp(false, "A", b"good")), DROP);
     assert_eq!(kinds(&inspection), ["alert", "drop", "drop"]);
     assert_eq!(inspection.events().0[1]["drop"]["reason"], "rules");
@@ -521,7 +541,7 @@ fn an_icmp_error_frees_no_connection_from_inspection() {
         "pass icmp any any -> any any (sid:1;)\n\
          drop tcp any any -> any any (content:\"attack\"; sid:2;)",
     );
-    feed(&mut inspection, &tcp(true, "S", b""));
+    feed(&mut inspection, &tcp(true, "A", b""));
     assert_eq!(feed(&mut inspection, &error), Disposition::Accept);
     assert_eq!(feed(&mut inspection, &attack), Disposition::Drop);
 }
@@ -698,10 +718,11 @@ fn a_drop_in_a_tunnel_drops_the_tunnel_and_convicts_nobody() {
     // The same connection outside is another one.
     let good = tcp(true, "A", b"good");
     assert_eq!(feed(&mut inspection, &good), Disposition::Accept);
-    let evil = tcp(true, "A", b"evil");
-    assert_eq!(feed(&mut inspection, &evil), Disposition::Drop);
+    assert_eq!(feed(&mut inspection, &after(4, b"evil")), Disposition::Drop);
     assert_eq!(inspection.counters().convictions, 1);
 }
+
+mod streams;
 
 proptest! {
     #[test]
@@ -733,6 +754,7 @@ proptest! {
             counters.rule_dropped
                 + counters.flow_dropped
                 + counters.fragments_refused
+                + counters.stream_dropped
                 + counters.exceptions.all_dropped()
         );
     }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::decode::{Decoded, Invalid, Transport};
-use crate::detect::Detection;
 use crate::exception::Cause;
 use crate::reassembly::defrag::Refusal;
+use crate::reassembly::tcp::StreamDrop;
 use crate::source::{Disposition, Packet};
 
 /// Is shown every packet with its verdict.
@@ -52,17 +52,10 @@ pub enum Why {
     Exception(Cause),
     /// It could not be decoded.
     Invalid(Invalid),
+    /// The stream engine drops it.
+    StreamDropped(StreamDrop),
     /// It is a fragment that cannot be used.
     FragmentRefused(Refusal),
-}
-
-impl Why {
-    pub(super) fn from_matches(detection: &Detection<'_>) -> Self {
-        match detection.alerts.len() {
-            0 => Self::Clean,
-            rules => Self::Alerted { rules },
-        }
-    }
 }
 
 /// A packet and its verdict.
@@ -119,6 +112,7 @@ impl fmt::Display for Traced<'_> {
             Why::FlowRefused(cause) => write!(f, ", flow dropped by {}", cause.key()),
             Why::Exception(cause) => write!(f, ", {}", cause.key()),
             Why::Invalid(reason) => write!(f, ", {reason}"),
+            Why::StreamDropped(drop) => write!(f, ", {}", drop.name()),
             Why::FragmentRefused(reason) => write!(f, ", fragment: {}", reason.name()),
         }
     }

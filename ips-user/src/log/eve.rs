@@ -65,21 +65,32 @@ pub struct PacketContext<'a> {
 pub enum Matched<'a> {
     /// The packet.
     Packet,
-    /// The stream that it belongs to, and which part of it was looked at.
-    Stream(&'a [u8]),
+    /// The stream that it belongs to.
+    Stream {
+        /// Which part of it was looked at.
+        data: &'a [u8],
+        /// Bytes before that which nobody has seen.
+        missing: u64,
+    },
 }
 
 /// Writes an `alert` record about `rule` into `line` (cleared first).
 pub fn alert(context: &PacketContext<'_>, rule: &Rule, matched: Matched<'_>, line: &mut Vec<u8>) {
     let options = context.records.types.alert.clone().unwrap_or_default();
     let shows = options.payload || options.payload_printable || options.payload_length;
+    let mut with_gap = Vec::new();
     let whole = match matched {
         Matched::Packet => context.packet.payload,
-        Matched::Stream(bytes) => bytes,
+        Matched::Stream { data, missing: 0 } => data,
+        Matched::Stream { data, missing } => {
+            with_gap.extend_from_slice(format!("[{missing} bytes missing]").as_bytes());
+            with_gap.extend_from_slice(data);
+            &with_gap
+        }
     };
     let bytes = match matched {
         Matched::Packet => whole,
-        Matched::Stream(_) => &whole[..whole.len().min(options.payload_buffer_size.bytes())],
+        Matched::Stream { .. } => &whole[..whole.len().min(options.payload_buffer_size.bytes())],
     };
     let kind = Kind::Alert {
         fields: alert_fields(context, rule, options.metadata),

@@ -130,6 +130,32 @@ cells! {
     ExceptionFragmentOrder = "exception_fragment_order",
     /// Of these: dropped.
     FragmentOrderDropped = "fragment_order_dropped",
+    /// Packets that went by `engine.stream.midstream-policy`.
+    ExceptionMidstream = "exception_midstream",
+    /// Of these: dropped.
+    MidstreamDropped = "midstream_dropped",
+    /// Packets that went by `engine.stream.memcap-policy`.
+    ExceptionStreamMemory = "exception_stream_memory",
+    /// Of these: dropped.
+    StreamMemoryDropped = "stream_memory_dropped",
+    /// Packets that went by `engine.stream.reassembly.memcap-policy`.
+    ExceptionReassemblyMemory = "exception_reassembly_memory",
+    /// Of these: dropped.
+    ReassemblyMemoryDropped = "reassembly_memory_dropped",
+    /// Segments dropped because their receiver would not take them.
+    StreamDropped = "stream_dropped",
+    /// Packets in which a rule wanted to replace something that cannot be.
+    NotReplaced = "not_replaced",
+    /// Segments rewritten to what was inspected before.
+    StreamsRewritten = "streams_rewritten",
+    /// Holes in streams that nobody will fill.
+    StreamGaps = "stream_gaps",
+    /// TCP connections tracked now.
+    Sessions = "sessions",
+    /// Bytes that they take.
+    SessionBytes = "session_bytes",
+    /// Bytes that their data takes.
+    StreamBytes = "stream_bytes",
 }
 
 impl Cell {

@@ -69,7 +69,7 @@ impl Figures {
             self.frame(packet);
         }
         match packet.source {
-            PacketSource::Wire | PacketSource::Defrag => {}
+            PacketSource::Wire | PacketSource::Defrag | PacketSource::FlowTimeout => {}
             PacketSource::Ipv4Tunnel => self.count(Layer::Ipv4Tunnel),
             PacketSource::Ipv6Tunnel => self.count(Layer::Ipv6Tunnel),
             PacketSource::Gre => self.count(Layer::Gre),
@@ -146,7 +146,7 @@ pub fn tree(counts: &[u64], settings: &settings::Stats, stats: &mut Map<String, 
 
 /// Sets what has a dotted name. A name that goes on where a number stands already is left out:
 /// both cannot be in one record.
-fn put(tree: &mut Map<String, Value>, name: &str, count: u64) {
+pub fn put(tree: &mut Map<String, Value>, name: &str, count: u64) {
     match name.split_once('.') {
         None => {
             tree.insert(name.to_owned(), count.into());

@@ -12,17 +12,15 @@ use std::time::SystemTime;
 use anyhow::{Context, bail};
 use ips_common::FlowKey;
 
-use crate::config::settings::{ChecksumChecks, EngineSettings, PolicyOf};
-use crate::decode::{ChecksumMode, DecodeOptions, LinkType, Start};
-use crate::detect::{CompileOptions, Engine, TableLimits};
-use crate::exception::{Cause, Treatments};
+use crate::config::settings::EngineSettings;
+use crate::decode::{LinkType, Start};
+use crate::detect::{CompileOptions, Engine};
 use crate::inspection::{
     Feedback, Inspection, InspectionCounters, InspectionOptions, RejectSender, Timestamp, Unguarded,
 };
 use crate::log::EventSink;
 use crate::log::eve;
 use crate::log::output::Outputs;
-use crate::reassembly::defrag::DefragOptions;
 use crate::rules::{Loaded, RuleSet};
 use crate::source::{Checksum, Packet, PacketId};
 
@@ -174,26 +172,11 @@ impl Replay {
     }
 
     fn options(&self) -> anyhow::Result<InspectionOptions> {
-        let settings = &self.settings;
-        let checksums = match settings.pcap_file.checksum_checks {
-            ChecksumChecks::No => ChecksumMode::Ignore,
-            ChecksumChecks::Auto => ChecksumMode::Auto,
-            ChecksumChecks::Yes => ChecksumMode::Verify,
-        };
-        let decode = DecodeOptions::new(settings, checksums).map_err(anyhow::Error::msg)?;
-        let defrag_memory = settings.treatment(PolicyOf::DefragMemory, self.ips);
+        let options = InspectionOptions::of_replay(&self.settings, self.ips);
         Ok(InspectionOptions {
-            decode,
-            defrag: DefragOptions::new(settings, self.ips),
-            // What cannot be decoded has its events, and rules for them.
-            exceptions: Treatments::default().with(Cause::DefragMemory, defrag_memory),
-            tables: TableLimits::configured(settings),
-            ips: self.ips,
             seed: SEED,
-            convict: false,
-            records: settings.records(),
             capture: Some(name_of(&self.capture)),
-            ..InspectionOptions::default()
+            ..options.map_err(anyhow::Error::msg)?
         })
     }
 }

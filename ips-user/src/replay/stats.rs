@@ -38,6 +38,7 @@ pub(super) fn stats(counters: &InspectionCounters, counts: &[u64], settings: &St
                 "rules": counters.rule_dropped,
                 "flow_drop": counters.flow_dropped,
                 "defrag_error": counters.fragments_refused,
+                "stream_error": counters.stream_dropped,
             },
         }),
     );
@@ -48,6 +49,9 @@ pub(super) fn stats(counters: &InspectionCounters, counts: &[u64], settings: &St
             "alerts_suppressed": counters.alerts_suppressed,
         }),
     );
+    for (name, count) in counters.stream.iter() {
+        figures::put(&mut tree, name, count);
+    }
     figures::tree(counts, settings, &mut tree);
     Value::Object(tree)
 }

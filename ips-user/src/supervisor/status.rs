@@ -287,6 +287,10 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "defrag_error": total(Cell::FragmentsRefused)
                     + total(Cell::FragmentOrderDropped),
                 "defrag_memcap": total(Cell::DefragMemoryDropped),
+                "stream_error": total(Cell::StreamDropped),
+                "stream_midstream": total(Cell::MidstreamDropped),
+                "stream_memcap": total(Cell::StreamMemoryDropped),
+                "stream_reassembly": total(Cell::ReassemblyMemoryDropped),
             },
         },
         "flow": {
@@ -302,6 +306,16 @@ fn stats(snapshot: &Snapshot) -> Value {
             "flow_memory": total(Cell::ExceptionFlowMemory),
             "defrag_memory": total(Cell::ExceptionDefragMemory),
             "fragment_order": total(Cell::ExceptionFragmentOrder),
+            "stream_midstream": total(Cell::ExceptionMidstream),
+            "stream_memory": total(Cell::ExceptionStreamMemory),
+            "reassembly_memory": total(Cell::ExceptionReassemblyMemory),
+        },
+        "tcp": {
+            "active_sessions": total(Cell::Sessions),
+            "memuse": total(Cell::SessionBytes),
+            "reassembly_memuse": total(Cell::StreamBytes),
+            "reassembly_gap": total(Cell::StreamGaps),
+            "rewritten": total(Cell::StreamsRewritten),
         },
         "defrag": {
             "fragments": total(Cell::Fragments),

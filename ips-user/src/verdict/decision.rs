@@ -139,6 +139,7 @@ mod tests {
             flow: Some(flow),
             stream: None,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            only_stream: false,
             app: None,
             now: Timestamp::default(),
             tables,

@@ -27,7 +27,9 @@ pub fn except(
         && !says_nothing_about_its_flow(packet)
         && let Some(flow) = flow
     {
-        if outcome.accepts() {
+        if treatment == Treatment::Bypass {
+            flow.bypass();
+        } else if outcome.accepts() {
             flow.action = FlowAction::Pass;
         } else {
             flow.action = FlowAction::Refuse { cause };

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 
-use super::{Turn, decode_options, defrag_options};
+use super::Turn;
 use crate::config::Config;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
@@ -67,15 +67,12 @@ impl Turn<'_> {
         // A process that was started meanwhile has it from the beginning.
         if generation != self.mail.generation {
             let image = Image::open(image)?;
+            let present = self.inspection.options();
             let options = InspectionOptions {
-                decode: decode_options(&config)?,
-                defrag: defrag_options(&config),
-                exceptions: config.treatments(),
-                shed_first_bytes: config.overload.shed_first_bytes,
-                flows: config.flow_limits(),
-                convict: config.conviction.enabled,
-                records: config.engine.records(),
-                ..self.inspection.options().clone()
+                seed: present.seed,
+                interfaces: present.interfaces.clone(),
+                utc_offset_s: present.utc_offset_s,
+                ..InspectionOptions::of_worker(&config).map_err(anyhow::Error::msg)?
             };
             self.inspection.reload(image.map()?, options);
             self.guard.set_stale(config.stale().as_nanos() as u64);

@@ -31,7 +31,7 @@ pub use packets::{
     ChecksumChecks, Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Tracking,
 };
 pub use policy::PolicyOf;
-pub use stream::{Inline, Reassembly, Stream, Urgent, UrgentLimitPolicy, UrgentPolicy};
+pub use stream::{Inline, Midstream, Reassembly, Stream, Urgent, UrgentLimitPolicy, UrgentPolicy};
 pub use value::{ByteSize, Seconds};
 pub use variables::Variables;
 
@@ -242,6 +242,14 @@ impl EngineSettings {
             outputs: EveOutputs::stock(),
             ..Self::default()
         }
+    }
+
+    /// The same as a gateway uses them: what is `auto` because it depends on that is decided.
+    pub fn live(mut self) -> Self {
+        if self.stream.midstream == Midstream::Auto {
+            self.stream.midstream = Midstream::Yes;
+        }
+        self
     }
 
     /// Sets what has the dotted `name`. Lists and tables are JSON; scalars may be.

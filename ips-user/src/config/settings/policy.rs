@@ -50,7 +50,7 @@ impl EngineSettings {
             PolicyOf::DefragMemory => self.defrag.memcap_policy,
             PolicyOf::AppLayerError => self.app_layer.error_policy,
         };
-        let accepted = of == PolicyOf::Midstream && self.stream.midstream;
+        let accepted = of == PolicyOf::Midstream && self.stream.follows_midstream();
         let policy = match own {
             ExceptionPolicy::Auto => match self.exception_policy {
                 // Said about everything: not meant to undo `stream.midstream`.

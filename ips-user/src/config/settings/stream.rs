@@ -16,7 +16,7 @@ settings! {
         /// Whether each segment is inspected before it is let through.
         inline("inline"): Inline = Inline::Auto,
         /// Whether connections are followed whose beginning was not seen.
-        midstream("midstream"): bool = false,
+        midstream("midstream"): Midstream = Midstream::Auto,
         /// What happens to them.
         midstream_policy("midstream-policy"): ExceptionPolicy = ExceptionPolicy::Auto,
         /// Whether connections are followed of which one direction is seen.
@@ -48,7 +48,25 @@ choice! {
     }
 }
 
+choice! {
+    /// `stream.midstream`
+    pub Midstream {
+        /// In a gateway: a connection outlives the worker that has seen its beginning. Not in a
+        /// replay, as in Suricata.
+        Auto = "auto",
+        /// Yes.
+        Yes = "yes" | "true" | "on" | "1",
+        /// No.
+        No = "no" | "false" | "off" | "0",
+    }
+}
+
 impl Stream {
+    /// Whether connections are followed whose beginning was not seen.
+    pub fn follows_midstream(&self) -> bool {
+        self.midstream == Midstream::Yes
+    }
+
     /// Whether segments are inspected before they are let through, in a run that can (`ips`) or
     /// cannot drop them.
     pub fn is_inline(&self, ips: bool) -> bool {

@@ -34,7 +34,7 @@ fn settings_are_found_by_their_dotted_names() {
         ("decoder.vxlan.ports", "[4789, 8472]"),
         ("pcap-file.checksum-checks", "no"),
     ]);
-    assert!(engine.stream.midstream);
+    assert!(engine.stream.follows_midstream());
     assert!(engine.stream.is_inline(false));
     assert_eq!(engine.stream.reassembly.depth, ByteSize(0));
     assert_eq!(engine.defrag.memcap, ByteSize::mib(1));
@@ -68,7 +68,12 @@ fn mistakes_are_told_from_names_that_are_unknown() {
         let unknown = Err(SettingError::Unknown { name: name.into() });
         assert_eq!(engine.set(name, "1"), unknown, "{name}");
     }
-    check_error("stream.midstream", "perhaps", "expected yes or no");
+    check_error("stream.bypass", "perhaps", "expected yes or no");
+    check_error(
+        "stream.midstream",
+        "perhaps",
+        "expected one of auto, yes, no",
+    );
     check_error("stream.memcap", "much", "a number of bytes");
     check_error("packet-alert-max", "99999", "0 to 65535");
     check_error(
@@ -171,13 +176,18 @@ fn a_file_is_read_with_the_place_of_each_mistake() {
          [vars.address-groups]\nDMZ = '192.0.2.0/24'",
     )
     .unwrap();
-    assert!(engine.stream.midstream && engine.packet_alert_max == 3);
+    assert!(engine.stream.follows_midstream() && engine.packet_alert_max == 3);
     assert_eq!(engine.stream.reassembly.depth, ByteSize::mib(2));
     assert_eq!(engine.vars.address_groups["DMZ"], "192.0.2.0/24");
     assert!(engine.vars.address_groups.contains_key("HOME_NET"));
     for (text, at, expect) in [
         ("[stream]\nmidstraem = true", 9, "unknown field `midstraem`"),
-        ("[stream]\nmidstream = 'x'", 21, "expected yes or no"),
+        ("[stream]\nbypass = 'x'", 18, "expected yes or no"),
+        (
+            "[stream]\nmidstream = 'x'",
+            21,
+            "expected one of auto, yes, no",
+        ),
         ("strem = 1", 0, "unknown field `strem`"),
     ] {
         let error = read(text).unwrap_err();

@@ -167,6 +167,11 @@ impl Noted {
         self.replacements.truncate(then.2);
     }
 
+    /// Forgets the replacements that were noted since.
+    pub(crate) fn replace_nothing(&mut self, since: NotedUpTo) {
+        self.replacements.truncate(since.2);
+    }
+
     fn add(&mut self, bytes: &[u8]) -> (u32, u32) {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(bytes);

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::decode::{Decoded, Transport};
 use crate::exception::Cause;
+use crate::reassembly::tcp::StreamDrop;
 
 /// Why a packet was dropped, in Suricata's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum DropReason {
     Flow,
     /// A fragment that cannot be used.
     Defrag,
+    /// The stream engine.
+    Stream(StreamDrop),
     /// An exception policy.
     Exception(Cause),
 }
@@ -24,6 +27,7 @@ impl DropReason {
             Self::Rules => "rules",
             Self::Flow => "flow drop",
             Self::Defrag => "defrag error",
+            Self::Stream(drop) => drop.name(),
             Self::Exception(cause) => cause.drop_reason(),
         }
     }

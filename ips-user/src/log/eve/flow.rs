@@ -52,6 +52,8 @@ struct Ends<'a> {
     timestamp: Time,
     flow_id: u64,
     event_type: &'a str,
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    vlan: &'a [u16],
     src_ip: Ip,
     #[serde(skip_serializing_if = "Option::is_none")]
     src_port: Option<u16>,
@@ -240,7 +242,7 @@ fn write(record: &impl Serialize, line: &mut Vec<u8>) {
     }
 }
 
-fn ends<'a>(ended: &EndedFlow<'_>, event_type: &'a str, direction: PacketDirection) -> Ends<'a> {
+fn ends<'a>(ended: &EndedFlow<'a>, event_type: &'a str, direction: PacketDirection) -> Ends<'a> {
     let flow = ended.flow;
     let FlowKey {
         family, protocol, ..
@@ -257,6 +259,7 @@ fn ends<'a>(ended: &EndedFlow<'_>, event_type: &'a str, direction: PacketDirecti
         timestamp: Time::new(ended.time, ended.utc_offset_s),
         flow_id: flow.id,
         event_type,
+        vlan: flow.observed.vlans(),
         src_ip: Ip(from.ip(family)),
         src_port: ports.then_some(from.port),
         dest_ip: Ip(to.ip(family)),
@@ -282,6 +285,7 @@ fn age(flow: &Flow) -> i64 {
 fn state(flow: &Flow) -> &'static str {
     let one_sided = flow.to_client.packets == 0 || flow.to_server.packets == 0;
     match (flow.key.protocol, flow.tcp) {
+        _ if flow.observed.is_bypassed() => "bypassed",
         (protocol::TCP, TcpState::Established | TcpState::Closing) => "established",
         (protocol::TCP, TcpState::Closed) => "closed",
         (protocol::TCP, _) => "new",

@@ -12,7 +12,7 @@ impl StreamOptions {
         let size = |bytes: u64| bytes.clamp(1, u64::from(u32::MAX)) as u32;
         Self {
             inline: stream.is_inline(ips),
-            midstream: stream.midstream,
+            midstream: stream.follows_midstream(),
             midstream_policy: settings.treatment(PolicyOf::Midstream, ips),
             async_oneside: stream.async_oneside,
             drop_invalid: stream.drop_invalid,

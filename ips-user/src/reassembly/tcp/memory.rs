@@ -108,6 +108,11 @@ impl StreamMemory {
         }
     }
 
+    /// Counts an inspection of what was left at the end of a stream.
+    pub fn count_pseudo(&mut self) {
+        self.totals.pseudo += 1;
+    }
+
     /// Whether one more session of this size fits.
     pub(super) fn has_room_for_session(&self, bytes: usize, options: &StreamOptions) -> bool {
         let used = self.usage.session_bytes.load(Ordering::Relaxed);
