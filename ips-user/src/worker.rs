@@ -29,8 +29,8 @@ use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
-    bind_to_cpu, limit_memory, monotonic_ns, raise_oom_score, random_words, set_name, set_nice, set_oom_score,
-    wall_us,
+    bind_to_cpu, limit_memory, monotonic_ns, raise_oom_score, random_words, set_name, set_nice,
+    set_oom_score, wall_us,
 };
 use crate::sys::sandbox::{Account, Support};
 

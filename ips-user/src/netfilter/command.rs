@@ -252,7 +252,10 @@ mod tests {
     #[test]
     fn a_program_that_does_not_end_is_given_up_and_so_is_one_whose_child_holds_its_output() {
         let shell = find_program("sh").unwrap();
-        for script in ["echo waiting >&2; exec sleep 60", "sleep 5 & echo waiting >&2"] {
+        for script in [
+            "echo waiting >&2; exec sleep 60",
+            "sleep 5 & echo waiting >&2",
+        ] {
             let began = Instant::now();
             let patience = Duration::from_millis(300);
             let failure = run_within(patience, &shell, &["-c", script], "").unwrap_err();

@@ -176,7 +176,8 @@ impl Supervisor {
         let plan = steering::plan(&self.config, self.seats.queued())?;
         let install = move || Outcome::Installed(netfilter::install(&plan));
         self.upkeep.begin(install);
-        self.attend_until(true, |this| this.upkeep.has_ended()).await?;
+        self.attend_until(true, |this| this.upkeep.has_ended())
+            .await?;
         let Ended(Ok(Outcome::Installed(installed))) = self.upkeep.ended().await else {
             bail!("installing the netfilter rules ended without a result");
         };
@@ -261,7 +262,8 @@ impl Supervisor {
             return false;
         };
         self.upkeep.counted = Instant::now();
-        self.upkeep.begin(move || Outcome::Counted(count(&installed)));
+        self.upkeep
+            .begin(move || Outcome::Counted(count(&installed)));
         true
     }
 

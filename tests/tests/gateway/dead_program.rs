@@ -386,7 +386,11 @@ fn when_memory_runs_out_for_all_a_worker_goes_first_and_the_fail_policy_stands()
             false => (-500, -900),
         };
         for pid in processes(&gateway.lab) {
-            let expected = if seats.contains(&pid) { of_seats } else { of_others };
+            let expected = if seats.contains(&pid) {
+                of_seats
+            } else {
+                of_others
+            };
             assert_eq!(oom_score_adj(pid), expected, "{pid} of {status}");
         }
         let cgroup = match Cgroup::new(&gateway.config.name) {

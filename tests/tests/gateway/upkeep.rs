@@ -48,7 +48,10 @@ impl LockedTools {
         File::create(&lock).expect("a lock");
         let folders: Vec<_> = env::split_paths(&Self::path_before()).collect();
         for tool in TOOLS {
-            let found = folders.iter().map(|it| it.join(tool)).find(|it| it.exists());
+            let found = folders
+                .iter()
+                .map(|it| it.join(tool))
+                .find(|it| it.exists());
             let Some(real) = found else { continue };
             let (lock, real) = (lock.display(), real.display());
             let script = format!("#!/bin/sh\nexec flock {lock} {real} \"$@\"\n");
@@ -166,7 +169,10 @@ fn workers_are_added_only_after_a_look_at_the_rules_has_ended_and_both_are_right
             joining.is_some_and(|seat| seat.state == "joining")
         });
         sleep(Duration::from_millis(500));
-        assert!(!asked.is_finished(), "the rules of the new worker are not there yet");
+        assert!(
+            !asked.is_finished(),
+            "the rules of the new worker are not there yet"
+        );
         drop(lock);
         asked.join().expect("it is answered")
     });
