@@ -329,8 +329,15 @@ fn has_ended(pid: u32) -> bool {
     matches!(state, Some('Z' | 'X'))
 }
 
+/// Megabytes that the instance and the hogs have together, hogs, and what each of them wants.
+/// Much less, and a few megabytes that one of the instance uses more than another would count as
+/// much as what the product asks for; fewer hogs, and one of them would go first.
+const LIMIT_MB: u64 = 256;
+const HOGS: u64 = 8;
+const HOG_MB: u64 = 64;
+
 /// Has the kernel's OOM killer end every process of the instance: beside them in their cgroup
-/// is one that wants more than there is and is preferred less than they. Returns the processes
+/// are some that want more than there is and are preferred less than they. Returns the processes
 /// as they ended, the supervisor late if that was at the same time.
 ///
 /// So that this works without CAP_SYS_RESOURCE, nothing is lowered: they are raised, as far
@@ -348,15 +355,15 @@ fn out_of_memory(gateway: &Gateway, cgroup: &Cgroup, supervisor: u32) -> Vec<u32
         fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).expect("raise it");
     }
     cgroup
-        .write("memory.limit_in_bytes", &(24 << 20).to_string())
+        .write("memory.limit_in_bytes", &(LIMIT_MB << 20).to_string())
         .expect("a limit");
-    let mut hog = Command::new("sh");
     let script = format!(
-        "echo $$ > {}/cgroup.procs; exec dd if=/dev/zero of=/dev/null bs=96M",
+        "echo $$ > {}/cgroup.procs; exec dd if=/dev/zero of=/dev/null bs={HOG_MB}M",
         cgroup.0.display()
     );
-    // Killed when it is dropped.
-    let _hog = Process::spawn(hog.args(["-c", &script])).expect("start dd");
+    // Killed when they are dropped.
+    let hog = |_| Process::spawn(Command::new("sh").args(["-c", &script])).expect("start dd");
+    let _hogs: Vec<_> = (0..HOGS).map(hog).collect();
     let mut ended = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
