@@ -246,6 +246,12 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
     gateway.await_status("statistics written", |_| gateway.events().len() > before);
     let settled = gateway.await_settled();
     assert!(settled.counters["nobody_alive"] > 0, "{settled}");
+    // The last record knows it as well, though the rules are gone by then.
+    assert!(gateway.stop().success());
+    let events = gateway.events();
+    let last = events.iter().rfind(|it| it["event_type"] == "stats");
+    let recorded = last.expect("statistics")["stats"]["sluice"]["queue_passed"].as_u64();
+    assert_eq!(recorded, Some(settled.queue_passed()), "{settled}");
     (report, settled)
 }
 
