@@ -40,7 +40,7 @@ pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
-mod settling;
+pub(crate) mod settling;
 
 pub use guard::Dangers;
 use guard::FlowGuard;

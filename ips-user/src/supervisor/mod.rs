@@ -31,6 +31,7 @@ mod steering;
 mod succession;
 mod suspects;
 pub mod upgrade;
+mod vacancy;
 mod watch;
 
 use std::io;
@@ -579,7 +580,8 @@ impl Supervisor {
 
     fn look_after_predecessors(&mut self) {
         self.rejecter.look_after_former();
-        let Some(unserved) = self.seats.look_after_predecessors() else {
+        let pages = self.steering.pages();
+        let Some(unserved) = self.seats.look_after_predecessors(&self.config, pages) else {
             return;
         };
         for seat in unserved {
@@ -599,6 +601,9 @@ impl Supervisor {
                 self.report(finding);
             }
         }
+        // Before there is somebody again who may receive what waits.
+        self.seats
+            .settle_overdue(&self.config, &self.board, self.steering.pages());
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher();
         }
@@ -790,7 +795,8 @@ impl Supervisor {
             self.seats.kill();
             self.await_killed().await;
         }
-        self.seats.settle_pending(&self.config, &self.board);
+        self.seats
+            .settle_pending(&self.config, &self.board, self.steering.pages());
         let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();
