@@ -26,8 +26,10 @@ mod saved_packets;
 mod scaling;
 pub mod seat;
 mod seats;
+mod signals;
 mod status;
 mod steering;
+mod stop;
 mod succession;
 mod suspects;
 pub mod upgrade;
@@ -42,8 +44,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal as NixSignal};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -60,6 +60,7 @@ pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
+use self::signals::{Signals, Wish};
 use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
@@ -89,10 +90,6 @@ const RULES_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
 const AT_ONCE: usize = 256;
-/// How long workers may take to empty their queues at a stop.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long killed workers may take to be gone.
-const KILL_WITHIN: Duration = Duration::from_secs(1);
 /// How many launchers may end at a start before they have compiled the rules.
 const LAUNCHERS_AT_START: usize = 4;
 /// How long the workers of a predecessor may take to be relieved.
@@ -119,6 +116,7 @@ pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
 pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(Signals::are_for_others)
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -129,7 +127,8 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
             }
         })?;
         let result = supervisor.start_and_serve(&mut signals).await;
-        if result.is_err() && supervisor.seats.any_predecessor() {
+        let failed = |error: &anyhow::Error| !error.is::<Interrupted>();
+        if result.as_ref().is_err_and(failed) && supervisor.seats.any_predecessor() {
             supervisor.leave();
             return result;
         }
@@ -138,51 +137,10 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
     })
 }
 
-/// What somebody outside wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Stop(&'static str),
-    ReopenLog,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        // Whoever started this process may have blocked them, and that is inherited.
-        let mut heard = SigSet::empty();
-        for signal in [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP] {
-            heard.add(signal);
-        }
-        heard.thread_unblock()?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
-            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
-            _ = self.hangup.recv() => Wish::ReopenLog,
-        }
-    }
-
-    /// Until a stop is wished for.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Wish::Stop(name) = self.next().await {
-                return name;
-            }
-        }
-    }
-}
+/// A stop was wished for before everything was up. It stops a former run's workers, too.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} during start")]
+struct Interrupted(&'static str);
 
 struct Supervisor {
     config: Config,
@@ -274,7 +232,9 @@ impl Supervisor {
         let deaths = Deaths::new(&config).context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config, &workers)?;
+        // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
+        // with the verifier's log, takes seconds.
+        let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
         if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
             // They beat where nobody looks any more.
             log::warn!("the workers of a former run beat in another map");
@@ -325,8 +285,10 @@ impl Supervisor {
         tokio::select! {
             started = self.start() => started?,
             name = signals.stop() => {
-                self.take_over()?;
-                bail!("{name} during start")
+                if !self.took_over {
+                    self.take_over()?;
+                }
+                return Err(Interrupted(name).into());
             }
         }
         self.serve(signals).await
@@ -483,8 +445,12 @@ impl Supervisor {
                 }
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
                 () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
-                    if let Err(error) = self.become_other_program() {
-                        log::error!("not upgraded: {error:#}");
+                    match self.become_other_program(signals).await {
+                        Ok(name) => {
+                            log::info!("{name}: stopping, and no upgrade");
+                            break Ok(());
+                        }
+                        Err(error) => log::error!("not upgraded: {error:#}"),
                     }
                 }
                 _ = look.tick() => {
@@ -754,68 +720,6 @@ impl Supervisor {
         log::error!("the workers, and what is installed in the kernel, are left as they are");
         self.record();
         self.launching.end();
-    }
-
-    /// Undoes everything, in the reverse order of the start; goes on after a failure.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        if !self.took_over && !self.left.alive().is_empty() {
-            log::warn!("the workers of a former run, and what it installed, are left as they are");
-            self.launching.end();
-            return Ok(());
-        }
-        // The rules go last: with a base chain the kernel drops what is queued anywhere in the
-        // network namespace (nfqnl_nf_hook_drop).
-        self.abandon_scaling().await;
-        let released = self.steering.release();
-        self.seats.ask_to_stop();
-        let ended = timeout(STOP_WITHIN, async {
-            while self.seats.any_running() {
-                match self.launching.next().await {
-                    Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
-                        self.seats.ended(seat, pid, &how);
-                    }
-                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
-                        self.seats.spawned(seat, pid);
-                        self.seats.ask_to_stop();
-                    }
-                    Ok(Some(FromLauncher::NotSpawned { seat, message })) => {
-                        self.seats.not_spawned(seat, &message, &self.config);
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => {
-                        // Without the launcher nobody tells.
-                        sleep(LOOK_EVERY).await;
-                        self.seats.forget_ended();
-                    }
-                }
-            }
-        });
-        if ended.await.is_err() {
-            log::warn!("workers did not end within {STOP_WITHIN:?}: killed");
-            self.seats.kill();
-            self.await_killed().await;
-        }
-        self.seats
-            .settle_pending(&self.config, &self.board, self.steering.pages());
-        let removed = self.steering.uninstall(&self.config);
-        self.emit_stats();
-        let unloaded = self.steering.unload();
-        // Closing its socket ends the launcher.
-        self.launching.end();
-        // Absent when the start failed early.
-        let _ = std::fs::remove_file(self.config.control_socket());
-        self.instance.forget();
-        log::info!("stopped");
-        released.and(removed).and(unloaded)
-    }
-
-    /// SIGKILL takes effect a moment after it was sent, and a process inside the kernel later.
-    async fn await_killed(&mut self) {
-        let deadline = Instant::now() + KILL_WITHIN;
-        while self.seats.any_running() && Instant::now() < deadline {
-            sleep(LOOK_EVERY).await;
-            self.seats.forget_ended();
-        }
     }
 }
 
