@@ -17,6 +17,7 @@ pub mod launcher;
 mod launcher_life;
 mod launching;
 pub mod message;
+mod misfits;
 mod moving;
 mod occupancy;
 mod overload;
@@ -53,6 +54,7 @@ use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
+use self::misfits::{Misfit, Sorting};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
 use self::reload::Reloading;
@@ -166,6 +168,8 @@ struct Supervisor {
     /// How many times in a row it has not told what it must know.
     launcher_silent: u32,
     seats: Seats,
+    /// Workers of a predecessor that nobody can relieve.
+    misfits: Vec<Misfit>,
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
@@ -235,12 +239,9 @@ impl Supervisor {
         // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
         // with the verifier's log, takes seconds.
         let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
-        if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
-            // They beat where nobody looks any more.
-            log::warn!("the workers of a former run beat in another map");
-            inheritance.seats.clear();
-        }
-        let seats = Seats::new(&config, &workers, inheritance.seats)
+        let beats_here = steering.workers_map()? == left.workers_map;
+        let mut sorting = Sorting::of(&left, inheritance.seats, beats_here);
+        let seats = Seats::new(&config, &workers, &mut sorting.usable)
             .context("memory shared with the workers")?;
         Ok(Self {
             trace,
@@ -262,6 +263,7 @@ impl Supervisor {
             launcher_restarts: 0,
             launcher_silent: 0,
             seats,
+            misfits: sorting.misfits(),
             scaling: Scaling::after(left.retired.clone()),
             passed: Passed::default(),
             passed_at: Instant::now(),
@@ -322,6 +324,7 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
+        self.let_misfits_go()?;
         let mut staying: Vec<_> = self.seats.processes().collect();
         let workers = staying.len();
         if workers > 0 {

@@ -28,15 +28,14 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each of the workers, in order, and the backup: served by those that a predecessor
-    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
-    /// dropped.
+    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`.
     ///
     /// # Errors
     /// When memory or descriptors run out.
     pub(super) fn new(
         config: &Config,
         workers: &[(Seat, LastingDuty)],
-        mut left: Vec<Bequest>,
+        left: &mut Vec<Bequest>,
     ) -> io::Result<Self> {
         let workers = workers
             .iter()
@@ -372,7 +371,7 @@ mod tests {
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
         (
-            Seats::new(&config, &workers, Vec::new()).unwrap(),
+            Seats::new(&config, &workers, &mut Vec::new()).unwrap(),
             config,
         )
     }

@@ -19,4 +19,5 @@ mod rig;
 mod scaling;
 mod steering;
 mod succession;
+mod takeover;
 mod vacancy;
