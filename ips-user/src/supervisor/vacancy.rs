@@ -228,3 +228,47 @@ impl Seats {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::duty::Duty;
+
+    #[test]
+    fn a_vacancy_ends_when_a_process_serves_and_not_when_one_is_started() {
+        let config = Config::default();
+        let mut occupancy = Occupancy::new(Seat::Backup, Duty::Serving, &config).unwrap();
+        let since = |occupancy: &Occupancy| occupancy.vacancy.map(|it| it.since);
+        assert!(since(&occupancy).is_some(), "nobody has come yet");
+        let pid = std::process::id();
+        occupancy.spawned(pid);
+        assert!(occupancy.started(pid));
+        assert_eq!(since(&occupancy), None);
+        occupancy.exited(pid, "signal SIGSEGV", &config);
+        let began = since(&occupancy).unwrap();
+        for _ in 0..3 {
+            occupancy.spawned(pid);
+            occupancy.exited(pid, "exit status 1", &config);
+            assert_eq!(since(&occupancy), Some(began));
+        }
+        occupancy.spawned(pid);
+        assert!(occupancy.started(pid));
+        assert_eq!(occupancy.unserved(Instant::now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn while_a_predecessor_serves_there_is_no_vacancy() {
+        let config = Config::default();
+        let mut occupancy = Occupancy::new(Seat::Backup, Duty::Serving, &config).unwrap();
+        let pid = std::process::id();
+        occupancy.spawned(pid);
+        occupancy.started(pid);
+        occupancy.relieve();
+        occupancy.spawned(pid);
+        occupancy.exited(pid, "exit status 1", &config);
+        assert!(occupancy.vacancy.is_none());
+        occupancy.predecessor = None;
+        occupancy.begin_vacancy();
+        assert!(occupancy.vacancy.is_some());
+    }
+}
