@@ -17,7 +17,6 @@ use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
 use crate::config::{Config, Transport};
-use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
 use crate::source::nfqueue;
 
@@ -29,15 +28,14 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each of the workers, in order, and the backup: served by those that a predecessor
-    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
-    /// dropped.
+    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`.
     ///
     /// # Errors
     /// When memory or descriptors run out.
     pub(super) fn new(
         config: &Config,
         workers: &[(Seat, LastingDuty)],
-        mut left: Vec<Bequest>,
+        left: &mut Vec<Bequest>,
     ) -> io::Result<Self> {
         let workers = workers
             .iter()
@@ -360,16 +358,6 @@ impl Seats {
             }
         }
     }
-
-    /// After the workers have left: what still waits, because one had to be killed, gets the
-    /// verdict of the policy. Closing the sockets would drop it.
-    pub(super) fn settle_pending(&self, config: &Config, board: &Board) {
-        for occupancy in &self.seats {
-            if let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) {
-                occupancy.settle_pending(config, board, truth);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -382,7 +370,10 @@ mod tests {
         let mut config = Config::default();
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
-        (Seats::new(&config, &workers, Vec::new()).unwrap(), config)
+        (
+            Seats::new(&config, &workers, &mut Vec::new()).unwrap(),
+            config,
+        )
     }
 
     fn phase(seats: &Seats) -> Phase {

@@ -1,7 +1,7 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
 use std::cmp::Reverse;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
@@ -124,6 +124,8 @@ impl Supervisor {
             restarts: occupancy.restarts,
             trips: occupancy.trips,
             hangs: occupancy.hangs,
+            unserved_ms: occupancy.unserved(Instant::now()).as_millis() as u64,
+            vacancies: occupancy.vacancies,
             last_exit: occupancy.last_exit().map(str::to_owned),
             exits: occupancy
                 .exits
@@ -204,6 +206,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "vacancies": seat.vacancies,
                 "delay_ms": seat.delay_ms,
                 "delay_max_ms": seat.delay_max_ms,
                 "overloads": seat.overloads,

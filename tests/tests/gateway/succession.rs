@@ -13,6 +13,7 @@ use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
 
+use crate::load::{nothing_lost, requests};
 use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program};
 
 /// Byte-exact streams and requests with replies while others take over.
@@ -97,11 +98,15 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-fn upgrade(gateway: &Gateway) {
-    let before = gateway.status();
+fn ask_for_upgrade(gateway: &Gateway) {
     let request = Request::Upgrade { program: program() };
     let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
+}
+
+fn upgrade(gateway: &Gateway) {
+    let before = gateway.status();
+    ask_for_upgrade(gateway);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
@@ -224,4 +229,61 @@ fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
     assert_eq!(after.pid, before.pid);
     load.finish(&gateway);
     nobody_has_stayed_behind(&gateway);
+}
+
+/// Stops an instance whose workers are being relieved.
+fn stops_quickly(gateway: &mut Gateway) {
+    let stopped = Instant::now();
+    gateway.stop();
+    // Loading the eBPF programs, which a stop waits for, may take seconds on a busy machine.
+    println!("stopped after {:?}", stopped.elapsed());
+    let log = gateway.log();
+    assert!(!log.contains("did not end within"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.leftovers(), Vec::<String>::new(), "{log}");
+}
+
+#[test]
+fn a_stop_at_any_moment_of_an_upgrade_is_quick_and_loses_nothing() {
+    require_queues!();
+    let _alone = alone();
+    let mut relieved = 0;
+    for step in 0..8 {
+        let mut gateway = Gateway::start(|_| {});
+        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+        let (_replier, requester) = requests(&gateway, 1000);
+        ask_for_upgrade(&gateway);
+        let begun = gateway
+            .process()
+            .wait_for_line("goes on from here", PATIENCE);
+        begun.expect("it says so");
+        sleep(Duration::from_millis(60) * step);
+        stops_quickly(&mut gateway);
+        relieved += u32::from(gateway.log().contains("of a former run are taken over"));
+        nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
+    }
+    assert!(relieved > 0, "no stop came while workers were relieved");
+}
+
+#[test]
+fn a_stop_while_workers_of_a_dead_launcher_are_relieved_is_quick() {
+    require_queues!();
+    let _alone = alone();
+    for step in 0..6 {
+        let mut gateway = Gateway::start(|_| {});
+        let launcher = gateway.status().launcher.cast_signed();
+        let launcher = nix::unistd::Pid::from_raw(launcher);
+        nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+        let compiled = "a new launcher has compiled";
+        gateway
+            .process()
+            .wait_for_line(compiled, PATIENCE)
+            .expect("it says so");
+        sleep(Duration::from_millis(15) * step);
+        stops_quickly(&mut gateway);
+    }
 }
