@@ -48,8 +48,8 @@ pub(super) struct Upkeep {
     counted: Instant,
     /// When a queue was last seen overloaded.
     strained: Option<Instant>,
-    /// A `stats` record waits for the counters.
-    record_due: bool,
+    /// Since when a `stats` record waits for the counters, to be read from then on.
+    record_due: Option<Instant>,
 }
 
 /// What has come of a piece of work.
@@ -82,7 +82,7 @@ impl Upkeep {
             passed: Passed::default(),
             counted: Instant::now(),
             strained: None,
-            record_due: false,
+            record_due: None,
         }
     }
 
@@ -269,14 +269,16 @@ impl Supervisor {
 
     /// Writes a `stats` event, with what has passed until now if that can be told soon.
     pub(super) fn record_stats(&mut self) {
-        if self.upkeep.record_due {
+        if self.upkeep.record_due.take().is_some() {
             // The last record still waits: that is long enough.
             self.emit_stats();
         }
-        // While rules are looked at it waits as well; the counters are read after that.
+        let now = Instant::now();
+        // While other work is under way it waits as well; the counters are read after that.
         let wants_count = self.counts_passed() && self.steering.installed().is_some();
-        self.upkeep.record_due = wants_count && (self.begin_count() || self.upkeep.is_busy());
-        if !self.upkeep.record_due {
+        if wants_count && (self.begin_count() || self.upkeep.is_busy()) {
+            self.upkeep.record_due = Some(now);
+        } else {
             self.emit_stats();
         }
     }
@@ -284,6 +286,7 @@ impl Supervisor {
     /// A piece of work has come to its end.
     pub(super) fn upkept(&mut self, Ended(outcome): Ended) {
         let counted = matches!(outcome, Ok(Outcome::Counted(_)));
+        let began = self.upkeep.counted;
         match outcome {
             Ok(outcome) => self.take_outcome(outcome),
             Err(error) => {
@@ -291,8 +294,10 @@ impl Supervisor {
                 self.upkeep.unsettled = true;
             }
         }
-        if self.upkeep.record_due && (counted || !self.begin_count()) {
-            self.upkeep.record_due = false;
+        if let Some(due) = self.upkeep.record_due
+            && (counted && began >= due || !self.begin_count())
+        {
+            self.upkeep.record_due = None;
             self.emit_stats();
         }
     }
