@@ -50,6 +50,11 @@ impl Passed {
         }
     }
 
+    /// Closes the account of a queue that goes, and returns what had passed it.
+    pub fn close(&mut self, queue: u16) -> u64 {
+        self.accounts.remove(&queue).map_or(0, |it| it.passed)
+    }
+
     /// Packets of a queue that passed for want of room since the first reading.
     pub fn of(&self, queue: u16) -> u64 {
         self.accounts.get(&queue).map_or(0, |it| it.passed)
@@ -98,6 +103,9 @@ mod tests {
         // The rule was written anew, and ids have wrapped.
         assert_eq!(update(&mut passed, 5, 165, 20), 45);
         assert_eq!(passed.of(101), 0);
+        // A queue that comes back begins anew.
+        assert_eq!(passed.close(100), 45);
+        assert_eq!(passed.of(100), 0);
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod stop;
 mod succession;
 mod suspects;
 pub mod upgrade;
+mod upkeep;
 mod vacancy;
 mod watch;
 
@@ -64,6 +65,7 @@ use self::seat::Seat;
 use self::seats::Seats;
 use self::signals::{Signals, Wish};
 use self::steering::{Steering, nanoseconds};
+use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
 use crate::desk::watchlist::Standing;
@@ -72,7 +74,6 @@ use crate::loader::LoadError;
 use crate::log::eve;
 use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
 use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
@@ -86,7 +87,8 @@ const JUDGE_EVERY: Duration = Duration::from_millis(10);
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
-/// How often it is heard whether somebody has changed netfilter rules.
+/// How often it is heard whether somebody has changed netfilter rules, and seen whether queues
+/// may be full.
 const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -173,9 +175,7 @@ struct Supervisor {
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
-    /// What passed because a queue was full, and when that was looked at.
-    passed: Passed,
-    passed_at: Instant,
+    upkeep: Upkeep,
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     /// Where programs that were asked whether they can go on here come back.
@@ -206,7 +206,10 @@ impl Supervisor {
             log::info!("the gate is closed until packets are steered");
         }
         if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
-            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+            log::warn!(
+                "oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}; without memory \
+                 workers still end first, but other programs may end later"
+            );
         }
         // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
@@ -265,8 +268,7 @@ impl Supervisor {
             seats,
             misfits: sorting.misfits(),
             scaling: Scaling::after(left.retired.clone()),
-            passed: Passed::default(),
-            passed_at: Instant::now(),
+            upkeep: Upkeep::new(),
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
@@ -307,8 +309,7 @@ impl Supervisor {
             self.spawn(seat);
         }
         self.wait_for_workers().await?;
-        self.steering.install(&self.config, &self.seats)?;
-        self.count_passed();
+        self.put_rules_in().await?;
         log::info!(
             "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
@@ -370,31 +371,39 @@ impl Supervisor {
         if succeeding {
             patience = patience.max(SUCCEED_WITHIN);
         }
-        let all = async {
-            while !self.seats.all_up() {
-                tokio::select! {
-                    message = self.launching.next(), if self.launcher_due.is_none() => {
-                        match message? {
-                            None if !succeeding => bail!("the launcher has ended"),
-                            message => self.on_launcher(message)?,
-                        }
-                    }
-                    () = self.spoken.wait() => self.on_feedback(),
-                    () = sleep(LOOK_EVERY), if succeeding => {
-                        self.seats.judge(&self.config, &mut self.steering);
-                        self.look()?;
-                        self.seats.end_late_starters(&self.config);
-                    }
-                }
-                if !succeeding && let Some((seat, how)) = self.seats.first_dead() {
-                    bail!("{seat} ended at its start: {how}");
-                }
-            }
-            Ok(())
-        };
+        let all = self.attend_until(succeeding, |this| this.seats.all_up());
         timeout(patience, all)
             .await
             .with_context(|| format!("no heartbeat from every worker in {patience:?}"))?
+    }
+
+    /// Answers what launcher and workers say during a start, until `done`; `replacing` what ends
+    /// meanwhile, or failing with it.
+    async fn attend_until(
+        &mut self,
+        replacing: bool,
+        done: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        while !done(self) {
+            tokio::select! {
+                message = self.launching.next(), if self.launcher_due.is_none() => {
+                    match message? {
+                        None if !replacing => bail!("the launcher has ended"),
+                        message => self.on_launcher(message)?,
+                    }
+                }
+                () = self.spoken.wait() => self.on_feedback(),
+                () = sleep(LOOK_EVERY) => if replacing {
+                    self.seats.judge(&self.config, &mut self.steering);
+                    self.look()?;
+                    self.seats.end_late_starters(&self.config);
+                }
+            }
+            if !replacing && let Some((seat, how)) = self.seats.first_dead() {
+                bail!("{seat} ended at its start: {how}");
+            }
+        }
+        Ok(())
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -447,7 +456,10 @@ impl Supervisor {
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
-                () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
+                () = until(self.upgrade.as_ref()),
+                    // What changes rules would end in the middle of it.
+                    if self.upgrade.is_some() && !self.upkeep.is_busy() =>
+                {
                     match self.become_other_program(signals).await {
                         Ok(name) => {
                             log::info!("{name}: stopping, and no upgrade");
@@ -462,11 +474,10 @@ impl Supervisor {
                     self.seats.judge_progress(&self.config, &self.steering);
                     self.return_suspects();
                 }
-                _ = rules.tick(), if !self.scaling.is_installing() => {
-                    self.steering.watch_rules(&self.config, &self.seats);
-                }
+                _ = rules.tick() => self.keep_up_rules(),
+                ended = self.upkeep.ended() => self.upkept(ended),
                 _ = sweep.tick() => self.sweep(),
-                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
+                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.record_stats(),
                 Some(ask) = asked.recv() => self.on_ask(ask),
             }
         };
@@ -491,7 +502,8 @@ impl Supervisor {
     }
 
     fn status_response(&mut self) -> Response {
-        self.count_passed_if_due();
+        // For the next one who asks: nobody waits for the tools.
+        self.count_if_due();
         match serde_json::to_value(self.snapshot()) {
             Ok(value) => Response::Ok(value),
             Err(error) => Response::Error(error.to_string()),

@@ -23,7 +23,7 @@ impl Supervisor {
         }
         // The rules go last: with a base chain the kernel drops what is queued anywhere in the
         // network namespace (nfqnl_nf_hook_drop).
-        self.abandon_scaling().await;
+        let abandoned = self.abandon_scaling();
         let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, self.await_ended()).await;
@@ -34,6 +34,11 @@ impl Supervisor {
         }
         self.seats
             .settle_pending(&self.config, &self.board, self.steering.pages());
+        // Whatever still changes rules has to come to its end first.
+        if let Some(rules) = abandoned {
+            let _ = rules.await;
+        }
+        self.end_upkeep().await;
         let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();

@@ -199,6 +199,8 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
     gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     let killed = Instant::now();
     signal(&victim, Signal::SIGKILL);
+    // What was on its way has arrived when the heartbeat is stale.
+    sleep(gateway.config.stale());
     load.await_progress(8 << 20);
     println!("moving after {:?}", killed.elapsed());
     assert!(killed.elapsed() < gateway.config.stale() + Duration::from_secs(1));
@@ -246,6 +248,12 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
     gateway.await_status("statistics written", |_| gateway.events().len() > before);
     let settled = gateway.await_settled();
     assert!(settled.counters["nobody_alive"] > 0, "{settled}");
+    // The last record knows it as well, though the rules are gone by then.
+    assert!(gateway.stop().success());
+    let events = gateway.events();
+    let last = events.iter().rfind(|it| it["event_type"] == "stats");
+    let recorded = last.expect("statistics")["stats"]["sluice"]["queue_passed"].as_u64();
+    assert_eq!(recorded, Some(settled.queue_passed()), "{settled}");
     (report, settled)
 }
 

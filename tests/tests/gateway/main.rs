@@ -20,4 +20,5 @@ mod scaling;
 mod steering;
 mod succession;
 mod takeover;
+mod upkeep;
 mod vacancy;
