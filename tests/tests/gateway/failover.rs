@@ -199,6 +199,8 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
     gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     let killed = Instant::now();
     signal(&victim, Signal::SIGKILL);
+    // What was on its way has arrived when the heartbeat is stale.
+    sleep(gateway.config.stale());
     load.await_progress(8 << 20);
     println!("moving after {:?}", killed.elapsed());
     assert!(killed.elapsed() < gateway.config.stale() + Duration::from_secs(1));
