@@ -43,6 +43,9 @@ pub struct Snapshot {
     pub rules_wrong: u64,
     /// Memory of the compiled rules, which all workers share, in bytes.
     pub image_bytes: u64,
+    /// Memory in which their files are kept, as they were compiled, for a new launcher, in bytes.
+    #[serde(default)]
+    pub source_bytes: u64,
     /// The most memory that compiling them took, in bytes.
     pub compile_peak_bytes: u64,
     /// The workers in order.

@@ -7,6 +7,7 @@
 //! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
 //! and stays when it is over: nothing passes uninspected in between either.
 
+mod compiling;
 mod deaths;
 mod duty;
 pub mod feedback;
@@ -34,6 +35,7 @@ pub mod upgrade;
 mod watch;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -224,6 +226,9 @@ struct Supervisor {
     generation: u32,
     /// What became of these rules.
     compiled: Compiled,
+    /// The files that they were compiled from, as they were: what is in force does not change
+    /// because another launcher has to compile it once more.
+    sources: Option<OwnedFd>,
     /// The last one that was tried.
     last_generation: u32,
     reloading: Option<Reloading>,
@@ -312,6 +317,7 @@ impl Supervisor {
             deaths,
             generation: FIRST_GENERATION,
             compiled: Compiled::default(),
+            sources: None,
             last_generation: FIRST_GENERATION,
             reloading: None,
             took_over: false,
@@ -557,8 +563,8 @@ impl Supervisor {
             Some(FromLauncher::Compiled {
                 generation,
                 compiled,
-                image,
-            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+                files,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, files)?,
             Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
             Some(FromLauncher::NotCompiled {
                 generation,
