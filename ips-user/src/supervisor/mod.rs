@@ -12,6 +12,7 @@ mod deaths;
 mod duty;
 pub mod feedback;
 pub mod gate;
+mod history;
 mod inheritance;
 mod instance;
 pub mod launcher;
@@ -50,6 +51,7 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, 
 
 use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
+use self::history::History;
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
@@ -64,7 +66,7 @@ use self::seats::Seats;
 use self::steering::{Steering, nanoseconds};
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::desk::watchlist::Standing;
+use crate::desk::watchlist::{Standing, Watched};
 use crate::flow::Timestamp;
 use crate::loader::LoadError;
 use crate::log::eve;
@@ -190,7 +192,8 @@ struct Supervisor {
     read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
-    started: Instant,
+    /// When the instance started, CLOCK_MONOTONIC; predecessors that were taken over included.
+    started_ns: u64,
     instance: Instance,
     writer: EventWriter,
     events: EventPipe,
@@ -268,6 +271,8 @@ impl Supervisor {
             Some(ends) => EventWriter::resume(ends, &log)?,
             None => EventWriter::start(&log, config.log.buffer)?,
         };
+        let now_ns = monotonic_ns();
+        let mut history = History::after(&left, inheritance.board.is_some(), now_ns);
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {
             Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
@@ -275,7 +280,13 @@ impl Supervisor {
         };
         let spoken = Readable::of(&feedback)?;
         let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
-        let deaths = Deaths::new(&config).context("the list of suspects")?;
+        let deaths = Deaths::new(
+            &config,
+            inheritance.watchlist.take(),
+            history.deaths,
+            now_ns,
+        )
+        .context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         let steering = Steering::load(&config, &workers)?;
@@ -284,18 +295,28 @@ impl Supervisor {
             log::warn!("the workers of a former run beat in another map");
             inheritance.seats.clear();
         }
-        let seats = Seats::new(&config, &workers, inheritance.seats)
+        let seats = Seats::new(&config, &workers, inheritance.seats, &mut history)
             .context("memory shared with the workers")?;
+        // Those that a predecessor had bound: others are yet to be.
+        let bound = seats.iter().filter(|it| it.socket().is_some());
+        let bound: Vec<_> = bound.map(|it| it.queue).collect();
+        let mut retired = left.retired.clone();
+        history.retire(&mut retired);
+        let generation = history.next_generation();
         Ok(Self {
             trace,
             utc_offset_s,
-            started: Instant::now(),
+            started_ns: history.started_ns,
             instance,
             writer,
             events,
             board,
-            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
-                .context("the rejecter's counters")?,
+            rejecter: Rejecter::new(
+                inheritance.tally.take(),
+                left.rejecter,
+                history.rejecter_restarts,
+            )
+            .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -303,11 +324,11 @@ impl Supervisor {
             launching,
             launcher_due: None,
             launcher_since: Instant::now(),
-            launcher_restarts: 0,
+            launcher_restarts: history.launcher_restarts,
             launcher_silent: 0,
             seats,
-            scaling: Scaling::after(left.retired.clone()),
-            passed: Passed::default(),
+            scaling: Scaling::after(retired),
+            passed: history.passed.resume(now_ns, &bound),
             passed_at: Instant::now(),
             upgrade: None,
             upgrade_checks,
@@ -315,10 +336,10 @@ impl Supervisor {
             upgrades: left.upgrades,
             left,
             deaths,
-            generation: FIRST_GENERATION,
+            generation,
             compiled: Compiled::default(),
             sources: None,
-            last_generation: FIRST_GENERATION,
+            last_generation: generation,
             reloading: None,
             took_over: false,
             read_config,
@@ -341,6 +362,7 @@ impl Supervisor {
         self.prepare_launcher().await?;
         // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
+        self.shut_out_quarantined();
         // The launcher, by which a successor finds workers that were never recorded.
         self.record();
         self.seats.open_queues(&self.config)?;
@@ -650,14 +672,26 @@ impl Supervisor {
         if let Some(flow) = &finding.forgotten {
             self.steering.acquit(&flow.key);
         }
-        if let Some(flow) = &finding.accused
-            && flow.standing == Standing::Quarantined
-            && self.config.quarantine() == Disposition::Drop
-        {
-            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
-            self.steering.shut_out(&flow.key, until_ns);
+        if let Some(flow) = &finding.accused {
+            self.shut_out(flow);
         }
         Some(finding)
+    }
+
+    /// Has the programs drop a flow that is quarantined, if that is the policy.
+    fn shut_out(&mut self, flow: &Watched) {
+        if flow.standing == Standing::Quarantined && self.config.quarantine() == Disposition::Drop {
+            let quarantine = nanoseconds(self.deaths.quarantine());
+            let until_ns = flow.since_ns.saturating_add(quarantine);
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+    }
+
+    /// Those of a predecessor: the maps may not be the ones that it had, nor the policy.
+    fn shut_out_quarantined(&mut self) {
+        for flow in self.deaths.flows().to_vec() {
+            self.shut_out(&flow);
+        }
     }
 
     fn report(&mut self, finding: Finding) {
@@ -688,7 +722,7 @@ impl Supervisor {
         }
     }
 
-    /// Forgets what has been long ago.
+    /// Forgets what has been long ago, and notes for a successor what has been since.
     fn sweep(&mut self) {
         self.steering.sweep(&self.config);
         for flow in self.deaths.forget_old(monotonic_ns()) {
@@ -696,6 +730,7 @@ impl Supervisor {
                 self.steering.acquit(&flow.key);
             }
         }
+        self.record();
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can
@@ -746,6 +781,7 @@ impl Supervisor {
             seats: self.seats.sitting(),
             retired: self.scaling.retired().clone(),
             upgrades: self.upgrades,
+            history: self.history(),
             kept: None,
         })
     }

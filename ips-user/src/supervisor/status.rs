@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Supervisor;
 use super::deaths::standing_name;
 use super::duty::Duty;
+use super::history::{Exit as Ended, Past};
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use crate::desk::Overload;
@@ -37,7 +38,7 @@ impl Supervisor {
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: self.after_start(monotonic_ns()).as_secs(),
             upgrades: self.upgrades,
             launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
@@ -116,35 +117,28 @@ impl Supervisor {
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
+        let past: &Past = &occupancy.past;
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
-            restarts: occupancy.restarts,
-            trips: occupancy.trips,
-            hangs: occupancy.hangs,
-            last_exit: occupancy.last_exit().map(str::to_owned),
-            exits: occupancy
-                .exits
-                .iter()
-                .map(|exit| Exit {
-                    uptime_seconds: exit.at.duration_since(self.started).as_secs_f64(),
-                    unix_us: exit.wall_us,
-                    reason: exit.how.clone(),
-                })
-                .collect(),
+            restarts: past.restarts,
+            trips: past.trips,
+            hangs: past.hangs,
+            last_exit: past.last_exit().map(str::to_owned),
+            exits: past.exits().map(|exit| self.exit(exit)).collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             delay_ms: occupancy.strain.now.as_millis() as u64,
-            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            delay_max_ms: past.longest_delay.as_millis() as u64,
             overload: match occupancy.strain.level() {
                 Overload::None => "none",
                 Overload::Some => "some",
                 Overload::All => "all",
             }
             .into(),
-            overloads: occupancy.strain.overloads,
+            overloads: past.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
@@ -154,6 +148,19 @@ impl Supervisor {
                     ..(*truth).into()
                 })
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How long the instance had been running then.
+    fn after_start(&self, then_ns: u64) -> Duration {
+        Duration::from_nanos(then_ns.saturating_sub(self.started_ns))
+    }
+
+    fn exit(&self, exit: &Ended) -> Exit {
+        Exit {
+            uptime_seconds: self.after_start(exit.at_ns).as_secs_f64(),
+            unix_us: exit.wall_us,
+            reason: exit.how.clone(),
         }
     }
 
@@ -192,7 +199,7 @@ impl Supervisor {
                 .iter()
                 .any(|it| it.queue == queue && it.waiting > full)
         };
-        let may_have_been = |it: &Occupancy| it.strain.overloads > 0 || is_full(it.queue);
+        let may_have_been = |it: &Occupancy| it.past.overloads > 0 || is_full(it.queue);
         if self.seats.iter().any(may_have_been) {
             self.count_passed();
         }
@@ -204,10 +211,12 @@ impl Supervisor {
         if self.config.fail != Fail::Open || !self.config.queue.gso {
             return;
         }
+        let earlier = queue_truth::read().unwrap_or_default();
         match self.steering.queue_counters() {
             Ok(rules) => {
                 let queues = queue_truth::read().unwrap_or_default();
-                self.passed.update(&rules, &queues);
+                self.passed
+                    .update(monotonic_ns(), &earlier, &rules, &queues);
             }
             Err(error) => log::warn!("the counters of the netfilter rules: {error}"),
         }

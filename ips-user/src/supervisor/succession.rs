@@ -154,14 +154,15 @@ impl Seats {
     /// Who serves which queue, for a successor of this supervisor.
     pub(super) fn sitting(&self) -> Vec<Sitting> {
         self.iter()
-            .map(|it| Sitting {
-                seat: it.seat,
-                queue: it.queue,
-                duty: it.duty.lasting(),
-                process: it
-                    .predecessor
-                    .as_ref()
-                    .map_or(it.process, |former| Some(former.process)),
+            .map(|it| {
+                let former = it.predecessor.as_ref().map(Predecessor::process);
+                Sitting {
+                    seat: it.seat,
+                    queue: it.queue,
+                    duty: it.duty.lasting(),
+                    process: former.or(it.process),
+                    successor: it.process.filter(|_| former.is_some()),
+                }
             })
             .collect()
     }

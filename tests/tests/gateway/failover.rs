@@ -17,6 +17,7 @@ use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, Setup, all_up, alone, seat, signal};
+use crate::succession::upgrade;
 
 /// A worker hangs when it has not beaten for so long.
 const STALE_MS: u64 = 400;
@@ -211,7 +212,7 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
 }
 
 /// With everybody stopped and full queues, requests answered: those that waited are not.
-fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
+fn answered_with_full_queues(fail: Fail) -> (Gateway, RequestReport, Snapshot) {
     let mut gateway = Gateway::start(|setup| {
         setup.config.fail = fail;
         setup.config.queue.length = 16;
@@ -246,13 +247,13 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
     gateway.await_status("statistics written", |_| gateway.events().len() > before);
     let settled = gateway.await_settled();
     assert!(settled.counters["nobody_alive"] > 0, "{settled}");
-    (report, settled)
+    (gateway, report, settled)
 }
 
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open() {
     require_queues!();
-    let (report, status) = answered_with_full_queues(Fail::Open);
+    let (mut gateway, report, status) = answered_with_full_queues(Fail::Open);
     // Sixteen of each of two queues wait.
     assert!(report.answered >= 400 - 2 * 17, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
@@ -264,13 +265,23 @@ fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open(
         all >= report.sent + report.answered,
         "{all}: {report:?} {status}"
     );
+    // The queues outlive the supervisor, and so does what is known of them.
+    let passed = |status: &Snapshot| -> Vec<u64> {
+        let seats = status.seats();
+        seats.map(|seat| seat.kernel.passed).collect()
+    };
+    upgrade(&gateway);
+    assert_eq!(passed(&gateway.status()), passed(&status));
+    gateway.kill_supervisor();
+    gateway.launch();
+    assert_eq!(passed(&gateway.status()), passed(&status));
 }
 
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_is_dropped_and_counted_if_it_fails_closed()
 {
     require_queues!();
-    let (report, status) = answered_with_full_queues(Fail::Closed);
+    let (_, report, status) = answered_with_full_queues(Fail::Closed);
     assert_eq!(report.answered, 0, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert!(dropped >= 400 - 2 * 17, "{status}");

@@ -155,9 +155,7 @@ impl Supervisor {
             occupancy.settle_pending(&self.config, &self.board, truth);
         }
         let retired = &mut self.scaling.retired;
-        retired.restarts += occupancy.restarts;
-        retired.trips += occupancy.trips;
-        retired.hangs += occupancy.hangs;
+        occupancy.past.retire(retired);
         if let Some(truth) = truth {
             retired.queue_dropped += truth.queue_dropped;
             retired.user_dropped += truth.user_dropped;
