@@ -29,8 +29,8 @@ use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
-    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
-    wall_us,
+    bind_to_cpu, limit_memory, monotonic_ns, raise_oom_score, random_words, set_name, set_nice,
+    set_oom_score, wall_us,
 };
 use crate::sys::sandbox::{Account, Support};
 
@@ -53,6 +53,10 @@ const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
 /// What the kernel's OOM killer is told of workers: other programs go before them, and they
 /// before the supervisor, which replaces them.
 const OOM_SCORE_ADJUSTMENT: i32 = -500;
+/// Without CAP_SYS_RESOURCE nobody's can be lowered, but workers can still be put before the
+/// supervisor: by so much. Not by more, because then they go before other programs too: before
+/// those that use less than this many thousandths of the memory there is.
+const OOM_SCORE_RAISE: i32 = 100;
 
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
@@ -130,6 +134,9 @@ pub fn run(
     if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
         // The supervisor has warned: what it may not, its workers may not either.
         log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
+        if let Err(error) = raise_oom_score(OOM_SCORE_RAISE) {
+            log::warn!("{seat}: raising oom_score_adj by {OOM_SCORE_RAISE}: {error}");
+        }
     }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(

@@ -3,7 +3,7 @@
 //! room for (net/netfilter/nfnetlink_queue.c, `__nfqnl_enqueue_packet`). So they are what the
 //! rules counted, less the ids given, less what was dropped for want of room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,6 @@ impl Passed {
         queues: &[QueueTruth],
     ) {
         self.read_ns = now_ns;
-        self.accounts.retain(|queue, _| rules.contains_key(queue));
-        self.before.retain(|queue, _| rules.contains_key(queue));
         for (queue, rule) in rules {
             let read = |truths: &[QueueTruth]| {
                 let truth = truths.iter().find(|truth| truth.queue == *queue)?;
@@ -85,6 +83,22 @@ impl Passed {
                     .extend(read(earlier).map(|read| (*queue, read))),
             }
         }
+    }
+
+    /// Closes the account of a queue that goes, and returns what had passed it.
+    pub fn close(&mut self, queue: u16) -> u64 {
+        let passed = self.of(queue);
+        self.accounts.remove(&queue);
+        self.before.remove(&queue);
+        passed
+    }
+
+    /// The same for all queues but these.
+    pub fn close_others(&mut self, but: &[u16]) -> u64 {
+        let queues = self.accounts.keys().chain(self.before.keys());
+        let others: BTreeSet<_> = queues.filter(|queue| !but.contains(queue)).collect();
+        let others: Vec<u16> = others.into_iter().copied().collect();
+        others.into_iter().map(|queue| self.close(queue)).sum()
     }
 
     /// Packets of a queue that passed for want of room since the first reading.
@@ -140,6 +154,9 @@ mod tests {
         // The rule was written anew, and ids have wrapped.
         assert_eq!(update(&mut passed, 5, 165, 20), 45);
         assert_eq!(passed.of(101), 0);
+        // A queue that comes back begins anew.
+        assert_eq!(passed.close(100), 45);
+        assert_eq!(passed.of(100), 0);
     }
 
     #[test]
@@ -178,8 +195,11 @@ mod tests {
             assert_eq!(update(&mut passed, 1220, 15, 0), 50);
             let again = passed.clone().resume(late, &[]);
             assert_eq!(again.of(100), 50);
-            // There is no such queue any more.
+            // Somebody has flushed the rules: that takes nothing back.
             passed.update(8, &[], &BTreeMap::new(), &[]);
+            assert_eq!(passed.close_others(&[100]), 0);
+            assert_eq!(passed.of(100), 50);
+            assert_eq!(passed.close_others(&[101]), 50);
             assert_eq!(passed.of(100), 0);
         }
     }

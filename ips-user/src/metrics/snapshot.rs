@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub netfilter: String,
     /// How often the netfilter rules were put back after somebody had changed them.
     pub rules_restored: u64,
+    /// How often looking at the netfilter rules, putting them back or reading their counters was
+    /// given up, because a tool had waited too long.
+    #[serde(default)]
+    pub rules_given_up: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
     /// Which rules and configuration are in force: one more with each reload, upgrade and
@@ -217,6 +221,9 @@ pub struct Retired {
     pub hangs: u64,
     /// Packets that the kernel dropped because their queues were full.
     pub queue_dropped: u64,
+    /// Packets that it accepted for the same reason, see [`Kernel::passed`].
+    #[serde(default)]
+    pub queue_passed: u64,
     /// Packets that the kernel dropped because their sockets' buffers were full.
     pub user_dropped: u64,
     /// Flows that they still held when their time was over: others learnt them from the middle.
@@ -244,8 +251,8 @@ pub struct Kernel {
     /// Dropped because the socket's buffer was full.
     pub user_dropped: u64,
     /// Accepted because the queue was full, when failing open; as of the last look at the rules'
-    /// counters, which is at each `stats` record, and once a second while there is overload and
-    /// somebody asks. Counted with `queue.gso` only: otherwise one packet has many ids.
+    /// counters, which is before each `stats` record, and once a second while there is overload
+    /// and some seconds longer. Counted with `queue.gso` only: otherwise one packet has many ids.
     #[serde(default)]
     pub passed: u64,
     /// Id of the last packet queued.
@@ -296,6 +303,12 @@ impl Snapshot {
         self.seats().map(|worker| worker.cell(cell)).sum::<u64>() + gone
     }
 
+    /// Packets that the kernel accepted because a queue was full, see [`Kernel::passed`].
+    pub fn queue_passed(&self) -> u64 {
+        let passed = self.seats().map(|seat| seat.kernel.passed);
+        passed.sum::<u64>() + self.retired.queue_passed
+    }
+
     /// Packets that the kernel dropped because a queue was full, and because a socket's buffer
     /// was.
     pub fn kernel_dropped(&self) -> (u64, u64) {
@@ -327,6 +340,9 @@ impl fmt::Display for Snapshot {
         write!(f, "netfilter: {}", self.netfilter)?;
         if self.rules_restored > 0 {
             write!(f, ", put back {} times", self.rules_restored)?;
+        }
+        if self.rules_given_up > 0 {
+            write!(f, ", {} attempts at them given up", self.rules_given_up)?;
         }
         writeln!(f)?;
         for (name, attachment) in &self.interfaces {

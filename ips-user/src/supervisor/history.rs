@@ -145,7 +145,7 @@ impl Supervisor {
             launcher_restarts: self.launcher_restarts,
             rejecter_restarts: self.rejecter.restarts(),
             deaths: self.deaths.counters(),
-            passed: self.passed.clone(),
+            passed: self.upkeep.passed.clone(),
             seats: self.seats.iter().map(past).collect(),
         }
     }

@@ -33,6 +33,7 @@ mod steering;
 mod succession;
 mod suspects;
 pub mod upgrade;
+mod upkeep;
 mod watch;
 
 use std::io;
@@ -64,6 +65,7 @@ use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
 use self::steering::{Steering, nanoseconds};
+use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
 use crate::desk::watchlist::{Standing, Watched};
@@ -72,7 +74,6 @@ use crate::loader::LoadError;
 use crate::log::eve;
 use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
 use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
@@ -86,7 +87,8 @@ const JUDGE_EVERY: Duration = Duration::from_millis(10);
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
-/// How often it is heard whether somebody has changed netfilter rules.
+/// How often it is heard whether somebody has changed netfilter rules, and seen whether queues
+/// may be full.
 const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -215,9 +217,7 @@ struct Supervisor {
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
-    /// What passed because a queue was full, and when that was looked at.
-    passed: Passed,
-    passed_at: Instant,
+    upkeep: Upkeep,
     /// When to become another program.
     upgrade: Option<(Instant, PathBuf)>,
     /// Where programs that were asked whether they can go on here come back.
@@ -251,7 +251,10 @@ impl Supervisor {
             log::info!("the gate is closed until packets are steered");
         }
         if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
-            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+            log::warn!(
+                "oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}; without memory \
+                 workers still end first, but other programs may end later"
+            );
         }
         // In the words of the loader, which would find it last.
         for interface in &config.interfaces {
@@ -300,8 +303,11 @@ impl Supervisor {
         // Those that a predecessor had bound: others are yet to be.
         let bound = seats.iter().filter(|it| it.socket().is_some());
         let bound: Vec<_> = bound.map(|it| it.queue).collect();
+        let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
         let mut retired = left.retired.clone();
         history.retire(&mut retired);
+        let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
+        retired.queue_passed += passed.close_others(&queues);
         let generation = history.next_generation();
         Ok(Self {
             trace,
@@ -328,8 +334,7 @@ impl Supervisor {
             launcher_silent: 0,
             seats,
             scaling: Scaling::after(retired),
-            passed: history.passed.resume(now_ns, &bound),
-            passed_at: Instant::now(),
+            upkeep: Upkeep::new(passed),
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
@@ -370,8 +375,7 @@ impl Supervisor {
             self.spawn(seat);
         }
         self.wait_for_workers().await?;
-        self.steering.install(&self.config, &self.seats)?;
-        self.count_passed();
+        self.put_rules_in().await?;
         log::info!(
             "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
@@ -432,31 +436,39 @@ impl Supervisor {
         if succeeding {
             patience = patience.max(SUCCEED_WITHIN);
         }
-        let all = async {
-            while !self.seats.all_up() {
-                tokio::select! {
-                    message = self.launching.next(), if self.launcher_due.is_none() => {
-                        match message? {
-                            None if !succeeding => bail!("the launcher has ended"),
-                            message => self.on_launcher(message)?,
-                        }
-                    }
-                    () = self.spoken.wait() => self.on_feedback(),
-                    () = sleep(LOOK_EVERY), if succeeding => {
-                        self.seats.judge(&self.config, &mut self.steering);
-                        self.look()?;
-                        self.seats.end_late_starters(&self.config);
-                    }
-                }
-                if !succeeding && let Some((seat, how)) = self.seats.first_dead() {
-                    bail!("{seat} ended at its start: {how}");
-                }
-            }
-            Ok(())
-        };
+        let all = self.attend_until(succeeding, |this| this.seats.all_up());
         timeout(patience, all)
             .await
             .with_context(|| format!("no heartbeat from every worker in {patience:?}"))?
+    }
+
+    /// Answers what launcher and workers say during a start, until `done`; `replacing` what ends
+    /// meanwhile, or failing with it.
+    async fn attend_until(
+        &mut self,
+        replacing: bool,
+        done: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        while !done(self) {
+            tokio::select! {
+                message = self.launching.next(), if self.launcher_due.is_none() => {
+                    match message? {
+                        None if !replacing => bail!("the launcher has ended"),
+                        message => self.on_launcher(message)?,
+                    }
+                }
+                () = self.spoken.wait() => self.on_feedback(),
+                () = sleep(LOOK_EVERY) => if replacing {
+                    self.seats.judge(&self.config, &mut self.steering);
+                    self.look()?;
+                    self.seats.end_late_starters(&self.config);
+                }
+            }
+            if !replacing && let Some((seat, how)) = self.seats.first_dead() {
+                bail!("{seat} ended at its start: {how}");
+            }
+        }
+        Ok(())
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -509,7 +521,10 @@ impl Supervisor {
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
-                () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
+                () = until(self.upgrade.as_ref()),
+                    // What changes rules would end in the middle of it.
+                    if self.upgrade.is_some() && !self.upkeep.is_busy() =>
+                {
                     if let Err(error) = self.become_other_program() {
                         log::error!("not upgraded: {error:#}");
                     }
@@ -520,11 +535,10 @@ impl Supervisor {
                     self.seats.judge_progress(&self.config, &self.steering);
                     self.return_suspects();
                 }
-                _ = rules.tick(), if !self.scaling.is_installing() => {
-                    self.steering.watch_rules(&self.config, &self.seats);
-                }
+                _ = rules.tick() => self.keep_up_rules(),
+                ended = self.upkeep.ended() => self.upkept(ended),
                 _ = sweep.tick() => self.sweep(),
-                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
+                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.record_stats(),
                 Some(ask) = asked.recv() => self.on_ask(ask),
             }
         };
@@ -549,7 +563,8 @@ impl Supervisor {
     }
 
     fn status_response(&mut self) -> Response {
-        self.count_passed_if_due();
+        // For the next one who asks: nobody waits for the tools.
+        self.count_if_due();
         match serde_json::to_value(self.snapshot()) {
             Ok(value) => Response::Ok(value),
             Err(error) => Response::Error(error.to_string()),
@@ -802,7 +817,7 @@ impl Supervisor {
         }
         // The rules go last: with a base chain the kernel drops what is queued anywhere in the
         // network namespace (nfqnl_nf_hook_drop).
-        self.abandon_scaling().await;
+        let abandoned = self.abandon_scaling();
         let released = self.steering.release();
         self.seats.ask_to_stop();
         let ended = timeout(STOP_WITHIN, async {
@@ -833,6 +848,11 @@ impl Supervisor {
             self.await_killed().await;
         }
         self.seats.settle_pending(&self.config, &self.board);
+        // Whatever still changes rules has to come to its end first.
+        if let Some(rules) = abandoned {
+            let _ = rules.await;
+        }
+        self.end_upkeep().await;
         let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();

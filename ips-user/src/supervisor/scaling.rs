@@ -13,6 +13,7 @@ mod retirement;
 use std::collections::VecDeque;
 use std::fmt;
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -149,7 +150,7 @@ enum Change {
     Removal(Removal),
 }
 
-type Rules = JoinHandle<Result<Installed, NetfilterError>>;
+pub(super) type Rules = JoinHandle<Result<Installed, NetfilterError>>;
 
 impl Supervisor {
     /// Goes on with the change under way, or begins the next one.
@@ -175,9 +176,10 @@ impl Supervisor {
         }
     }
 
-    /// Before a stop: what changes rules in another thread has to come to its end.
-    pub(super) async fn abandon_scaling(&mut self) {
-        let rules = match self.scaling.change.take() {
+    /// Before a stop: returns what changes rules in another thread, which has to come to its end
+    /// before the stop removes them.
+    pub(super) fn abandon_scaling(&mut self) -> Option<Rules> {
+        match self.scaling.change.take() {
             Some(Change::Table(change)) => match change.step {
                 TableStep::Rules(rules) => Some(rules),
                 TableStep::Joining | TableStep::Moving(_) => None,
@@ -187,11 +189,14 @@ impl Supervisor {
                 _ => None,
             },
             None => None,
-        };
-        if let Some(rules) = rules {
-            // Whatever came of it is removed by the stop.
-            let _ = rules.await;
         }
+    }
+
+    /// Takes the rules that a change has had installed.
+    fn take_rules(&mut self, rules: Result<Installed, NetfilterError>) -> anyhow::Result<()> {
+        let installed = rules.inspect_err(|error| self.upkeep.note_failure(error));
+        self.steering.note_rules(installed.context("netfilter")?);
+        Ok(())
     }
 
     /// Has the rules say what the seats are, but for some, in a thread of its own: the tools

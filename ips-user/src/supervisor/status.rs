@@ -1,7 +1,7 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
 use std::cmp::Reverse;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
@@ -21,7 +21,6 @@ use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::metrics::snapshot::{
     Exit, Kernel, Retired, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
 };
-use crate::netfilter::Fail;
 use crate::sys::process::{monotonic_ns, wall_us};
 use crate::sys::sandbox::Support;
 
@@ -44,7 +43,8 @@ impl Supervisor {
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
-            rules_restored: self.steering.rules_restored(),
+            rules_restored: self.upkeep.restored,
+            rules_given_up: self.upkeep.given_up,
             interfaces: self.steering.attachments().clone(),
             generation: self.generation,
             rules: self.compiled.rules,
@@ -144,7 +144,7 @@ impl Supervisor {
                 .iter()
                 .find(|truth| truth.queue == occupancy.queue)
                 .map(|truth| Kernel {
-                    passed: self.passed.of(occupancy.queue),
+                    passed: self.upkeep.passed.of(occupancy.queue),
                     ..(*truth).into()
                 })
                 .unwrap_or_default(),
@@ -185,46 +185,8 @@ impl Supervisor {
         retired
     }
 
-    /// Looks at the rules' counters if that is worth two processes: once a second at most, and
-    /// when some queue may have been full.
-    pub(super) fn count_passed_if_due(&mut self) {
-        let due = self.passed_at.elapsed() >= Duration::from_secs(1);
-        if !due || self.scaling.is_installing() {
-            return;
-        }
-        let queues = queue_truth::read().unwrap_or_default();
-        let full = self.config.queue.length / 2;
-        let is_full = |queue| {
-            queues
-                .iter()
-                .any(|it| it.queue == queue && it.waiting > full)
-        };
-        let may_have_been = |it: &Occupancy| it.past.overloads > 0 || is_full(it.queue);
-        if self.seats.iter().any(may_have_been) {
-            self.count_passed();
-        }
-    }
-
-    /// Counts what passed because a queue was full.
-    pub(super) fn count_passed(&mut self) {
-        self.passed_at = Instant::now();
-        if self.config.fail != Fail::Open || !self.config.queue.gso {
-            return;
-        }
-        let earlier = queue_truth::read().unwrap_or_default();
-        match self.steering.queue_counters() {
-            Ok(rules) => {
-                let queues = queue_truth::read().unwrap_or_default();
-                self.passed
-                    .update(monotonic_ns(), &earlier, &rules, &queues);
-            }
-            Err(error) => log::warn!("the counters of the netfilter rules: {error}"),
-        }
-    }
-
-    /// Writes a `stats` event.
+    /// Writes a `stats` event of what is known.
     pub(super) fn emit_stats(&mut self) {
-        self.count_passed();
         let now = Timestamp {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
@@ -314,7 +276,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         },
         "sluice": {
             "queue_dropped": queue_dropped,
-            "queue_passed": snapshot.seats().map(|seat| seat.kernel.passed).sum::<u64>(),
+            "queue_passed": snapshot.queue_passed(),
             "user_dropped": user_dropped,
             "settled": total(Cell::Settled),
             "shed": total(Cell::Shed),
@@ -334,6 +296,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "kept": snapshot.kept,
             "convicted": snapshot.convicted,
             "rules_restored": snapshot.rules_restored,
+            "rules_given_up": snapshot.rules_given_up,
             "steering": counters(snapshot),
             "workers": workers,
         },

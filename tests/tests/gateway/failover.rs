@@ -250,6 +250,15 @@ fn answered_with_full_queues(fail: Fail) -> (Gateway, RequestReport, Snapshot) {
     (gateway, report, settled)
 }
 
+/// The last record knows what has passed as well, though the rules are gone by then.
+fn passed_is_recorded_at_the_end(mut gateway: Gateway, passed: u64) {
+    assert!(gateway.stop().success());
+    let events = gateway.events();
+    let last = events.iter().rfind(|it| it["event_type"] == "stats");
+    let recorded = last.expect("statistics")["stats"]["sluice"]["queue_passed"].as_u64();
+    assert_eq!(recorded, Some(passed));
+}
+
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open() {
     require_queues!();
@@ -259,8 +268,7 @@ fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open(
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert_eq!(dropped, 0, "{status}");
     // Requests and the answers that they got; there was no other traffic.
-    let passed: u64 = status.seats().map(|seat| seat.kernel.passed).sum();
-    let all = passed + status.total(Cell::Received);
+    let all = status.queue_passed() + status.total(Cell::Received);
     assert!(
         all >= report.sent + report.answered,
         "{all}: {report:?} {status}"
@@ -275,14 +283,16 @@ fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open(
     gateway.kill_supervisor();
     gateway.launch();
     assert_eq!(passed(&gateway.status()), passed(&status));
+    passed_is_recorded_at_the_end(gateway, status.queue_passed());
 }
 
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_is_dropped_and_counted_if_it_fails_closed()
 {
     require_queues!();
-    let (_, report, status) = answered_with_full_queues(Fail::Closed);
+    let (gateway, report, status) = answered_with_full_queues(Fail::Closed);
     assert_eq!(report.answered, 0, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert!(dropped >= 400 - 2 * 17, "{status}");
+    passed_is_recorded_at_the_end(gateway, status.queue_passed());
 }

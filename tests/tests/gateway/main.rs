@@ -19,3 +19,4 @@ mod rig;
 mod scaling;
 mod steering;
 mod succession;
+mod upkeep;

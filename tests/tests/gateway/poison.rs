@@ -10,6 +10,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
 use sluice::netfilter::Fail;
@@ -23,6 +25,8 @@ use crate::succession::upgrade;
 
 /// Time in which a datagram that is let through arrives on a busy machine.
 const ARRIVES: Duration = Duration::from_millis(400);
+/// For some thousand datagrams, which take much more room than their bytes.
+const RECEIVE_BUFFER: usize = 16 << 20;
 /// Memory that a worker may take.
 const MEMORY: u64 = 192 << 20;
 /// Bytes of a pcap file before those of its only packet, and where its link type stands.
@@ -58,6 +62,8 @@ impl Datagrams {
         let client = lab.client().enter(|| bind(lab.client_v4()));
         let to = server.local_addr().expect("an address");
         client.connect(to).expect("a route");
+        // Nobody reads before all has been sent: that shall have room.
+        setsockopt(&server, RcvBufForce, &RECEIVE_BUFFER).expect("a large buffer");
         server
             .set_read_timeout(Some(ARRIVES))
             .expect("a bound on the time");
@@ -233,8 +239,7 @@ fn datagrams_hang(fault: &str, how: &str) {
         assert!(began.elapsed() < PATIENCE, "{}", gateway.status());
         flow.send(&poison(fault));
         sent += 1;
-        // All of them shall have room in the buffer of the socket that nobody reads yet.
-        sleep(Duration::from_millis(30));
+        sleep(Duration::from_millis(10));
     }
     println!("{sent} datagrams in {:?}", began.elapsed());
     await_deaths(&gateway, 2);

@@ -96,7 +96,10 @@ impl Seat {
         self.name == "backup"
     }
 
-    /// Whether its process does its work, also when it gets no new flows.
+    /// Whether its process does its work, also when it gets no new flows: a worker that retires
+    /// keeps the flows that it holds for up to `scaling.drain_seconds`, which outlasts any
+    /// campaign, and is replaced when it dies, as one that is drained. One that is leaving gets no
+    /// packets and is not replaced; then its seat is gone.
     pub(crate) fn serves(&self) -> bool {
         self.pid != 0 && !["starting", "stale", "down"].contains(&self.state.as_str())
     }

@@ -192,6 +192,10 @@ impl Supervisor {
                 return Ok(false);
             }
             if !change.done.added.is_empty() {
+                if self.upkeep.is_busy() {
+                    // It knows the rules without the new seats.
+                    return Ok(false);
+                }
                 change.step = TableStep::Rules(self.install_rules(&[])?);
                 return Ok(false);
             }
@@ -201,8 +205,8 @@ impl Supervisor {
             if !rules.is_finished() {
                 return Ok(false);
             }
-            let installed = rules.await?.context("netfilter")?;
-            self.steering.note_rules(installed);
+            let rules = rules.await?;
+            self.take_rules(rules)?;
             self.change_duties(change)?;
         }
         if let TableStep::Moving(moving) = &mut change.step {
