@@ -40,7 +40,7 @@ pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
-mod settling;
+pub(crate) mod settling;
 
 pub use guard::Dangers;
 use guard::FlowGuard;
@@ -165,8 +165,10 @@ pub fn run(
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
-    if succeeds {
-        take_over(shared, &config, seat, &desk, &mut inspection)?;
+    if succeeds
+        && let After::Leave = take_over(shared, &config, seat, &desk, &mut inspection, stop)?
+    {
+        return Ok(());
     }
     let row = shared.board.row(seat);
     settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
@@ -196,29 +198,32 @@ pub fn run(
     Ok(())
 }
 
-/// Waits for the predecessor's end, and takes over its flows.
+/// Waits for the predecessor's end, and takes over its flows; leaves when asked to before that.
 fn take_over(
     shared: &Shared,
     config: &Config,
     seat: Seat,
     desk: &Desk,
     inspection: &mut WorkersInspection<'_>,
-) -> anyhow::Result<()> {
+    stop: &AtomicBool,
+) -> anyhow::Result<After> {
     let done_before = desk.commands_done();
     let pid = std::process::id();
     let waiting = shared.feedback.send(Message::Waiting { seat, pid });
     waiting.context("the supervisor does not listen")?;
     let patience = Duration::from_millis(config.workers.start_ms);
-    let bytes = handing_over::await_flows(desk, done_before, patience)?;
+    let Some(bytes) = handing_over::await_flows(desk, done_before, patience, stop)? else {
+        return Ok(After::Leave);
+    };
     if bytes.is_empty() {
-        return Ok(());
+        return Ok(After::GoOn);
     }
     let beat = || shared.pages.stamp(seat.slot(), monotonic_ns());
     match inspection.import_flows(&bytes, now(), beat) {
         Ok(imported) => log::debug!("{seat}: {imported:?}"),
         Err(error) => log::warn!("{seat}: its predecessor's flows are learned anew: {error}"),
     }
-    Ok(())
+    Ok(After::GoOn)
 }
 
 /// Tells the supervisor that the queue is served. Without a supervisor it is served all the

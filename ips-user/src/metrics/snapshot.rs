@@ -186,6 +186,13 @@ pub struct Worker {
     pub trips: u64,
     /// How many of its processes were killed because they hung.
     pub hangs: u64,
+    /// Milliseconds since its queue was last served; zero while it is.
+    #[serde(default)]
+    pub unserved_ms: u64,
+    /// How many times its queue was not served for so long that what waited in it, and what came
+    /// until it was served again, went by `exceptions.worker_death`.
+    #[serde(default)]
+    pub vacancies: u64,
     /// How the last process ended.
     pub last_exit: Option<String>,
     /// How the last few ended, the latest at the end.
@@ -397,6 +404,13 @@ impl fmt::Display for Snapshot {
             if worker.trips > 0 {
                 let (trips, hangs) = (worker.trips, worker.hangs);
                 writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            if worker.vacancies > 0 {
+                let (vacancies, now) = (worker.vacancies, worker.unserved_ms);
+                writeln!(
+                    f,
+                    "         {vacancies} times not served for too long, now for {now} ms"
+                )?;
             }
             if worker.overloads > 0 {
                 writeln!(

@@ -50,6 +50,8 @@ pub(super) struct Past {
     pub(super) trips: u64,
     /// How many processes were killed because they hung.
     pub(super) hangs: u64,
+    /// How many times nobody served it for so long that what waited went by policy.
+    pub(super) vacancies: u64,
     /// How many times it was overloaded.
     pub(super) overloads: u64,
     /// The longest that a packet was found waiting.

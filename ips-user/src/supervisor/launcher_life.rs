@@ -107,13 +107,15 @@ impl Supervisor {
         }
     }
 
-    /// A process that has ended and that the launcher does not tell of, twice in a row: then the
-    /// launcher hangs, and nobody would be replaced.
+    /// A process that has ended and that the launcher does not tell of, or one that it was asked
+    /// for and does not start, twice in a row: then the launcher hangs, and nobody would be
+    /// replaced.
     pub(super) fn watch_launcher(&mut self) {
-        let silent = self.launching.is_ready() && self.seats.any_dead_unreported();
+        let untold = self.seats.any_dead_unreported() || self.seats.any_unanswered(&self.config);
+        let silent = self.launching.is_ready() && untold;
         self.launcher_silent = if silent { self.launcher_silent + 1 } else { 0 };
         if self.launcher_silent >= 2 {
-            log::error!("the launcher does not tell of processes that have ended: killed");
+            log::error!("the launcher does not tell what became of processes: killed");
             self.launcher_silent = 0;
             self.launching.kill();
         }

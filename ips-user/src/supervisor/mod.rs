@@ -19,6 +19,7 @@ pub mod launcher;
 mod launcher_life;
 mod launching;
 pub mod message;
+mod misfits;
 mod moving;
 mod occupancy;
 mod overload;
@@ -28,12 +29,15 @@ mod saved_packets;
 mod scaling;
 pub mod seat;
 mod seats;
+mod signals;
 mod status;
 mod steering;
+mod stop;
 mod succession;
 mod suspects;
 pub mod upgrade;
 mod upkeep;
+mod vacancy;
 mod watch;
 
 use std::io;
@@ -45,8 +49,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal as NixSignal};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -57,6 +59,7 @@ use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
+use self::misfits::{Misfit, Sorting};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
 use self::reload::Reloading;
@@ -64,6 +67,7 @@ pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
+use self::signals::{Signals, Wish};
 use self::steering::{Steering, nanoseconds};
 use self::upkeep::Upkeep;
 use crate::config::Config;
@@ -94,10 +98,6 @@ const RULES_EVERY: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
 const AT_ONCE: usize = 256;
-/// How long workers may take to empty their queues at a stop.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long killed workers may take to be gone.
-const KILL_WITHIN: Duration = Duration::from_secs(1);
 /// How many launchers may end at a start before they have compiled the rules.
 const LAUNCHERS_AT_START: usize = 4;
 /// How long the workers of a predecessor may take to be relieved.
@@ -124,6 +124,7 @@ pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
 pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(Signals::are_for_others)
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -134,7 +135,8 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
             }
         })?;
         let result = supervisor.start_and_serve(&mut signals).await;
-        if result.is_err() && supervisor.seats.any_predecessor() {
+        let failed = |error: &anyhow::Error| !error.is::<Interrupted>();
+        if result.as_ref().is_err_and(failed) && supervisor.seats.any_predecessor() {
             supervisor.leave();
             return result;
         }
@@ -143,51 +145,10 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
     })
 }
 
-/// What somebody outside wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Stop(&'static str),
-    ReopenLog,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        // Whoever started this process may have blocked them, and that is inherited.
-        let mut heard = SigSet::empty();
-        for signal in [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP] {
-            heard.add(signal);
-        }
-        heard.thread_unblock()?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
-            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
-            _ = self.hangup.recv() => Wish::ReopenLog,
-        }
-    }
-
-    /// Until a stop is wished for.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Wish::Stop(name) = self.next().await {
-                return name;
-            }
-        }
-    }
-}
+/// A stop was wished for before everything was up. It stops a former run's workers, too.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} during start")]
+struct Interrupted(&'static str);
 
 struct Supervisor {
     config: Config,
@@ -214,6 +175,8 @@ struct Supervisor {
     /// How many times in a row it has not told what it must know.
     launcher_silent: u32,
     seats: Seats,
+    /// Workers of a predecessor that nobody can relieve.
+    misfits: Vec<Misfit>,
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
@@ -292,13 +255,12 @@ impl Supervisor {
         .context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config, &workers)?;
-        if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
-            // They beat where nobody looks any more.
-            log::warn!("the workers of a former run beat in another map");
-            inheritance.seats.clear();
-        }
-        let seats = Seats::new(&config, &workers, inheritance.seats, &mut history)
+        // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
+        // with the verifier's log, takes seconds.
+        let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
+        let beats_here = steering.workers_map()? == left.workers_map;
+        let mut sorting = Sorting::of(&left, inheritance.seats, beats_here);
+        let seats = Seats::new(&config, &workers, &mut sorting.usable, &mut history)
             .context("memory shared with the workers")?;
         // Those that a predecessor had bound: others are yet to be.
         let bound = seats.iter().filter(|it| it.socket().is_some());
@@ -333,6 +295,7 @@ impl Supervisor {
             launcher_restarts: history.launcher_restarts,
             launcher_silent: 0,
             seats,
+            misfits: sorting.misfits(),
             scaling: Scaling::after(retired),
             upkeep: Upkeep::new(passed),
             upgrade: None,
@@ -356,8 +319,10 @@ impl Supervisor {
         tokio::select! {
             started = self.start() => started?,
             name = signals.stop() => {
-                self.take_over()?;
-                bail!("{name} during start")
+                if !self.took_over {
+                    self.take_over()?;
+                }
+                return Err(Interrupted(name).into());
             }
         }
         self.serve(signals).await
@@ -391,6 +356,7 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
+        self.let_misfits_go()?;
         let mut staying: Vec<_> = self.seats.processes().collect();
         let workers = staying.len();
         if workers > 0 {
@@ -525,8 +491,12 @@ impl Supervisor {
                     // What changes rules would end in the middle of it.
                     if self.upgrade.is_some() && !self.upkeep.is_busy() =>
                 {
-                    if let Err(error) = self.become_other_program() {
-                        log::error!("not upgraded: {error:#}");
+                    match self.become_other_program(signals).await {
+                        Ok(name) => {
+                            log::info!("{name}: stopping, and no upgrade");
+                            break Ok(());
+                        }
+                        Err(error) => log::error!("not upgraded: {error:#}"),
                     }
                 }
                 _ = look.tick() => {
@@ -622,7 +592,8 @@ impl Supervisor {
 
     fn look_after_predecessors(&mut self) {
         self.rejecter.look_after_former();
-        let Some(unserved) = self.seats.look_after_predecessors() else {
+        let pages = self.steering.pages();
+        let Some(unserved) = self.seats.look_after_predecessors(&self.config, pages) else {
             return;
         };
         for seat in unserved {
@@ -642,6 +613,9 @@ impl Supervisor {
                 self.report(finding);
             }
         }
+        // Before there is somebody again who may receive what waits.
+        self.seats
+            .settle_overdue(&self.config, &self.board, self.steering.pages());
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher();
         }
@@ -806,72 +780,6 @@ impl Supervisor {
         log::error!("the workers, and what is installed in the kernel, are left as they are");
         self.record();
         self.launching.end();
-    }
-
-    /// Undoes everything, in the reverse order of the start; goes on after a failure.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        if !self.took_over && !self.left.alive().is_empty() {
-            log::warn!("the workers of a former run, and what it installed, are left as they are");
-            self.launching.end();
-            return Ok(());
-        }
-        // The rules go last: with a base chain the kernel drops what is queued anywhere in the
-        // network namespace (nfqnl_nf_hook_drop).
-        let abandoned = self.abandon_scaling();
-        let released = self.steering.release();
-        self.seats.ask_to_stop();
-        let ended = timeout(STOP_WITHIN, async {
-            while self.seats.any_running() {
-                match self.launching.next().await {
-                    Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
-                        self.seats.ended(seat, pid, &how);
-                    }
-                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
-                        self.seats.spawned(seat, pid);
-                        self.seats.ask_to_stop();
-                    }
-                    Ok(Some(FromLauncher::NotSpawned { seat, message })) => {
-                        self.seats.not_spawned(seat, &message, &self.config);
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => {
-                        // Without the launcher nobody tells.
-                        sleep(LOOK_EVERY).await;
-                        self.seats.forget_ended();
-                    }
-                }
-            }
-        });
-        if ended.await.is_err() {
-            log::warn!("workers did not end within {STOP_WITHIN:?}: killed");
-            self.seats.kill();
-            self.await_killed().await;
-        }
-        self.seats.settle_pending(&self.config, &self.board);
-        // Whatever still changes rules has to come to its end first.
-        if let Some(rules) = abandoned {
-            let _ = rules.await;
-        }
-        self.end_upkeep().await;
-        let removed = self.steering.uninstall(&self.config);
-        self.emit_stats();
-        let unloaded = self.steering.unload();
-        // Closing its socket ends the launcher.
-        self.launching.end();
-        // Absent when the start failed early.
-        let _ = std::fs::remove_file(self.config.control_socket());
-        self.instance.forget();
-        log::info!("stopped");
-        released.and(removed).and(unloaded)
-    }
-
-    /// SIGKILL takes effect a moment after it was sent, and a process inside the kernel later.
-    async fn await_killed(&mut self) {
-        let deadline = Instant::now() + KILL_WITHIN;
-        while self.seats.any_running() && Instant::now() < deadline {
-            sleep(LOOK_EVERY).await;
-            self.seats.forget_ended();
-        }
     }
 }
 

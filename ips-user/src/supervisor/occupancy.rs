@@ -17,14 +17,13 @@ use super::overload::Strain;
 use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
+use super::vacancy::Vacancy;
 use super::watch::{self, Watch};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::health::{Change, Limits, Pulse};
-use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth::QueueTruth;
-use crate::source::PacketId;
-use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
+use crate::source::nfqueue::{NfQueue, QueueSocket};
 use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
@@ -74,6 +73,8 @@ pub(super) struct Occupancy {
     announced: Option<u32>,
     pub(super) phase: Phase,
     since: Instant,
+    /// Since when nobody has been serving the queue; `None` while somebody is.
+    pub(super) vacancy: Option<Vacancy>,
     pause: Duration,
     /// When its flows go to the backup if it is not served until then.
     give_up_at: Option<Instant>,
@@ -96,6 +97,7 @@ impl Occupancy {
         let mut occupancy = Self::with(bequest.seat, duty, bequest.queue, bequest.desk);
         occupancy.socket = Some(bequest.socket);
         occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy.vacancy = occupancy.vacancy.filter(|_| bequest.process.is_none());
         occupancy
     }
 
@@ -116,6 +118,7 @@ impl Occupancy {
             announced: None,
             phase: Phase::Starting,
             since: Instant::now(),
+            vacancy: Some(Vacancy::since(Instant::now())),
             pause: Duration::ZERO,
             give_up_at: None,
             pulse: Pulse::default(),
@@ -155,6 +158,11 @@ impl Occupancy {
         self.process.is_some() || self.predecessor.is_some() || self.asked
     }
 
+    /// Whether the launcher has not answered within `patience`.
+    pub(super) fn is_unanswered(&self, patience: Duration) -> bool {
+        self.asked && self.since.elapsed() > patience
+    }
+
     /// How the last process ended.
     pub(super) fn last_exit(&self) -> Option<&str> {
         self.past.last_exit()
@@ -176,6 +184,7 @@ impl Occupancy {
         let succeeds = self.predecessor.is_some();
         launching.spawn(self.seat, succeeds, &self.desk, &theirs, socket)?;
         self.asked = true;
+        self.since = Instant::now();
         Ok(())
     }
 
@@ -221,6 +230,7 @@ impl Occupancy {
             self.give_up_at = None;
             self.phase = Phase::Up;
             self.pulse = Pulse::default();
+            self.end_vacancy();
         }
         news
     }
@@ -259,6 +269,7 @@ impl Occupancy {
         self.phase = Phase::Vacant {
             until: Instant::now() + self.pause,
         };
+        self.begin_vacancy();
     }
 
     /// Its process has ended: whether its flows go to the backup at once. If not,
@@ -380,27 +391,6 @@ impl Occupancy {
         let next =
             |watch: &Watch| watch.next_look(monotonic_ns(), heartbeat_ns, config.stale(), latest);
         self.watch.as_ref().map_or(latest, next)
-    }
-}
-
-impl Occupancy {
-    /// What waits in its queue gets the verdict of the policy.
-    pub(super) fn settle_pending(&self, config: &Config, board: &Board, truth: QueueTruth) {
-        let Some(socket) = &self.socket else {
-            return;
-        };
-        let (seat, waiting) = (self.seat, truth.waiting);
-        let (last, disposition) = (PacketId(truth.last_id), config.settle());
-        match settle_through(socket.as_fd(), self.queue, last, disposition) {
-            Ok(()) => {
-                let row = board.row(seat);
-                row.add(Cell::Settled, row.unsettled());
-                log::warn!("{seat}: {waiting} packets were still queued: {disposition:?}");
-            }
-            Err(error) => {
-                log::warn!("{seat}: {waiting} packets still queued are dropped: {error}");
-            }
-        }
     }
 }
 

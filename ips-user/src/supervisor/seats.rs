@@ -18,7 +18,6 @@ use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
 use crate::config::{Config, Transport};
-use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
 use crate::source::nfqueue;
 
@@ -30,15 +29,15 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each of the workers, in order, and the backup: served by those that a predecessor
-    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
-    /// dropped. Each goes on with its part of the history.
+    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`. Each
+    /// goes on with its part of the history.
     ///
     /// # Errors
     /// When memory or descriptors run out.
     pub(super) fn new(
         config: &Config,
         workers: &[(Seat, LastingDuty)],
-        mut left: Vec<Bequest>,
+        left: &mut Vec<Bequest>,
         history: &mut History,
     ) -> io::Result<Self> {
         let workers = workers
@@ -364,16 +363,6 @@ impl Seats {
             }
         }
     }
-
-    /// After the workers have left: what still waits, because one had to be killed, gets the
-    /// verdict of the policy. Closing the sockets would drop it.
-    pub(super) fn settle_pending(&self, config: &Config, board: &Board) {
-        for occupancy in &self.seats {
-            if let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) {
-                occupancy.settle_pending(config, board, truth);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -387,7 +376,7 @@ mod tests {
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
         let history = &mut History::default();
-        let seats = Seats::new(&config, &workers, Vec::new(), history);
+        let seats = Seats::new(&config, &workers, &mut Vec::new(), history);
         (seats.unwrap(), config)
     }
 

@@ -1,7 +1,7 @@
 //! The supervisor's view of itself: the snapshot, and the `stats` event made of it.
 
 use std::cmp::Reverse;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ips_common::{Counter, MAX_WORKERS};
 use serde_json::{Value, json};
@@ -127,6 +127,8 @@ impl Supervisor {
             restarts: past.restarts,
             trips: past.trips,
             hangs: past.hangs,
+            unserved_ms: occupancy.unserved(Instant::now()).as_millis() as u64,
+            vacancies: past.vacancies,
             last_exit: past.last_exit().map(str::to_owned),
             exits: past.exits().map(|exit| self.exit(exit)).collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
@@ -212,6 +214,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "vacancies": seat.vacancies,
                 "delay_ms": seat.delay_ms,
                 "delay_max_ms": seat.delay_max_ms,
                 "overloads": seat.overloads,

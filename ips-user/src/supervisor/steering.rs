@@ -437,6 +437,15 @@ impl Steering {
         written.context("having the eBPF programs stop marking")
     }
 
+    /// The same until [`Self::install`]; otherwise the programs go on as a predecessor has
+    /// configured them.
+    pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
+        let mut steer = self.maps.config()?;
+        steer.workers = 0;
+        let written = self.maps.write_config(&steer);
+        written.context("having the eBPF programs stop marking")
+    }
+
     /// Removes the rules, but for the gate; nothing may be queued any more.
     pub(super) fn uninstall(&mut self, config: &Config) -> anyhow::Result<()> {
         self.netfilter = None;

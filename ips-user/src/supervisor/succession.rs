@@ -14,12 +14,17 @@ use super::instance::{Sitting, Started};
 use super::occupancy::Phase;
 use super::seat::Seat;
 use super::seats::Seats;
+use super::watch::{Watch, patience};
 use crate::config::Config;
 use crate::desk::{Command, CommandNumber};
+use crate::health::hang::Patience;
+use crate::maps::WorkerPages;
+use crate::sys::process::monotonic_ns;
 use crate::worker::handing_over::NOTHING;
 
-/// How long a predecessor may take to hand over, and then to end.
-const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// A predecessor may take this long at least to hand over, and then to end: a full table of
+/// 262,144 flows takes 200 ms of CPU to write, and there may be others to be served.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a process ended that was nobody's child any more.
 pub(super) const UNSEEN: &str = "nobody saw how";
@@ -28,19 +33,43 @@ pub(super) const UNSEEN: &str = "nobody saw how";
 #[derive(Debug)]
 pub(super) struct Predecessor {
     process: Started,
+    /// Packets wait for it as for any other worker.
+    watch: Watch,
     told: Option<(CommandNumber, Instant)>,
 }
 
 impl Predecessor {
-    pub(super) const fn new(process: Started) -> Self {
+    pub(super) fn new(process: Started) -> Self {
         Self {
             process,
+            watch: Watch::over(process),
             told: None,
         }
     }
 
     pub(super) const fn process(&self) -> Started {
         self.process
+    }
+
+    /// Kills it when it hangs, as it goes on serving or as it hands over. Returns whether it did.
+    fn end_if_hung(&mut self, seat: Seat, heartbeat_ns: u64, patience: Patience) -> bool {
+        if self
+            .watch
+            .look(seat, monotonic_ns(), heartbeat_ns, patience)
+        {
+            return true;
+        }
+        let within = patience.longest.max(HAND_OVER_WITHIN);
+        let Some((_, since)) = self.told.as_mut().filter(|it| it.1.elapsed() > within) else {
+            return false;
+        };
+        *since = Instant::now();
+        let pid = self.process.pid;
+        log::warn!("{seat} (pid {pid}) does not hand over within {within:?}: killed");
+        if let Err(error) = self.process.signal(Signal::SIGKILL) {
+            log::warn!("{seat}: {error}");
+        }
+        true
     }
 }
 
@@ -67,41 +96,38 @@ impl Seats {
         }
     }
 
-    /// Looks whether predecessors have ended, and ends those that do not. When one has ended,
+    /// Looks whether predecessors have ended, and ends those that hang. When one has ended,
     /// returns the seats that nobody serves now because the successor is not ready yet.
-    pub(super) fn look_after_predecessors(&mut self) -> Option<Vec<Seat>> {
+    pub(super) fn look_after_predecessors(
+        &mut self,
+        config: &Config,
+        pages: &WorkerPages,
+    ) -> Option<Vec<Seat>> {
         let mut unserved = None;
         for occupancy in self.iter_mut() {
             let Some(predecessor) = &mut occupancy.predecessor else {
                 continue;
             };
-            if !predecessor.process.is_alive() {
-                predecessor.process.reap();
-                if let Some((number, _)) = predecessor.told
-                    && occupancy.desk.answer(number).is_none()
-                {
-                    log::warn!("{} ended before it had handed over", occupancy.seat);
-                    occupancy.desk.carried_out(number, NOTHING);
-                }
-                let unready = predecessor.told.is_none();
-                occupancy.predecessor = None;
-                let unserved = unserved.get_or_insert_with(Vec::new);
-                unserved.extend(unready.then_some(occupancy.seat));
+            let seat = occupancy.seat;
+            if predecessor.process.is_alive() {
+                // Its successor's, once it has handed over.
+                let heartbeat_ns = pages.heartbeat(seat.slot());
+                let hung = predecessor.end_if_hung(seat, heartbeat_ns, patience(config));
+                occupancy.past.hangs += u64::from(hung);
                 continue;
             }
-            if let Some((_, since)) = &mut predecessor.told
-                && since.elapsed() > HAND_OVER_WITHIN
+            predecessor.process.reap();
+            if let Some((number, _)) = predecessor.told
+                && occupancy.desk.answer(number).is_none()
             {
-                log::warn!(
-                    "{} (pid {}) does not hand over: killed",
-                    occupancy.seat,
-                    predecessor.process.pid
-                );
-                *since = Instant::now();
-                if let Err(error) = predecessor.process.signal(Signal::SIGKILL) {
-                    log::warn!("{}: {error}", occupancy.seat);
-                }
+                log::warn!("{seat} ended before it had handed over");
+                occupancy.desk.carried_out(number, NOTHING);
             }
+            let unready = predecessor.told.is_none();
+            occupancy.predecessor = None;
+            occupancy.begin_vacancy();
+            let unserved = unserved.get_or_insert_with(Vec::new);
+            unserved.extend(unready.then_some(seat));
         }
         unserved
     }
@@ -110,6 +136,13 @@ impl Seats {
     pub(super) fn any_dead_unreported(&self) -> bool {
         let mut reported = self.iter().filter(|it| !it.orphan);
         reported.any(|it| it.process.is_some_and(|process| !process.is_alive()))
+    }
+
+    /// Whether the launcher has not said within `workers.start_ms` what became of a process that
+    /// it was asked for.
+    pub(super) fn any_unanswered(&self, config: &Config) -> bool {
+        let patience = Duration::from_millis(config.workers.start_ms);
+        self.iter().any(|it| it.is_unanswered(patience))
     }
 
     /// The launcher has ended: nobody reports the end of its workers any more, and what it was
@@ -165,5 +198,34 @@ impl Seats {
                 }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::Desk;
+
+    #[test]
+    fn a_predecessor_that_beats_but_does_not_hand_over_is_killed_after_the_longest_wait() {
+        let longest = Duration::from_secs(3);
+        let patience = Patience {
+            stale: Duration::from_secs(600),
+            computing: Duration::from_secs(600),
+            longest,
+        };
+        let sleeping = std::process::Command::new("sleep").arg("1000").spawn();
+        let mut child = sleeping.unwrap();
+        let mut predecessor = Predecessor::new(Started::of(child.id()).unwrap());
+        let number = Desk::create(4096).unwrap().give(Command::HandOver);
+        let mut told_before = |time: Option<Duration>| {
+            predecessor.told = time.map(|time| (number, Instant::now().checked_sub(time).unwrap()));
+            predecessor.end_if_hung(Seat::Backup, monotonic_ns(), patience)
+        };
+        assert!(!told_before(None));
+        assert!(!told_before(Some(longest - Duration::from_millis(500))));
+        assert!(child.try_wait().unwrap().is_none());
+        assert!(told_before(Some(longest + Duration::from_millis(1))));
+        assert!(!child.wait().unwrap().success());
     }
 }

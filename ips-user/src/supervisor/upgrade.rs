@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ips_common::LAYOUT_VERSION;
-use nix::sys::signal::{SigSet, Signal};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Supervisor;
 use super::instance::{Kept, RECORD_FORM, Record, Started};
+use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
 use crate::sys::descriptors::{close_on_exec, keep_over_exec};
@@ -125,32 +125,32 @@ impl Supervisor {
         None
     }
 
-    /// Does not return when it succeeds.
-    pub(super) fn become_other_program(&mut self) -> anyhow::Result<()> {
-        let Some((_, program)) = self.upgrade.take() else {
-            return Ok(());
-        };
+    /// Does not return when it succeeds. Returns a stop that was wished for just before that.
+    pub(super) async fn become_other_program(
+        &mut self,
+        signals: &mut Signals,
+    ) -> anyhow::Result<&'static str> {
+        let (_, program) = self.upgrade.take().context("no upgrade is due")?;
         let path = CString::new(program.as_os_str().as_bytes())?;
         let arguments: Vec<_> = std::env::args_os()
             .map(|argument| CString::new(argument.as_bytes()))
             .collect::<Result<_, _>>()?;
         log::info!("upgrade: {} goes on from here", program.display());
-        // A stop that comes in between is for the new program, once it listens.
-        let mut waiting = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            waiting.add(signal);
-        }
-        waiting.thread_block()?;
+        // First: it is a thread that could catch a signal.
         self.writer.pause();
-        let error = match self.leave_for_successor() {
-            Ok(()) => {
-                let Err(errno) = nix::unistd::execv(&path, &arguments);
-                anyhow::Error::from(io::Error::from(errno))
-            }
-            Err(error) => error,
+        let result = match signals.hold_back().await {
+            Ok(Some(stop)) => Ok(stop),
+            Ok(None) => Err(match self.leave_for_successor() {
+                Ok(()) => {
+                    let Err(errno) = nix::unistd::execv(&path, &arguments);
+                    anyhow::Error::from(io::Error::from(errno))
+                }
+                Err(error) => error,
+            }),
+            Err(error) => Err(error.into()),
         };
         // Nothing has happened, except that nobody writes events.
-        waiting.thread_unblock()?;
+        signals.let_through()?;
         self.keep_no_more();
         let ends = [self.events.as_fd(), self.writer.reader()];
         let ends = ends.map(|end| end.try_clone_to_owned());
@@ -158,7 +158,7 @@ impl Supervisor {
         (self.writer, self.events) =
             crate::log::pipe::EventWriter::resume([writer?, reader?], &self.config.event_log())?;
         self.record();
-        Err(error).with_context(|| format!("becoming {}", program.display()))
+        result.with_context(|| format!("becoming {}", program.display()))
     }
 
     /// Records everything, and keeps it open.

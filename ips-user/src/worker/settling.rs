@@ -46,7 +46,7 @@ pub(super) fn settle_leftovers(
 /// Packets that a predecessor took from the socket but died before it could note them: ids
 /// after the last noted one and before the first that this process receives.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Gap {
+pub(crate) enum Gap {
     /// Nothing received yet. `noted` is the predecessor's last id, `queued` the kernel's last
     /// id when this process started.
     Open { noted: u32, queued: u32 },
@@ -56,12 +56,12 @@ pub(super) enum Gap {
 
 impl Gap {
     /// Ids to settle, count and last, when the first packet received is `first`.
-    pub(super) fn before(&mut self, first: PacketId) -> Option<(u32, PacketId)> {
+    pub(crate) fn before(&mut self, first: PacketId) -> Option<(u32, PacketId)> {
         self.close(|_| first.0.wrapping_sub(1))
     }
 
     /// Ids to settle, count and last, when nothing was waiting in the socket.
-    pub(super) fn when_idle(&mut self) -> Option<(u32, PacketId)> {
+    pub(crate) fn when_idle(&mut self) -> Option<(u32, PacketId)> {
         self.close(|queued| queued)
     }
 

@@ -272,11 +272,12 @@ fn the_least_risky_flows_are_shed_first() {
     let (_socket, to) = receiver(&gateway);
     let evil = gateway.lab.client().enter(|| UdpSocket::bind("0.0.0.0:0"));
     let evil = evil.expect("a client");
-    // What passes the capacity of the transport itself leaves no choice: then all is shed.
-    let rate = capacity(&gateway, to) / 2;
+    // What passes the capacity of the transport itself leaves no choice: then all is shed. What
+    // piles up while somebody else has the CPU shall be shed fast, too.
+    let rate = capacity(&gateway, to) / 4;
     let mut shares = Vec::new();
     // Whoever takes the worker's CPU away for a moment takes its choice away too: not each time.
-    for _ in 0..3 {
+    for _ in 0..6 {
         gateway.await_settled();
         let before = gateway.await_status("calm", |status| status.workers[0].overload == "none");
         let flood = Flood::start(&gateway, to, rate);
@@ -296,7 +297,7 @@ fn the_least_risky_flows_are_shed_first() {
         assert!(shed > flooded / 4, "{after}");
         // A flow that has had a match is inspected as long as any is: at the beginning there is
         // a moment in which none is.
-        if alerts * 5 >= sent * 4 {
+        if sent > 100 && alerts * 5 >= sent * 4 {
             return;
         }
         shares.push((alerts, sent));

@@ -412,7 +412,13 @@ fn fifty_reloads_in_a_row_lose_nothing_and_leave_nothing_behind() {
         assert_eq!(reloaded.generation, 1 + round);
         assert_eq!(reloaded.compiled.rules, u64::from(200 + round % 7));
         if round == 7 {
-            early = Some(measure());
+            // A client of the control socket, or a program that looks at the rules, may be going
+            // just now: what is open for good is open each time.
+            let looks = (0..10).map(|_| {
+                sleep(Duration::from_millis(30));
+                measure()
+            });
+            early = looks.min_by_key(|(open, _)| open.iter().sum::<usize>());
         }
     }
     println!("50 reloads in {:?}", since.elapsed());

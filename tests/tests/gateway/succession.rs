@@ -13,7 +13,7 @@ use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
 
-use crate::load::await_replaced;
+use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
 use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program, signal};
 
@@ -99,8 +99,7 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-pub(crate) fn upgrade(gateway: &Gateway) {
-    let before = gateway.status();
+fn ask_for_upgrade(gateway: &Gateway) {
     let request = Request::Upgrade { program: program() };
     let deadline = Instant::now() + PATIENCE;
     let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
@@ -112,6 +111,12 @@ pub(crate) fn upgrade(gateway: &Gateway) {
         answer = ask();
     }
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
+}
+
+pub(crate) fn upgrade(gateway: &Gateway) {
+    let before = gateway.status();
+    ask_for_upgrade(gateway);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
         if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
@@ -296,4 +301,61 @@ fn what_has_happened_is_still_known_after_an_upgrade_and_a_takeover() {
     let anew = gateway.status();
     assert_eq!((anew.generation, anew.launcher_restarts), (1, 0), "{anew}");
     assert_eq!(anew.workers[0].restarts, 0, "{anew}");
+}
+
+/// Stops an instance whose workers are being relieved.
+fn stops_quickly(gateway: &mut Gateway) {
+    let stopped = Instant::now();
+    gateway.stop();
+    // Loading the eBPF programs, which a stop waits for, may take seconds on a busy machine.
+    println!("stopped after {:?}", stopped.elapsed());
+    let log = gateway.log();
+    assert!(!log.contains("did not end within"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.leftovers(), Vec::<String>::new(), "{log}");
+}
+
+#[test]
+fn a_stop_at_any_moment_of_an_upgrade_is_quick_and_loses_nothing() {
+    require_queues!();
+    let _alone = alone();
+    let mut relieved = 0;
+    for step in 0..8 {
+        let mut gateway = Gateway::start(|_| {});
+        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+        let (_replier, requester) = requests(&gateway, 1000);
+        ask_for_upgrade(&gateway);
+        let begun = gateway
+            .process()
+            .wait_for_line("goes on from here", PATIENCE);
+        begun.expect("it says so");
+        sleep(Duration::from_millis(60) * step);
+        stops_quickly(&mut gateway);
+        relieved += u32::from(gateway.log().contains("of a former run are taken over"));
+        nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
+    }
+    assert!(relieved > 0, "no stop came while workers were relieved");
+}
+
+#[test]
+fn a_stop_while_workers_of_a_dead_launcher_are_relieved_is_quick() {
+    require_queues!();
+    let _alone = alone();
+    for step in 0..6 {
+        let mut gateway = Gateway::start(|_| {});
+        let launcher = gateway.status().launcher.cast_signed();
+        let launcher = nix::unistd::Pid::from_raw(launcher);
+        nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+        let compiled = "a new launcher has compiled";
+        gateway
+            .process()
+            .wait_for_line(compiled, PATIENCE)
+            .expect("it says so");
+        sleep(Duration::from_millis(15) * step);
+        stops_quickly(&mut gateway);
+    }
 }

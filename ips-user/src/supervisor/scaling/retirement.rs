@@ -154,7 +154,8 @@ impl Supervisor {
         };
         let truth = queue_truth::of(occupancy.queue);
         if let Some(truth) = truth.filter(|it| it.waiting > 0) {
-            occupancy.settle_pending(&self.config, &self.board, truth);
+            let pages = self.steering.pages();
+            occupancy.settle_pending(&self.config, &self.board, pages, truth);
         }
         let retired = &mut self.scaling.retired;
         occupancy.past.retire(retired);
