@@ -121,7 +121,8 @@ pub fn run(
         desk,
         channel,
         socket,
-    } = held::place(equipment, &shared.board).context("placing the descriptors")?;
+    } = held::place(equipment, &shared.board, &shared.dangers.watchlist)
+        .context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
     set_name(&match seat {
         Seat::Worker(index) => format!("sluice-{index}"),

@@ -78,6 +78,6 @@ pub(super) struct CanSucceedArgs {
 /// Says whether this program could go on in the place of one that was given these arguments.
 pub(super) fn can_succeed(args: &CanSucceedArgs) -> anyhow::Result<ExitCode> {
     args.settings.load()?;
-    println!("{}", supervisor::upgrade::can_succeed());
+    println!("{}", supervisor::upgrade::can_succeed()?);
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub instance: String,
     /// Process of the supervisor.
     pub pid: u32,
-    /// Seconds since it started.
+    /// Seconds since it started; goes on over upgrades and takeovers.
     pub uptime_seconds: u64,
     /// How many times another program has taken its place.
     pub upgrades: u64,
@@ -37,7 +37,8 @@ pub struct Snapshot {
     pub rules_given_up: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
-    /// Which rules and configuration are in force: one more with each reload.
+    /// Which rules and configuration are in force: one more with each reload, upgrade and
+    /// takeover.
     pub generation: u32,
     /// Rules in use.
     pub rules: u64,
@@ -47,6 +48,9 @@ pub struct Snapshot {
     pub rules_wrong: u64,
     /// Memory of the compiled rules, which all workers share, in bytes.
     pub image_bytes: u64,
+    /// Memory in which their files are kept, as they were compiled, for a new launcher, in bytes.
+    #[serde(default)]
+    pub source_bytes: u64,
     /// The most memory that compiling them took, in bytes.
     pub compile_peak_bytes: u64,
     /// The workers in order.
@@ -197,7 +201,7 @@ pub struct Worker {
     pub heartbeat_age_ms: u64,
     /// Milliseconds that the longest waiting packet has been waiting for its verdict.
     pub delay_ms: u64,
-    /// The longest that was since the start.
+    /// The longest that was since the instance started.
     pub delay_max_ms: u64,
     /// What it leaves undone: `none`, `some` or `all`.
     pub overload: String,
@@ -236,7 +240,7 @@ pub struct Retired {
 /// The end of a process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
-    /// Seconds since the supervisor started.
+    /// Seconds since the instance started.
     pub uptime_seconds: f64,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub unix_us: i64,

@@ -1,13 +1,14 @@
 //! The rules that a configuration names.
 
+use std::io;
 use std::path::PathBuf;
-use std::{fs, io};
 
 use thiserror::Error;
 
 use super::list;
 use super::load::{Loaded, RuleSet};
 use super::source::RuleSource;
+use super::sources::{SourceFile, Sources};
 use crate::config;
 
 /// What a configuration says about rules cannot be used.
@@ -38,8 +39,11 @@ impl RuleSet {
     /// addresses, as in Suricata's `vars.port-groups` and `vars.address-groups`.
     ///
     /// # Errors
-    /// When the classification file cannot be read, or a variable has no usable value.
-    pub fn configured(rules: &config::Rules) -> Result<Self, Unusable> {
+    /// When a variable has no usable value.
+    fn configured(
+        rules: &config::Rules,
+        classification: Option<&SourceFile>,
+    ) -> Result<Self, Unusable> {
         let mut set = Self::default();
         for (name, value) in &rules.variables {
             if is_of_ports(name) {
@@ -51,14 +55,9 @@ impl RuleSet {
         for (name, value) in &rules.variables {
             set.check_variable(name, value)?;
         }
-        let path = &rules.classification;
-        if !path.as_os_str().is_empty() {
-            let bytes = fs::read(path).map_err(|source| Unusable::File {
-                path: path.clone(),
-                source,
-            })?;
-            for line in set.classification.add(&String::from_utf8_lossy(&bytes)) {
-                log::warn!("{}:{line}: not a classification, skipped", path.display());
+        if let Some(SourceFile { name, bytes }) = classification {
+            for line in set.classification.add(&String::from_utf8_lossy(bytes)) {
+                log::warn!("{}:{line}: not a classification, skipped", name.display());
             }
         }
         Ok(set)
@@ -100,21 +99,22 @@ fn is_of_ports(name: &str) -> bool {
 /// Loads every rule file of a configuration.
 ///
 /// # Errors
-/// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant.
+/// When a file cannot be read, or a variable has no usable value.
 pub fn load(rules: &config::Rules) -> Result<Loaded, Unusable> {
-    let set = RuleSet::configured(rules)?;
-    let read = |path: &PathBuf| {
-        RuleSource::read(path).map_err(|source| Unusable::File {
-            path: path.clone(),
-            source,
-        })
-    };
-    let sources = rules
-        .files
-        .iter()
-        .map(read)
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(set.load_sources(&sources))
+    load_from(rules, Sources::read(rules)?)
+}
+
+/// Loads rules from files that have been read already, with the variables of a configuration.
+///
+/// # Errors
+/// When a variable has no usable value.
+pub fn load_from(rules: &config::Rules, sources: Sources) -> Result<Loaded, Unusable> {
+    let set = RuleSet::configured(rules, sources.classification.as_ref())?;
+    let files = sources.rules.into_iter();
+    let files: Vec<_> = files
+        .map(|SourceFile { name, bytes }| RuleSource::new(name, bytes))
+        .collect();
+    Ok(set.load_sources(&files))
 }
 
 #[cfg(test)]
@@ -128,7 +128,9 @@ mod tests {
                 variables: [(name.to_owned(), value.to_owned())].into(),
                 ..config::Rules::default()
             };
-            let message = RuleSet::configured(&rules).err().map(|e| e.to_string());
+            let message = RuleSet::configured(&rules, None)
+                .err()
+                .map(|e| e.to_string());
             match (message, expect) {
                 (None, None) => {}
                 (Some(message), Some(expect)) => {
@@ -150,6 +152,29 @@ mod tests {
         check("$HOME_NET", "any", Some("no `$`"));
         check("HTTP_PORTS", "99999", Some("not a port"));
         check("WEB", "80", Some("ends in PORT"));
+    }
+
+    #[test]
+    fn rules_are_what_the_files_said_when_they_were_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.rules");
+        let classification = directory.path().join("classes");
+        let rule = "alert tcp $HERE any -> any any (classtype:mine; sid:7;)\n";
+        std::fs::write(&file, rule).unwrap();
+        std::fs::write(&classification, "config classification: mine,Mine,3\n").unwrap();
+        let rules = config::Rules {
+            files: vec![file.clone()],
+            classification: classification.clone(),
+            variables: [("HERE".to_owned(), "192.0.2.0/24".to_owned())].into(),
+        };
+        let sources = Sources::read(&rules).unwrap();
+        std::fs::write(&file, "nonsense\n").unwrap();
+        std::fs::remove_file(&classification).unwrap();
+        let loaded = load_from(&rules, sources).unwrap();
+        assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+        assert_eq!(loaded.rules[0].options.signature_id, 7);
+        assert_eq!(loaded.rules[0].file, file);
+        load(&rules).unwrap_err();
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod options;
 mod parse;
 pub mod range_set;
 mod source;
+mod sources;
 mod variables;
 mod vocabulary;
 
@@ -27,8 +28,9 @@ pub use ast::{
     RuleProtocol,
 };
 pub use classification::Classification;
-pub use configured::{Unusable, load};
+pub use configured::{Unusable, load, load_from};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;
+pub use sources::Sources;
 pub use variables::Variables;

@@ -1,6 +1,7 @@
 //! One supervisor an instance: a lock, and a record of what it started, so that a successor can
 //! take it over or end it.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
@@ -15,6 +16,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::duty::LastingDuty;
+use super::history::History;
 use super::scaling::check_count;
 use super::seat::Seat;
 use crate::config::Config;
@@ -80,9 +82,16 @@ impl Started {
     }
 }
 
+/// The form of [`Record`]. To be raised when a program would misunderstand a record that knows only
+/// the former; what can be left out needs no other form, but a default.
+pub(super) const RECORD_FORM: u32 = 2;
+
 /// What a successor has to know.
+///
+/// That may be another program. Of an earlier one's record what came later is absent; what a
+/// later one's has more is passed over, because to make nothing of the whole would be to lose
+/// the workers. (Programs of form 1 do just that: see [`super::upgrade`].)
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Record {
     /// The process that workers are forks of.
     pub(super) launcher: Option<Started>,
@@ -98,6 +107,9 @@ pub(super) struct Record {
     pub(super) retired: Retired,
     /// How many times the program has been replaced by another one.
     pub(super) upgrades: u64,
+    /// What is counted on.
+    #[serde(default)]
+    pub(super) history: History,
     /// Descriptors that stay open while it is.
     pub(super) kept: Option<Kept>,
 }
@@ -111,8 +123,19 @@ pub(super) struct Sitting {
     pub(super) queue: u16,
     /// By whom, if anybody.
     pub(super) process: Option<Started>,
+    /// Who is to relieve him, and may have done so by now.
+    #[serde(default)]
+    pub(super) successor: Option<Started>,
     /// What it is there for; `None` when it was about to come or go.
     pub(super) duty: Option<LastingDuty>,
+}
+
+impl Sitting {
+    /// Who serves the queue now.
+    pub(super) fn serving(&self) -> Option<Started> {
+        let mut processes = self.process.into_iter().chain(self.successor);
+        processes.find(Started::is_alive)
+    }
 }
 
 /// Numbers of descriptors in the process `by`, which has become another program since.
@@ -130,12 +153,17 @@ pub(super) struct Kept {
     pub(super) feedback: [RawFd; 2],
     /// The rejecter's counters.
     pub(super) tally: RawFd,
+    /// The flows that workers died of.
+    #[serde(default)]
+    pub(super) watchlist: Option<RawFd>,
 }
 
 /// The instance's hold on its run directory.
 #[derive(Debug)]
 pub(super) struct Instance {
     state: PathBuf,
+    /// The record as this process has written it last.
+    written: RefCell<Vec<u8>>,
     _lock: Flock<File>,
 }
 
@@ -167,19 +195,26 @@ impl Instance {
         };
         Ok(Self {
             state: directory.join(format!("{name}.json")),
+            written: RefCell::default(),
             _lock: lock,
         })
     }
 
-    /// Writes the record.
+    /// Writes the record, if it says anything new.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec(record)?;
+        if *self.written.borrow() == text {
+            return Ok(());
+        }
         // Written beside and renamed: a successor never reads half a record.
         let new = self.state.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(record)?)?;
-        fs::rename(&new, &self.state)
+        fs::write(&new, &text)?;
+        fs::rename(&new, &self.state)?;
+        self.written.replace(text);
+        Ok(())
     }
 
     /// The record of a predecessor that has not been stopped cleanly; empty when there is none.
@@ -236,7 +271,8 @@ impl Record {
 
     /// The processes that a predecessor left running: its workers, which go on inspecting.
     pub(super) fn alive(&self) -> Vec<Started> {
-        let seats = self.seats.iter().filter_map(|sitting| sitting.process);
+        let seats = self.seats.iter();
+        let seats = seats.flat_map(|sitting| sitting.process.into_iter().chain(sitting.successor));
         let recorded: Vec<_> = seats.chain(self.launcher).chain(self.rejecter).collect();
         // A supervisor may have died before it could record a process that the launcher had
         // just forked for it. Workers stay in the launcher's process group.
@@ -286,6 +322,7 @@ mod tests {
             seat: Seat::Worker(0),
             queue: 101,
             process: Some(*process),
+            successor: None,
             duty: Some(LastingDuty::Serving),
         };
         Record {
@@ -325,6 +362,24 @@ mod tests {
         child.wait().unwrap_err();
         second.forget();
         assert!(second.read().unwrap().seats.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_been_relieved_by_now_does_not_serve() {
+        let alive = Started::of(std::process::id());
+        let serving = |process, successor| {
+            let sitting = Sitting {
+                process,
+                successor,
+                ..sitting(&[Started::ended(1)]).seats[0]
+            };
+            sitting.serving()
+        };
+        let ended = Some(Started::ended(std::process::id()));
+        assert_eq!(serving(alive, ended), alive);
+        assert_eq!(serving(ended, alive), alive);
+        assert_eq!(serving(ended, ended), None);
+        assert_eq!(serving(None, None), None);
     }
 
     #[test]
@@ -372,6 +427,7 @@ mod tests {
                 seat: *seat,
                 queue: 0,
                 process: None,
+                successor: None,
                 duty: *duty,
             };
             Record {
@@ -400,6 +456,55 @@ mod tests {
         let far = record(&[(Seat::Worker(999), Some(LastingDuty::Serving))]);
         assert_eq!(far.workers(&config), serving(0..2));
         assert_eq!(record(&duties[..1]).workers(&config), serving(0..2));
+    }
+
+    /// As it was written before there was a history, and a list of flows to keep.
+    const FORM_1: &str = r#"{"launcher":{"pid":12,"start_time":34},"rejecter":null,
+        "workers_map":5,"configured":1,"seats":[{"seat":"worker 0","queue":101,
+        "process":{"pid":13,"start_time":35},"duty":"serving"}],"retired":{"restarts":1,
+        "trips":0,"hangs":0,"queue_dropped":0,"user_dropped":0,"flows_let_go":0,"received":9},
+        "upgrades":3,"kept":{"by":{"pid":1,"start_time":2},"seats":[[7,[8,9,10]]],"board":11,
+        "events":[12,13],"feedback":[14,15],"tally":16}}"#;
+
+    #[test]
+    fn records_of_earlier_and_of_later_programs_are_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.json");
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        fs::write(&path, FORM_1).unwrap();
+        let record = instance.read().unwrap();
+        assert_eq!((record.upgrades, record.seats[0].queue), (3, 101));
+        assert_eq!(record.history, History::default());
+        let kept = record.kept.clone().unwrap();
+        assert_eq!((kept.tally, kept.watchlist), (16, None));
+        let later = FORM_1.replacen('{', r#"{"new":1,"history":{"generation":4,"newer":[]},"#, 1);
+        fs::write(&path, later).unwrap();
+        let later = instance.read().unwrap();
+        assert_eq!((later.upgrades, later.history.generation), (3, 4));
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_again_and_written_when_it_says_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        let mut past = super::super::history::Past::default();
+        past.ended(5, "signal SIGSEGV".into());
+        let mut record = Record {
+            history: History {
+                seats: vec![(Seat::Worker(0), past)],
+                ..History::default()
+            },
+            ..Record::default()
+        };
+        instance.write(&record).unwrap();
+        assert_eq!(instance.read().unwrap().history, record.history);
+        let path = directory.path().join("t.json");
+        fs::write(&path, "{}").unwrap();
+        instance.write(&record).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+        record.history.generation = 2;
+        instance.write(&record).unwrap();
+        assert_eq!(instance.read().unwrap().history, record.history);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The launcher's life as the supervisor sees it: prepared, lost, replaced, and watched.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::instance::{self, Started};
 use super::launching::{Common, Launching};
@@ -21,7 +22,10 @@ impl Supervisor {
             deaths: &self.deaths,
         };
         self.launching.prepare(&self.config, self.trace, &common)?;
-        self.launching.compile(self.generation, &self.config, true)
+        // From the files as they were when these rules came into force, if they are already.
+        let sources = self.sources.as_ref().map(AsFd::as_fd);
+        self.launching
+            .compile(self.generation, &self.config, true, sources)
     }
 
     pub(super) async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
@@ -32,8 +36,12 @@ impl Supervisor {
             }
             while told.is_ok() {
                 match self.launching.next().await? {
-                    Some(FromLauncher::Compiled { compiled, .. }) => {
+                    Some(FromLauncher::Compiled {
+                        compiled, files, ..
+                    }) => {
+                        let files = files.context("rules compiled without their files")?;
                         self.compiled = compiled;
+                        self.sources = Some(files.sources);
                         self.launching.set_ready();
                         return Ok(());
                     }
@@ -116,7 +124,7 @@ impl Supervisor {
     /// Only workers of one launcher can share rules with those to come: the others hand over.
     pub(super) fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
         self.compiled = compiled;
-        log::info!("a new launcher has compiled the rules");
+        log::info!("a new launcher has compiled the rules in force");
         self.launching.set_ready();
         for seat in self.seats.relieve_orphans() {
             self.spawn(seat);

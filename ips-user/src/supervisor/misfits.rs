@@ -48,10 +48,7 @@ impl Sorting {
     /// `beats_here`: whether their workers beat in the map that this supervisor has.
     pub(super) fn of(left: &Record, fetched: Vec<Bequest>, beats_here: bool) -> Self {
         let had = |it: &Started| fetched.iter().any(|had| had.process.as_ref() == Some(it));
-        let unfetched = |it: &&Sitting| {
-            let process = it.process.filter(|it| !had(it));
-            process.is_some_and(|it| it.is_alive())
-        };
+        let unfetched = |it: &&Sitting| it.serving().is_some_and(|it| !had(&it));
         let unfetched = left.seats.iter().filter(unfetched).copied().collect();
         let (usable, astray) = match beats_here {
             true => (fetched, Vec::new()),
@@ -80,7 +77,7 @@ impl Sorting {
         let fetched = self.usable.into_iter().chain(self.astray);
         let fetched = fetched.map(|it| misfit(it.seat, it.queue, it.process, Some(it.socket)));
         let unfetched = self.unfetched.into_iter();
-        let unfetched = unfetched.map(|it| misfit(it.seat, it.queue, it.process, None));
+        let unfetched = unfetched.map(|it| misfit(it.seat, it.queue, it.serving(), None));
         fetched.chain(unfetched).collect()
     }
 }

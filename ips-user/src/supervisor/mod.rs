@@ -7,10 +7,12 @@
 //! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
 //! and stays when it is over: nothing passes uninspected in between either.
 
+mod compiling;
 mod deaths;
 mod duty;
 pub mod feedback;
 pub mod gate;
+mod history;
 mod inheritance;
 mod instance;
 pub mod launcher;
@@ -39,6 +41,7 @@ mod vacancy;
 mod watch;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -51,6 +54,7 @@ use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, 
 
 use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
+use self::history::History;
 use self::inheritance::Inheritance;
 use self::instance::{Instance, Record, Started};
 use self::launching::Launching;
@@ -68,7 +72,7 @@ use self::steering::{Steering, nanoseconds};
 use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::desk::watchlist::Standing;
+use crate::desk::watchlist::{Standing, Watched};
 use crate::flow::Timestamp;
 use crate::loader::LoadError;
 use crate::log::eve;
@@ -151,7 +155,8 @@ struct Supervisor {
     read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
-    started: Instant,
+    /// When the instance started, CLOCK_MONOTONIC; predecessors that were taken over included.
+    started_ns: u64,
     instance: Instance,
     writer: EventWriter,
     events: EventPipe,
@@ -187,6 +192,9 @@ struct Supervisor {
     generation: u32,
     /// What became of these rules.
     compiled: Compiled,
+    /// The files that they were compiled from, as they were: what is in force does not change
+    /// because another launcher has to compile it once more.
+    sources: Option<OwnedFd>,
     /// The last one that was tried.
     last_generation: u32,
     reloading: Option<Reloading>,
@@ -229,6 +237,8 @@ impl Supervisor {
             Some(ends) => EventWriter::resume(ends, &log)?,
             None => EventWriter::start(&log, config.log.buffer)?,
         };
+        let now_ns = monotonic_ns();
+        let mut history = History::after(&left, inheritance.board.is_some(), now_ns);
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {
             Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
@@ -236,7 +246,13 @@ impl Supervisor {
         };
         let spoken = Readable::of(&feedback)?;
         let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
-        let deaths = Deaths::new(&config).context("the list of suspects")?;
+        let deaths = Deaths::new(
+            &config,
+            inheritance.watchlist.take(),
+            history.deaths,
+            now_ns,
+        )
+        .context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
         // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
@@ -244,18 +260,31 @@ impl Supervisor {
         let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
         let beats_here = steering.workers_map()? == left.workers_map;
         let mut sorting = Sorting::of(&left, inheritance.seats, beats_here);
-        let seats = Seats::new(&config, &workers, &mut sorting.usable)
+        let seats = Seats::new(&config, &workers, &mut sorting.usable, &mut history)
             .context("memory shared with the workers")?;
+        // Those that a predecessor had bound: others are yet to be.
+        let bound = seats.iter().filter(|it| it.socket().is_some());
+        let bound: Vec<_> = bound.map(|it| it.queue).collect();
+        let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
+        let mut retired = left.retired.clone();
+        history.retire(&mut retired);
+        let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
+        retired.queue_passed += passed.close_others(&queues);
+        let generation = history.next_generation();
         Ok(Self {
             trace,
             utc_offset_s,
-            started: Instant::now(),
+            started_ns: history.started_ns,
             instance,
             writer,
             events,
             board,
-            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
-                .context("the rejecter's counters")?,
+            rejecter: Rejecter::new(
+                inheritance.tally.take(),
+                left.rejecter,
+                history.rejecter_restarts,
+            )
+            .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -263,21 +292,22 @@ impl Supervisor {
             launching,
             launcher_due: None,
             launcher_since: Instant::now(),
-            launcher_restarts: 0,
+            launcher_restarts: history.launcher_restarts,
             launcher_silent: 0,
             seats,
             misfits: sorting.misfits(),
-            scaling: Scaling::after(left.retired.clone()),
-            upkeep: Upkeep::new(),
+            scaling: Scaling::after(retired),
+            upkeep: Upkeep::new(passed),
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
             upgrades: left.upgrades,
             left,
             deaths,
-            generation: FIRST_GENERATION,
+            generation,
             compiled: Compiled::default(),
-            last_generation: FIRST_GENERATION,
+            sources: None,
+            last_generation: generation,
             reloading: None,
             took_over: false,
             read_config,
@@ -302,6 +332,7 @@ impl Supervisor {
         self.prepare_launcher().await?;
         // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
+        self.shut_out_quarantined();
         // The launcher, by which a successor finds workers that were never recorded.
         self.record();
         self.seats.open_queues(&self.config)?;
@@ -539,8 +570,8 @@ impl Supervisor {
             Some(FromLauncher::Compiled {
                 generation,
                 compiled,
-                image,
-            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+                files,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, files)?,
             Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
             Some(FromLauncher::NotCompiled {
                 generation,
@@ -630,14 +661,26 @@ impl Supervisor {
         if let Some(flow) = &finding.forgotten {
             self.steering.acquit(&flow.key);
         }
-        if let Some(flow) = &finding.accused
-            && flow.standing == Standing::Quarantined
-            && self.config.quarantine() == Disposition::Drop
-        {
-            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
-            self.steering.shut_out(&flow.key, until_ns);
+        if let Some(flow) = &finding.accused {
+            self.shut_out(flow);
         }
         Some(finding)
+    }
+
+    /// Has the programs drop a flow that is quarantined, if that is the policy.
+    fn shut_out(&mut self, flow: &Watched) {
+        if flow.standing == Standing::Quarantined && self.config.quarantine() == Disposition::Drop {
+            let quarantine = nanoseconds(self.deaths.quarantine());
+            let until_ns = flow.since_ns.saturating_add(quarantine);
+            self.steering.shut_out(&flow.key, until_ns);
+        }
+    }
+
+    /// Those of a predecessor: the maps may not be the ones that it had, nor the policy.
+    fn shut_out_quarantined(&mut self) {
+        for flow in self.deaths.flows().to_vec() {
+            self.shut_out(&flow);
+        }
     }
 
     fn report(&mut self, finding: Finding) {
@@ -668,7 +711,7 @@ impl Supervisor {
         }
     }
 
-    /// Forgets what has been long ago.
+    /// Forgets what has been long ago, and notes for a successor what has been since.
     fn sweep(&mut self) {
         self.steering.sweep(&self.config);
         for flow in self.deaths.forget_old(monotonic_ns()) {
@@ -676,6 +719,7 @@ impl Supervisor {
                 self.steering.acquit(&flow.key);
             }
         }
+        self.record();
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can
@@ -726,6 +770,7 @@ impl Supervisor {
             seats: self.seats.sitting(),
             retired: self.scaling.retired().clone(),
             upgrades: self.upgrades,
+            history: self.history(),
             kept: None,
         })
     }

@@ -1,6 +1,5 @@
 //! One seat: what is held for it, who sits there, and what became of those who did.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use anyhow::Context;
 use nix::sys::signal::Signal;
 
 use super::duty::Duty;
+use super::history::Past;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -24,7 +24,7 @@ use crate::desk::Desk;
 use crate::health::{Change, Limits, Pulse};
 use crate::metrics::queue_truth::QueueTruth;
 use crate::source::nfqueue::{NfQueue, QueueSocket};
-use crate::sys::process::{monotonic_ns, wall_us};
+use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
 const LIVED: Duration = Duration::from_secs(1);
@@ -34,8 +34,6 @@ const LIVED: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_millis(30);
 /// The first pause; before it, one replacement comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// How many ends of processes are remembered of each seat.
-const EXITS: usize = 8;
 
 /// What a seat is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +47,6 @@ pub(super) enum Phase {
         /// When.
         until: Instant,
     },
-}
-
-/// The end of a process.
-#[derive(Debug)]
-pub(super) struct Exit {
-    /// When.
-    pub(super) at: Instant,
-    /// Microseconds since 1970-01-01 00:00 UTC.
-    pub(super) wall_us: i64,
-    /// Why.
-    pub(super) how: String,
 }
 
 /// One seat.
@@ -93,13 +80,7 @@ pub(super) struct Occupancy {
     give_up_at: Option<Instant>,
     pub(super) pulse: Pulse,
     pub(super) strain: Strain,
-    pub(super) restarts: u64,
-    pub(super) trips: u64,
-    pub(super) hangs: u64,
-    /// How many times nobody served it for so long that what waited went by policy.
-    pub(super) vacancies: u64,
-    /// The last ones, the latest at the end.
-    pub(super) exits: VecDeque<Exit>,
+    pub(super) past: Past,
 }
 
 /// What is held for it, and what it is.
@@ -142,11 +123,7 @@ impl Occupancy {
             give_up_at: None,
             pulse: Pulse::default(),
             strain: Strain::default(),
-            restarts: 0,
-            trips: 0,
-            hangs: 0,
-            vacancies: 0,
-            exits: VecDeque::with_capacity(EXITS),
+            past: Past::default(),
         }
     }
 
@@ -188,7 +165,7 @@ impl Occupancy {
 
     /// How the last process ended.
     pub(super) fn last_exit(&self) -> Option<&str> {
-        self.exits.back().map(|exit| exit.how.as_str())
+        self.past.last_exit()
     }
 }
 
@@ -281,24 +258,16 @@ impl Occupancy {
 
     pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
-        self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
+        self.pause = if self.past.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
         } else {
             (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
         };
         self.process = None;
         self.watch = None;
-        if self.exits.len() == EXITS {
-            self.exits.pop_front();
-        }
-        let now = Instant::now();
-        self.exits.push_back(Exit {
-            at: now,
-            wall_us: wall_us(),
-            how,
-        });
+        self.past.ended(monotonic_ns(), how);
         self.phase = Phase::Vacant {
-            until: now + self.pause,
+            until: Instant::now() + self.pause,
         };
         self.begin_vacancy();
     }
@@ -324,7 +293,7 @@ impl Occupancy {
         if due {
             self.phase = Phase::Starting;
             self.since = now;
-            self.restarts += 1;
+            self.past.restarts += 1;
         }
         due
     }
@@ -373,7 +342,7 @@ impl Occupancy {
         };
         match self.pulse.judge(now_ns, heartbeat_ns, tripped, limits) {
             Some(Change::Tripped) => {
-                self.trips += 1;
+                self.past.trips += 1;
                 steering.set_stale(seat);
                 let flows = match seat {
                     Seat::Worker(_) => "its flows go to the backup",
@@ -391,7 +360,7 @@ impl Occupancy {
         let patience = watch::patience(config);
         let watch = self.watch.as_mut();
         let hung = watch.is_some_and(|it| it.look(seat, now_ns, heartbeat_ns, patience));
-        self.hangs += u64::from(hung);
+        self.past.hangs += u64::from(hung);
     }
 
     /// Looks at whether it takes the packets that wait for it.
@@ -407,7 +376,7 @@ impl Occupancy {
         let received = steering.pages().received(seat.slot());
         let (now_ns, patience) = (monotonic_ns(), watch::patience(config));
         let look = |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
-        self.hangs += u64::from(self.watch.as_mut().is_some_and(look));
+        self.past.hangs += u64::from(self.watch.as_mut().is_some_and(look));
     }
 
     /// When its heartbeat is to be judged next: when it turns stale, or what was found can be
@@ -450,7 +419,7 @@ mod tests {
             assert!(!occupancy.falls_due(until), "it counts as starting");
         }
         assert_eq!(pauses, [0, 10, 20, 35, 35]);
-        assert_eq!(occupancy.restarts, 5);
+        assert_eq!(occupancy.past.restarts, 5);
     }
 
     #[test]
@@ -461,16 +430,5 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(3600);
         assert!(!occupancy.falls_due(later));
         assert!(!occupancy.is_occupied());
-    }
-
-    #[test]
-    fn the_last_few_ends_of_processes_are_remembered() {
-        let (mut occupancy, config) = occupancy();
-        for pid in 0..20 {
-            occupancy.exited(pid, &format!("exit status {pid}"), &config);
-        }
-        assert_eq!(occupancy.exits.len(), EXITS);
-        assert_eq!(occupancy.exits[0].how, "exit status 12");
-        assert_eq!(occupancy.last_exit(), Some("exit status 19"));
     }
 }

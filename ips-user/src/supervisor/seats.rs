@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use super::duty::{Duty, LastingDuty};
+use super::history::History;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -28,7 +29,8 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each of the workers, in order, and the backup: served by those that a predecessor
-    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`.
+    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`. Each
+    /// goes on with its part of the history.
     ///
     /// # Errors
     /// When memory or descriptors run out.
@@ -36,6 +38,7 @@ impl Seats {
         config: &Config,
         workers: &[(Seat, LastingDuty)],
         left: &mut Vec<Bequest>,
+        history: &mut History,
     ) -> io::Result<Self> {
         let workers = workers
             .iter()
@@ -43,10 +46,12 @@ impl Seats {
             .chain([(Seat::Backup, Duty::Serving)]);
         let seats = workers.map(|(seat, duty)| {
             let fits = |it: &Bequest| it.fits(seat, config);
-            match left.iter().position(fits) {
-                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index), duty)),
-                None => Occupancy::new(seat, duty, config),
-            }
+            let mut occupancy = match left.iter().position(fits) {
+                Some(index) => Occupancy::inherited(left.swap_remove(index), duty),
+                None => Occupancy::new(seat, duty, config)?,
+            };
+            occupancy.past = history.take(seat);
+            Ok(occupancy)
         });
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
@@ -370,10 +375,9 @@ mod tests {
         let mut config = Config::default();
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
-        (
-            Seats::new(&config, &workers, &mut Vec::new()).unwrap(),
-            config,
-        )
+        let history = &mut History::default();
+        let seats = Seats::new(&config, &workers, &mut Vec::new(), history);
+        (seats.unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

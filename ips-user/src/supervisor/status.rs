@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Supervisor;
 use super::deaths::standing_name;
 use super::duty::Duty;
+use super::history::{Exit as Ended, Past};
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use crate::desk::Overload;
@@ -36,7 +37,7 @@ impl Supervisor {
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: self.after_start(monotonic_ns()).as_secs(),
             upgrades: self.upgrades,
             launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
@@ -50,6 +51,7 @@ impl Supervisor {
             rules_skipped: self.compiled.skipped,
             rules_wrong: self.compiled.wrong,
             image_bytes: self.compiled.image_bytes,
+            source_bytes: self.compiled.source_bytes,
             compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
@@ -115,37 +117,30 @@ impl Supervisor {
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
+        let past: &Past = &occupancy.past;
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
-            restarts: occupancy.restarts,
-            trips: occupancy.trips,
-            hangs: occupancy.hangs,
+            restarts: past.restarts,
+            trips: past.trips,
+            hangs: past.hangs,
             unserved_ms: occupancy.unserved(Instant::now()).as_millis() as u64,
-            vacancies: occupancy.vacancies,
-            last_exit: occupancy.last_exit().map(str::to_owned),
-            exits: occupancy
-                .exits
-                .iter()
-                .map(|exit| Exit {
-                    uptime_seconds: exit.at.duration_since(self.started).as_secs_f64(),
-                    unix_us: exit.wall_us,
-                    reason: exit.how.clone(),
-                })
-                .collect(),
+            vacancies: past.vacancies,
+            last_exit: past.last_exit().map(str::to_owned),
+            exits: past.exits().map(|exit| self.exit(exit)).collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             delay_ms: occupancy.strain.now.as_millis() as u64,
-            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            delay_max_ms: past.longest_delay.as_millis() as u64,
             overload: match occupancy.strain.level() {
                 Overload::None => "none",
                 Overload::Some => "some",
                 Overload::All => "all",
             }
             .into(),
-            overloads: occupancy.strain.overloads,
+            overloads: past.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
@@ -155,6 +150,19 @@ impl Supervisor {
                     ..(*truth).into()
                 })
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How long the instance had been running then.
+    fn after_start(&self, then_ns: u64) -> Duration {
+        Duration::from_nanos(then_ns.saturating_sub(self.started_ns))
+    }
+
+    fn exit(&self, exit: &Ended) -> Exit {
+        Exit {
+            uptime_seconds: self.after_start(exit.at_ns).as_secs_f64(),
+            unix_us: exit.wall_us,
+            reason: exit.how.clone(),
         }
     }
 
@@ -261,6 +269,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "id": 0,
                 "generation": snapshot.generation,
                 "memory": snapshot.image_bytes,
+                "sources": snapshot.source_bytes,
                 "rules_loaded": snapshot.rules,
                 "rules_failed": snapshot.rules_wrong,
                 "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),

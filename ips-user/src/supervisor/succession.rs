@@ -113,7 +113,7 @@ impl Seats {
                 // Its successor's, once it has handed over.
                 let heartbeat_ns = pages.heartbeat(seat.slot());
                 let hung = predecessor.end_if_hung(seat, heartbeat_ns, patience(config));
-                occupancy.hangs += u64::from(hung);
+                occupancy.past.hangs += u64::from(hung);
                 continue;
             }
             predecessor.process.reap();
@@ -187,14 +187,15 @@ impl Seats {
     /// Who serves which queue, for a successor of this supervisor.
     pub(super) fn sitting(&self) -> Vec<Sitting> {
         self.iter()
-            .map(|it| Sitting {
-                seat: it.seat,
-                queue: it.queue,
-                duty: it.duty.lasting(),
-                process: it
-                    .predecessor
-                    .as_ref()
-                    .map_or(it.process, |former| Some(former.process)),
+            .map(|it| {
+                let former = it.predecessor.as_ref().map(Predecessor::process);
+                Sitting {
+                    seat: it.seat,
+                    queue: it.queue,
+                    duty: it.duty.lasting(),
+                    process: former.or(it.process),
+                    successor: it.process.filter(|_| former.is_some()),
+                }
             })
             .collect()
     }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Supervisor;
-use super::instance::{Kept, Record, Started};
+use super::instance::{Kept, RECORD_FORM, Record, Started};
 use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
@@ -34,9 +34,37 @@ pub(super) struct Checked {
     answer: oneshot::Sender<Response>,
 }
 
-/// What a program says that can take over from this one: see [`crate::cli`].
-pub fn can_succeed() -> String {
-    format!("can succeed: layout {LAYOUT_VERSION}")
+/// The environment variable that tells a program which form of record it would find. Programs
+/// that know form 1 only do not know it either: they answer without, and so this one to them.
+const RECORD_FOUND: &str = "SLUICE_RECORD";
+
+/// What a program says that can take over from the one that asks: see [`crate::cli`].
+///
+/// # Errors
+/// When it would not understand that one's record.
+pub fn can_succeed() -> anyhow::Result<String> {
+    answer(std::env::var(RECORD_FOUND).ok().as_deref())
+}
+
+fn answer(record: Option<&str>) -> anyhow::Result<String> {
+    let layout = format!("can succeed: layout {LAYOUT_VERSION}");
+    let Some(record) = record else {
+        return Ok(layout);
+    };
+    match record.parse::<u32>() {
+        Ok(form) if form <= RECORD_FORM => Ok(format!("{layout}, record {form}")),
+        _ => bail!("a record of form {record} is not understood, at most {RECORD_FORM} is"),
+    }
+}
+
+/// Whether a program that has said this can take over from this one; otherwise why not.
+fn heed(said: &str) -> Result<(), &'static str> {
+    let layout = format!("can succeed: layout {LAYOUT_VERSION}");
+    match said.trim().strip_prefix(&layout) {
+        Some(record) if record == format!(", record {RECORD_FORM}") => Ok(()),
+        Some("") => Err("does not understand the record that this one leaves"),
+        _ => Err("has another layout of what is in the kernel"),
+    }
 }
 
 impl Supervisor {
@@ -156,6 +184,7 @@ impl Supervisor {
             self.feedback.as_fd(),
             self.workers_feedback.as_fd(),
             self.rejecter.tally.as_fd(),
+            self.deaths.watchlist(),
         ];
         for descriptor in of_seats.chain(shared) {
             if let Err(error) = close_on_exec(&descriptor) {
@@ -184,6 +213,7 @@ impl Supervisor {
             events: both(&self.events, &self.writer.reader())?,
             feedback: both(&self.feedback, &self.workers_feedback)?,
             tally: keep_over_exec(&self.rejecter.tally)?,
+            watchlist: Some(keep_over_exec(&self.deaths.watchlist())?),
         })
     }
 }
@@ -197,24 +227,45 @@ async fn check(program: &Path) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.arg("can-succeed");
     command.args(std::env::args_os().skip(2));
+    command.env(RECORD_FOUND, RECORD_FORM.to_string());
     command.kill_on_drop(true);
     let output = timeout(CHECKED_WITHIN, command.output())
         .await
         .with_context(|| format!("{} says nothing for {CHECKED_WITHIN:?}", program.display()))?
         .with_context(|| format!("running {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() && said.trim() == can_succeed() {
-        return Ok(());
-    }
     if output.status.success() && said.starts_with("can succeed: ") {
-        bail!(
-            "{} has another layout of what is in the kernel ({} here): stop this instance and \
-             start the new one",
-            program.display(),
-            LAYOUT_VERSION
-        );
+        let program = program.display();
+        return heed(&said).map_err(|why| {
+            anyhow::anyhow!("{program} {why}: stop this instance and start the new one")
+        });
     }
     let why = String::from_utf8_lossy(&output.stderr);
     let why = why.lines().last().unwrap_or("it does not say why");
     bail!("{} cannot go on here: {why}", program.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_would_misunderstand_the_record_do_not_take_over() {
+        let form = RECORD_FORM.to_string();
+        heed(&format!("{}\n", answer(Some(&form)).unwrap())).unwrap();
+        // One that knows form 1 only, which the question means nothing to.
+        let why = heed(&answer(None).unwrap()).unwrap_err();
+        assert!(why.contains("record"), "{why}");
+        // What it gets when it asks, word for word.
+        let layout = format!("can succeed: layout {LAYOUT_VERSION}");
+        assert_eq!(answer(None).unwrap(), layout);
+        assert_eq!(answer(Some("1")).unwrap(), format!("{layout}, record 1"));
+        for later in [(RECORD_FORM + 1).to_string(), "x".into(), String::new()] {
+            answer(Some(&later)).unwrap_err();
+        }
+        let why = heed("can succeed: layout 99, record 2").unwrap_err();
+        assert!(why.contains("layout"), "{why}");
+        // Two is not the beginning of twenty-two.
+        heed(&format!("{layout}{RECORD_FORM}, record {RECORD_FORM}")).unwrap_err();
+    }
 }

@@ -20,6 +20,7 @@ use crate::metrics::passed::Passed;
 use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::netfilter::Backend::IptablesLegacy;
 use crate::netfilter::{self, Fail, Installed, NetfilterError, Plan, RuleWatch};
+use crate::sys::process::monotonic_ns;
 
 /// The rules are looked at without a reason every so many times: of the legacy tables of
 /// iptables nothing is heard.
@@ -62,16 +63,17 @@ enum Outcome {
     Counted(Result<Reading, NetfilterError>),
 }
 
-/// The rules' counters, then the queues' (see [`Passed::update`]).
+/// The queues' counters, the rules', and the queues' again (see [`Passed::update`]).
 #[derive(Debug)]
 struct Reading {
+    earlier: Vec<QueueTruth>,
     rules: BTreeMap<u16, u64>,
     queues: Vec<QueueTruth>,
 }
 
 impl Upkeep {
-    /// Nothing to do yet.
-    pub(super) fn new() -> Self {
+    /// Nothing to do yet; with what is known to have passed.
+    pub(super) fn new(passed: Passed) -> Self {
         Self {
             work: None,
             watch: None,
@@ -79,7 +81,7 @@ impl Upkeep {
             unsettled: false,
             restored: 0,
             given_up: 0,
-            passed: Passed::default(),
+            passed,
             counted: Instant::now(),
             strained: None,
             record_due: None,
@@ -139,7 +141,13 @@ impl Upkeep {
 
     fn take(&mut self, reading: Result<Reading, NetfilterError>) {
         match reading {
-            Ok(reading) => self.passed.update(&reading.rules, &reading.queues),
+            Ok(Reading {
+                earlier,
+                rules,
+                queues,
+            }) => self
+                .passed
+                .update(monotonic_ns(), &earlier, &rules, &queues),
             Err(error) => {
                 self.note_failure(&error);
                 log::warn!("the counters of the netfilter rules: {error}");
@@ -165,9 +173,14 @@ fn look(installed: &Installed, plan: &Plan) -> Outcome {
 }
 
 fn count(installed: &Installed) -> Result<Reading, NetfilterError> {
+    let earlier = queue_truth::read().unwrap_or_default();
     let rules = netfilter::queue_counters(installed)?;
     let queues = queue_truth::read().unwrap_or_default();
-    Ok(Reading { rules, queues })
+    Ok(Reading {
+        earlier,
+        rules,
+        queues,
+    })
 }
 
 impl Supervisor {
@@ -240,7 +253,7 @@ impl Supervisor {
     /// Begins to count what has passed if that was not done within the last second, and is worth
     /// two processes: if there was any overload.
     pub(super) fn count_if_due(&mut self) {
-        let strained = |it: &Occupancy| it.strain.overloads > 0;
+        let strained = |it: &Occupancy| it.past.overloads > 0;
         if self.upkeep.counted.elapsed() >= COUNT_EVERY
             && (self.upkeep.strained.is_some() || self.seats.iter().any(strained))
         {

@@ -186,7 +186,7 @@ impl Occupancy {
             if let Err(error) = result {
                 log::error!("{seat}: what waits in its queue goes on waiting: {error}");
             }
-            self.vacancies += 1;
+            self.past.vacancies += 1;
         }
         self.vacancy = Some(Vacancy {
             queued: None,

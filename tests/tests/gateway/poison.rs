@@ -21,6 +21,7 @@ use sluice_tests::witness::Witness;
 
 use crate::load::{Load, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, PATIENCE, Setup, all_up, alone, signal};
+use crate::succession::upgrade;
 
 /// Time in which a datagram that is let through arrives on a busy machine.
 const ARRIVES: Duration = Duration::from_millis(400);
@@ -333,6 +334,79 @@ fn a_connection_that_kills_two_workers_is_dropped_if_it_fails_closed() {
     // Its sentence is no matter of another connection's.
     let (_witness, stream) = connect(&gateway);
     assert!(answered(&stream, "good night", PATIENCE));
+}
+
+#[test]
+fn what_is_held_against_a_flow_outlives_upgrades_and_the_supervisor() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Open, |_| {});
+    let load = Load::start(&gateway, gateway.lab.server_v6().into());
+    let flow = Datagrams::open(&gateway);
+    flow.send(&poison("segv"));
+    await_deaths(&gateway, 1);
+    let known = |gateway: &Gateway, suspects, quarantined, deaths: u32| {
+        let status = gateway.status();
+        assert_eq!(
+            (status.suspects, status.quarantined),
+            (suspects, quarantined),
+            "{status}"
+        );
+        assert_eq!(status.watched[0].deaths, deaths, "{status}");
+        assert_eq!(
+            (status.deaths.in_flow, restarts(&status)),
+            (u64::from(deaths), u64::from(deaths)),
+            "{status}"
+        );
+    };
+    upgrade(&gateway);
+    known(&gateway, 1, 0, 1);
+    gateway.kill_supervisor();
+    gateway.launch();
+    known(&gateway, 1, 0, 1);
+    flow.arriving();
+    // One death more is enough.
+    flow.send(&poison("segv"));
+    await_deaths(&gateway, 2);
+    known(&gateway, 0, 1, 2);
+    for takeover in [false, true] {
+        if takeover {
+            gateway.kill_supervisor();
+            // While there is no supervisor the workers know it as well.
+            flow.send(&poison("segv"));
+            gateway.launch();
+        } else {
+            upgrade(&gateway);
+        }
+        for _ in 0..20 {
+            flow.send(&poison("segv"));
+        }
+        flow.send("good");
+        assert_eq!(flow.arriving().pop().as_deref(), Some("good"));
+        known(&gateway, 0, 1, 2);
+    }
+    load.await_progress(1 << 20);
+    load.finish();
+    gateway.await_settled();
+}
+
+#[test]
+fn a_quarantined_flow_stays_shut_out_after_an_upgrade_and_a_takeover() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Closed, |_| {});
+    let flow = Datagrams::open(&gateway);
+    for deaths in 1..=2 {
+        flow.send(&poison("abort"));
+        await_deaths(&gateway, deaths);
+    }
+    upgrade(&gateway);
+    gateway.kill_supervisor();
+    gateway.launch();
+    let status = gateway.status();
+    assert_eq!((status.quarantined, status.convicted), (1, 1), "{status}");
+    flow.send("good");
+    assert_eq!(flow.arriving(), Vec::<String>::new());
 }
 
 #[test]

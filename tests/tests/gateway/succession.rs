@@ -13,8 +13,9 @@ use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
 
-use crate::load::{nothing_lost, requests};
-use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program};
+use crate::load::{await_replaced, nothing_lost, requests};
+use crate::reload::reload;
+use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program, signal};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -100,11 +101,19 @@ fn pids(status: &Snapshot) -> Vec<u32> {
 
 fn ask_for_upgrade(gateway: &Gateway) {
     let request = Request::Upgrade { program: program() };
-    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    let deadline = Instant::now() + PATIENCE;
+    let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    let mut answer = ask();
+    // Whoever was relieved just now may not have been seen to end.
+    while matches!(&answer, Response::Error(why) if why.contains("try again in a moment")) {
+        assert!(Instant::now() < deadline, "{answer:?}");
+        sleep(Duration::from_millis(5));
+        answer = ask();
+    }
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
 }
 
-fn upgrade(gateway: &Gateway) {
+pub(crate) fn upgrade(gateway: &Gateway) {
     let before = gateway.status();
     ask_for_upgrade(gateway);
     let deadline = Instant::now() + PATIENCE;
@@ -120,6 +129,19 @@ fn upgrade(gateway: &Gateway) {
         );
         sleep(Duration::from_millis(10));
     }
+}
+
+/// Kills the launcher and waits until another one has relieved all workers.
+pub(crate) fn replace_launcher(gateway: &Gateway) -> Snapshot {
+    let before = gateway.status();
+    let known = pids(&before);
+    let launcher = nix::unistd::Pid::from_raw(before.launcher.cast_signed());
+    nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    gateway.await_status("replaced", |status| {
+        status.launcher_restarts == before.launcher_restarts + 1
+            && all_up(status)
+            && pids(status).iter().all(|pid| !known.contains(pid))
+    })
 }
 
 /// The supervisor, the launcher, the rejecter, two workers and the backup, and after a moment
@@ -218,17 +240,67 @@ fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
     let gateway = Gateway::start(|_| {});
     let load = Load::start(&gateway, 2000);
     let before = gateway.status();
-    let known = pids(&before);
-    let launcher = nix::unistd::Pid::from_raw(before.launcher.cast_signed());
-    nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
-    let after = gateway.await_status("replaced", |status| {
-        status.launcher_restarts == 1
-            && all_up(status)
-            && pids(status).iter().all(|pid| !known.contains(pid))
-    });
-    assert_eq!(after.pid, before.pid);
+    let after = replace_launcher(&gateway);
+    assert_eq!((after.pid, after.generation), (before.pid, 1), "{after}");
     load.finish(&gateway);
     nobody_has_stayed_behind(&gateway);
+}
+
+/// What the status has about former processes of each seat.
+fn history(status: &Snapshot) -> Vec<([u64; 3], Vec<String>)> {
+    status
+        .seats()
+        .map(|seat| {
+            let exits = seat.exits.iter();
+            let exits = exits.map(|exit| format!("{}: {}", exit.unix_us, exit.reason));
+            ([seat.restarts, seat.trips, seat.hangs], exits.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn what_has_happened_is_still_known_after_an_upgrade_and_a_takeover() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let victim = gateway.status().workers[0].clone();
+    signal(&victim, Signal::SIGABRT);
+    await_replaced(&gateway, &victim);
+    replace_launcher(&gateway);
+    assert_eq!(reload(&gateway).generation, 2);
+    let before = gateway.await_status("up", all_up);
+    assert_eq!(before.workers[0].restarts, 1, "{before}");
+    assert_eq!(before.deaths.idle, 1, "{before}");
+
+    for (generation, upgraded) in [(3, true), (4, false), (5, true)] {
+        if upgraded {
+            upgrade(&gateway);
+        } else {
+            gateway.kill_supervisor();
+            gateway.launch();
+        }
+        let after = gateway.status();
+        assert_eq!(after.generation, generation, "{after}");
+        assert!(after.seats().all(|seat| seat.generation == generation));
+        assert_eq!(history(&after), history(&before), "{after}");
+        assert_eq!(after.deaths, before.deaths, "{after}");
+        assert_eq!(after.launcher_restarts, 1, "{after}");
+        assert!(after.uptime_seconds >= before.uptime_seconds, "{after}");
+        let exit = |status: &Snapshot| status.workers[0].exits[0].uptime_seconds;
+        assert!((exit(&after) - exit(&before)).abs() < 0.001, "{after}");
+    }
+    // It goes on from there.
+    assert_eq!(reload(&gateway).generation, 6);
+    let victim = gateway.status().workers[0].clone();
+    signal(&victim, Signal::SIGABRT);
+    let after = await_replaced(&gateway, &victim);
+    assert_eq!(after.workers[0].restarts, 2, "{after}");
+    assert_eq!(after.workers[0].exits.len(), 2, "{after}");
+    // A new start is one.
+    assert!(gateway.stop().success());
+    gateway.launch();
+    let anew = gateway.status();
+    assert_eq!((anew.generation, anew.launcher_restarts), (1, 0), "{anew}");
+    assert_eq!(anew.workers[0].restarts, 0, "{anew}");
 }
 
 /// Stops an instance whose workers are being relieved.

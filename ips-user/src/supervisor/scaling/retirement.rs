@@ -158,9 +158,7 @@ impl Supervisor {
             occupancy.settle_pending(&self.config, &self.board, pages, truth);
         }
         let retired = &mut self.scaling.retired;
-        retired.restarts += occupancy.restarts;
-        retired.trips += occupancy.trips;
-        retired.hangs += occupancy.hangs;
+        occupancy.past.retire(retired);
         retired.queue_passed += self.upkeep.passed.close(occupancy.queue);
         if let Some(truth) = truth {
             retired.queue_dropped += truth.queue_dropped;
