@@ -96,6 +96,16 @@ fn is_of_ports(name: &str) -> bool {
     name.ends_with("PORTS") || name.ends_with("PORT")
 }
 
+/// Whether the files of a configuration can be read, and its variables have usable values: without
+/// that there are no rules at all, whatever they say.
+///
+/// # Errors
+/// When not.
+pub fn check_sources(rules: &config::Rules) -> Result<(), Unusable> {
+    let sources = Sources::read(rules)?;
+    RuleSet::configured(rules, sources.classification.as_ref()).map(drop)
+}
+
 /// Loads every rule file of a configuration.
 ///
 /// # Errors

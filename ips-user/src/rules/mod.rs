@@ -28,7 +28,7 @@ pub use ast::{
     RuleProtocol,
 };
 pub use classification::Classification;
-pub use configured::{Unusable, load, load_from};
+pub use configured::{Unusable, check_sources, load, load_from};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
 pub use source::RuleSource;

@@ -8,7 +8,7 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::instance::{Kept, Record, Sitting, Started};
+use super::instance::{Kept, KeptRules, Record, Sitting, Started};
 use super::seat::Seat;
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
@@ -57,6 +57,8 @@ pub(super) struct Inheritance {
     pub(super) tally: Option<Tally>,
     /// The flows that workers died of.
     pub(super) watchlist: Option<Watchlist>,
+    /// The rules in force.
+    pub(super) rules: Option<KeptRules<OwnedFd>>,
 }
 
 impl Inheritance {
@@ -114,8 +116,19 @@ impl Inheritance {
             list.inspect_err(|error| log::warn!("{UNWATCHED}: {error}"))
                 .ok()
         });
+        inheritance.rules = kept.rules.as_ref().and_then(rules_of_ourselves);
         inheritance
     }
+}
+
+fn rules_of_ourselves(kept: &KeptRules) -> Option<KeptRules<OwnedFd>> {
+    let sources = take_kept(kept.sources);
+    let sources = sources.inspect_err(|error| log::warn!("the rules in force: {error}"));
+    Some(KeptRules {
+        generation: kept.generation,
+        variables: kept.variables.clone(),
+        sources: sources.ok()?,
+    })
 }
 
 /// The list as any worker has it: there is one for all.

@@ -2,6 +2,7 @@
 //! take it over or end it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
@@ -156,6 +157,20 @@ pub(super) struct Kept {
     /// The flows that workers died of.
     #[serde(default)]
     pub(super) watchlist: Option<RawFd>,
+    /// The rules in force, for when those on disk cannot be used.
+    #[serde(default)]
+    pub(super) rules: Option<KeptRules>,
+}
+
+/// What the rules in force were compiled from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptRules<File = RawFd> {
+    /// Which rules these are.
+    pub(super) generation: u32,
+    /// The configuration's, which the files are read with.
+    pub(super) variables: BTreeMap<String, String>,
+    /// The files as they were: see [`crate::rules::Sources`].
+    pub(super) sources: File,
 }
 
 /// The instance's hold on its run directory.
@@ -269,6 +284,11 @@ impl Record {
         former
     }
 
+    /// Whether any worker of a predecessor serves its queue.
+    pub(super) fn is_served(&self) -> bool {
+        self.seats.iter().any(|it| it.serving().is_some())
+    }
+
     /// The processes that a predecessor left running: its workers, which go on inspecting.
     pub(super) fn alive(&self) -> Vec<Started> {
         let seats = self.seats.iter();
@@ -356,8 +376,9 @@ mod tests {
         let left = second.read().unwrap();
         assert_eq!(left.seats[0].queue, 101);
         assert_eq!(left.alive(), [started]);
+        assert!(left.is_served());
         end(&left.alive()).unwrap();
-        assert!(!started.is_alive());
+        assert!(!started.is_alive() && !left.is_served());
         // It has been reaped already.
         child.wait().unwrap_err();
         second.forget();
@@ -477,6 +498,7 @@ mod tests {
         assert_eq!(record.history, History::default());
         let kept = record.kept.clone().unwrap();
         assert_eq!((kept.tally, kept.watchlist), (16, None));
+        assert!(kept.rules.is_none());
         let later = FORM_1.replacen('{', r#"{"new":1,"history":{"generation":4,"newer":[]},"#, 1);
         fs::write(&path, later).unwrap();
         let later = instance.read().unwrap();

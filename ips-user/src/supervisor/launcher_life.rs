@@ -42,11 +42,14 @@ impl Supervisor {
                         let files = files.context("rules compiled without their files")?;
                         self.compiled = compiled;
                         self.sources = Some(files.sources);
+                        self.former_rules = None;
                         self.launching.set_ready();
                         return Ok(());
                     }
                     Some(FromLauncher::Rejecter { pid }) => self.rejecter.became(pid),
-                    Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+                    Some(FromLauncher::NotCompiled { message, .. }) => {
+                        self.go_back_to_former_rules(&message)?;
+                    }
                     Some(other) => {
                         bail!("the launcher said {other:?} instead of compiling the rules")
                     }
@@ -57,6 +60,25 @@ impl Supervisor {
             self.launching = Launching::start()?;
         }
         bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
+    }
+
+    /// The rules on disk cannot be used: those that were in force before an upgrade can, because
+    /// they were. Fails when there are none.
+    fn go_back_to_former_rules(&mut self, why: &str) -> anyhow::Result<()> {
+        let Some(former) = self.former_rules.take() else {
+            bail!("{why}");
+        };
+        log::error!("the rules cannot be used: {why}");
+        log::warn!(
+            "generation {} of the rules, in force until now, stays so: `sluice reload` when they \
+             are mended",
+            former.generation
+        );
+        self.generation = former.generation;
+        self.config.rules.variables = former.variables;
+        let sources = self.sources.insert(former.sources);
+        self.launching
+            .compile(self.generation, &self.config, true, Some(sources.as_fd()))
     }
 
     /// The workers go on without it, but nobody could replace them.

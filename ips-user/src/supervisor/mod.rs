@@ -56,7 +56,7 @@ use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::history::History;
 use self::inheritance::Inheritance;
-use self::instance::{Instance, Record, Started};
+use self::instance::{Instance, KeptRules, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
 use self::misfits::{Misfit, Sorting};
@@ -136,7 +136,8 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
         })?;
         let result = supervisor.start_and_serve(&mut signals).await;
         let failed = |error: &anyhow::Error| !error.is::<Interrupted>();
-        if result.as_ref().is_err_and(failed) && supervisor.seats.any_predecessor() {
+        let leaves = supervisor.seats.any_predecessor() || supervisor.rests_on_former;
+        if result.as_ref().is_err_and(failed) && leaves {
             supervisor.leave();
             return result;
         }
@@ -195,12 +196,17 @@ struct Supervisor {
     /// The files that they were compiled from, as they were: what is in force does not change
     /// because another launcher has to compile it once more.
     sources: Option<OwnedFd>,
+    /// What an upgrade has left of the rules that were in force, until those on disk are compiled.
+    former_rules: Option<KeptRules<OwnedFd>>,
     /// The last one that was tried.
     last_generation: u32,
     reloading: Option<Reloading>,
     /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
     /// predecessor's, whose workers go on inspecting.
     took_over: bool,
+    /// Workers of a predecessor were taken over, and its netfilter rules are still those in force:
+    /// a failure leaves them all, because a stop would take away what works.
+    rests_on_former: bool,
 }
 
 impl Supervisor {
@@ -210,8 +216,15 @@ impl Supervisor {
         let utc_offset_s = utc_offset_s();
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         // Before anything else: should this start be cut short, nothing passes uninspected.
-        if gate::close_claimed(&config)? {
-            log::info!("the gate is closed until packets are steered");
+        let left = instance.read()?;
+        match gate::close_claimed(&config) {
+            Ok(true) => log::info!("the gate is closed until packets are steered"),
+            Ok(false) => {}
+            // Its rules let nothing pass uninspected either.
+            Err(error) if left.is_served() => {
+                log::error!("the gate could not be closed, what runs goes on: {error:#}");
+            }
+            Err(error) => return Err(error),
         }
         if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
             log::warn!(
@@ -219,17 +232,11 @@ impl Supervisor {
                  workers still end first, but other programs may end later"
             );
         }
-        // In the words of the loader, which would find it last.
-        for interface in &config.interfaces {
-            if if_nametoindex(interface.as_str()).is_err() {
-                return Err(LoadError::NoInterface(interface.clone()).into());
-            }
-        }
+        check_interfaces(&config, left.is_served())?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         // Workers whose launcher has ended are this process's to forget.
         prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
-        let left = instance.read()?;
         let workers = left.workers(&config);
         let mut inheritance = Inheritance::of(&left);
         let log = config.event_log();
@@ -307,9 +314,11 @@ impl Supervisor {
             generation,
             compiled: Compiled::default(),
             sources: None,
+            former_rules: inheritance.rules.take(),
             last_generation: generation,
             reloading: None,
             took_over: false,
+            rests_on_former: false,
             read_config,
             config,
         })
@@ -379,6 +388,7 @@ impl Supervisor {
         }
         self.steering.vacate(&self.seats);
         self.took_over = true;
+        self.rests_on_former = workers > 0;
         Ok(())
     }
 
@@ -783,6 +793,21 @@ impl Supervisor {
     }
 }
 
+/// That there are all of them, in the words of the loader, which would find it last. One that is
+/// absent at this moment is no reason to end workers that serve: it is waited for then.
+fn check_interfaces(config: &Config, is_served: bool) -> Result<(), LoadError> {
+    for interface in &config.interfaces {
+        if if_nametoindex(interface.as_str()).is_err() {
+            let absent = LoadError::NoInterface(interface.clone());
+            if !is_served {
+                return Err(absent);
+            }
+            log::warn!("{absent}: what runs goes on without it until it comes");
+        }
+    }
+    Ok(())
+}
+
 fn stats_period(config: &Config) -> Duration {
     Duration::from_secs(config.log.stats_seconds.max(1))
 }
@@ -798,4 +823,20 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_interface_ends_a_start_but_nothing_that_serves() {
+        let config = Config {
+            interfaces: vec!["lo".into(), "absent0".into()],
+            ..Config::default()
+        };
+        let error = check_interfaces(&config, false).unwrap_err();
+        assert!(error.to_string().contains("absent0"), "{error}");
+        check_interfaces(&config, true).unwrap();
+    }
 }

@@ -161,6 +161,7 @@ impl Supervisor {
             // Workers that hand over know two flow tables, and new ones need a launcher.
             None if self.seats.any_predecessor()
                 || !self.launching.is_ready()
+                || self.rests_on_former
                 || self.upgrade.is_some() =>
             {
                 Ok(())

@@ -152,11 +152,24 @@ impl Steering {
         }
     }
 
-    /// Has packets marked. The rules that queue them are there already.
-    pub(super) fn begin_marking(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
+    /// Has packets marked. The rules that queue them are there already. With `going_on`, a
+    /// predecessor's programs have them marked until now, and an interface to which ours cannot be
+    /// attached is tried again by [`Self::follow_interfaces`].
+    pub(super) fn begin_marking(
+        &mut self,
+        config: &Config,
+        seats: &Seats,
+        going_on: bool,
+    ) -> anyhow::Result<()> {
         self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
-            self.attach(interface, config.steering.xdp)?;
+            match self.attach(interface, config.steering.xdp) {
+                Err(error) if going_on => {
+                    log::error!("{interface} is NOT inspected by this program: {error:#}");
+                    self.indices.insert(interface.clone(), None);
+                }
+                attached => attached?,
+            }
         }
         self.maps.write_config(&self.steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Supervisor;
-use super::instance::{Kept, RECORD_FORM, Record, Started};
+use super::instance::{Kept, KeptRules, RECORD_FORM, Record, Started};
 use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
@@ -119,6 +119,9 @@ impl Supervisor {
         if self.reloading.is_some() || self.scaling.is_changing() {
             return Some("rules or workers are being changed: try again in a moment");
         }
+        if self.rests_on_former {
+            return Some("the netfilter rules are still to be put in: try again in a moment");
+        }
         if !self.seats.all_up() || self.seats.any_predecessor() || !self.launching.is_ready() {
             return Some("not every worker is up: try again in a moment");
         }
@@ -186,11 +189,25 @@ impl Supervisor {
             self.rejecter.tally.as_fd(),
             self.deaths.watchlist(),
         ];
-        for descriptor in of_seats.chain(shared) {
+        let sources = self.sources.as_ref().map(AsFd::as_fd);
+        for descriptor in of_seats.chain(shared).chain(sources) {
             if let Err(error) = close_on_exec(&descriptor) {
                 log::error!("a descriptor stays open for programs started: {error}");
             }
         }
+    }
+
+    /// The successor compiles the files as the disk has them, unless these have become unusable
+    /// since it was asked whether it can go on.
+    fn keep_rules(&self) -> io::Result<Option<KeptRules>> {
+        let Some(sources) = &self.sources else {
+            return Ok(None);
+        };
+        Ok(Some(KeptRules {
+            generation: self.generation,
+            variables: self.config.rules.variables.clone(),
+            sources: keep_over_exec(sources)?,
+        }))
     }
 
     /// Keeps everything open that a successor in this process takes over.
@@ -214,6 +231,7 @@ impl Supervisor {
             feedback: both(&self.feedback, &self.workers_feedback)?,
             tally: keep_over_exec(&self.rejecter.tally)?,
             watchlist: Some(keep_over_exec(&self.deaths.watchlist())?),
+            rules: self.keep_rules()?,
         })
     }
 }

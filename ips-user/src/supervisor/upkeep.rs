@@ -184,26 +184,54 @@ fn count(installed: &Installed) -> Result<Reading, NetfilterError> {
 }
 
 impl Supervisor {
-    /// Has packets queued, and then marked. Deaths are answered while the tools run.
+    /// Has packets queued, and then marked. Deaths are answered while the tools run. Where a
+    /// predecessor's rules are in force, they stay so when that fails, and it is tried again by
+    /// [`Self::keep_up_rules`].
     pub(super) async fn put_rules_in(&mut self) -> anyhow::Result<()> {
-        let plan = steering::plan(&self.config, self.seats.queued())?;
-        let install = move || Outcome::Installed(netfilter::install(&plan));
-        self.upkeep.begin(install);
+        self.begin_install()?;
         self.attend_until(true, |this| this.upkeep.has_ended())
             .await?;
         let Ended(Ok(Outcome::Installed(installed))) = self.upkeep.ended().await else {
             bail!("installing the netfilter rules ended without a result");
         };
-        let installed = installed
-            .inspect_err(|error| self.upkeep.note_failure(error))
-            .context("netfilter")?;
+        match installed {
+            Ok(installed) => self.rules_are_in(installed),
+            Err(error) if self.rests_on_former => {
+                self.not_put_in(&error);
+                Ok(())
+            }
+            Err(error) => {
+                self.upkeep.note_failure(&error);
+                Err(error).context("netfilter")
+            }
+        }
+    }
+
+    fn begin_install(&mut self) -> anyhow::Result<()> {
+        let plan = steering::plan(&self.config, self.seats.queued())?;
+        let install = move || Outcome::Installed(netfilter::install(&plan));
+        self.upkeep.begin(install);
+        Ok(())
+    }
+
+    /// For the first time by this supervisor.
+    fn rules_are_in(&mut self, installed: Installed) -> anyhow::Result<()> {
         log::info!("netfilter: {installed}");
         self.steering.note_rules(installed);
         self.upkeep.listen();
-        self.steering.begin_marking(&self.config, &self.seats)?;
+        self.upkeep.unsettled = false;
+        self.steering
+            .begin_marking(&self.config, &self.seats, self.rests_on_former)?;
+        self.rests_on_former = false;
         // What was before is nobody's.
         self.begin_count();
         Ok(())
+    }
+
+    fn not_put_in(&mut self, error: &NetfilterError) {
+        log::error!("netfilter: {error}; a former run's rules go on, tried again soon");
+        self.upkeep.note_failure(error);
+        self.upkeep.unsettled = true;
     }
 
     /// Whether a thread may begin to work on the rules.
@@ -218,6 +246,14 @@ impl Supervisor {
             return;
         }
         let Some(installed) = self.steering.installed() else {
+            // Those of a predecessor are in force.
+            self.upkeep.idle_looks += 1;
+            if self.upkeep.idle_looks >= IDLE_LOOKS {
+                self.upkeep.idle_looks = 0;
+                if let Err(error) = self.begin_install() {
+                    log::error!("netfilter: {error:#}");
+                }
+            }
             return;
         };
         if self.upkeep.look_is_due(installed.backend) {
@@ -324,8 +360,13 @@ impl Supervisor {
                 upkeep.note_failure(&error);
                 upkeep.unsettled = true;
             }
-            // Only a start installs, and takes what comes of it itself.
-            Outcome::Installed(Ok(installed)) => self.steering.note_rules(installed),
+            // What a start could not do at once.
+            Outcome::Installed(Ok(installed)) => {
+                if let Err(error) = self.rules_are_in(installed) {
+                    log::error!("packets are NOT marked by this program: {error:#}");
+                }
+            }
+            Outcome::Installed(Err(error)) => self.not_put_in(&error),
             Outcome::Restored(Ok(installed)) => {
                 upkeep.restored += 1;
                 upkeep.unsettled = false;
@@ -334,7 +375,7 @@ impl Supervisor {
                     upkeep.listen();
                 }
             }
-            Outcome::Installed(Err(error)) | Outcome::Restored(Err(error)) => {
+            Outcome::Restored(Err(error)) => {
                 log::error!("packets are NOT queued: netfilter: {error}");
                 upkeep.note_failure(&error);
                 upkeep.unsettled = true;

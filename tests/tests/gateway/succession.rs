@@ -1,17 +1,21 @@
 //! Other processes take over: a new program, a new supervisor, a new launcher. Nothing is lost,
 //! and no flow is learned anew.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
-use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
+use sluice_tests::require_queues;
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
@@ -100,7 +104,11 @@ fn pids(status: &Snapshot) -> Vec<u32> {
 }
 
 fn ask_for_upgrade(gateway: &Gateway) {
-    let request = Request::Upgrade { program: program() };
+    ask_for_upgrade_to(gateway, program());
+}
+
+fn ask_for_upgrade_to(gateway: &Gateway, program: PathBuf) {
+    let request = Request::Upgrade { program };
     let deadline = Instant::now() + PATIENCE;
     let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
     let mut answer = ask();
@@ -114,8 +122,12 @@ fn ask_for_upgrade(gateway: &Gateway) {
 }
 
 pub(crate) fn upgrade(gateway: &Gateway) {
+    upgrade_to(gateway, program());
+}
+
+fn upgrade_to(gateway: &Gateway, program: PathBuf) {
     let before = gateway.status();
-    ask_for_upgrade(gateway);
+    ask_for_upgrade_to(gateway, program);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
@@ -135,8 +147,8 @@ pub(crate) fn upgrade(gateway: &Gateway) {
 pub(crate) fn replace_launcher(gateway: &Gateway) -> Snapshot {
     let before = gateway.status();
     let known = pids(&before);
-    let launcher = nix::unistd::Pid::from_raw(before.launcher.cast_signed());
-    nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    let launcher = Pid::from_raw(before.launcher.cast_signed());
+    kill(launcher, Signal::SIGKILL).expect("kill the launcher");
     gateway.await_status("replaced", |status| {
         status.launcher_restarts == before.launcher_restarts + 1
             && all_up(status)
@@ -197,7 +209,7 @@ fn an_upgrade_to_what_cannot_go_on_here_is_refused_and_changes_nothing() {
         assert!(why.contains(said), "{why}");
     }
     // The configuration that the new program would find is broken.
-    std::fs::write(gateway.config_file(), "nmae = 1").expect("write");
+    fs::write(gateway.config_file(), "nmae = 1").expect("write");
     let request = Request::Upgrade { program: program() };
     let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
     assert!(
@@ -205,6 +217,112 @@ fn an_upgrade_to_what_cannot_go_on_here_is_refused_and_changes_nothing() {
         "{answer:?}"
     );
     assert_eq!(pids(&gateway.status()), pids(&before));
+}
+
+#[test]
+fn an_upgrade_without_its_rule_file_is_refused() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let before = gateway.status();
+    fs::remove_file(&gateway.config.rules.files[0]).expect("remove the rules");
+    let request = Request::Upgrade { program: program() };
+    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    assert!(
+        matches!(&answer, Response::Error(why) if why.contains("test.rules")),
+        "{answer:?}"
+    );
+    assert_eq!(pids(&gateway.status()), pids(&before));
+}
+
+/// A program that says it can go on, and before it does so has something happen.
+fn program_after(gateway: &Gateway, happens: &str) -> PathBuf {
+    let path = gateway.directory.path().join("program");
+    let real = program();
+    let real = real.display();
+    let script = format!("#!/bin/sh\n[ \"$1\" = run ] && {{ {happens}\n}}\nexec {real} \"$@\"\n");
+    fs::write(&path, script).expect("write a program");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("make it one");
+    path
+}
+
+#[test]
+fn rules_that_become_unusable_during_an_upgrade_stay_in_force_as_they_were() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = "drop tcp any any -> any any (msg:\"x\"; content:\"evil\"; sid:9;)\n".into();
+    });
+    let before = gateway.status();
+    let rules = gateway.config.rules.files[0].display();
+    let program = program_after(&gateway, &format!("rm -f {rules}"));
+    upgrade_to(&gateway, program);
+    let after = gateway.status();
+    assert_eq!((after.generation, after.pid), (1, before.pid), "{after}");
+    let log = gateway.log();
+    assert!(log.contains("stays so"), "{log}");
+    assert!(log.contains(" 1 rules (0 skipped)"), "{log}");
+    // With them a launcher can be replaced as with any, and a reload has the next number.
+    assert_eq!(replace_launcher(&gateway).generation, 1);
+    fs::write(&gateway.config.rules.files[0], "").expect("write the rules");
+    reload(&gateway);
+    assert_eq!(gateway.status().generation, 3);
+}
+
+#[test]
+fn an_interface_that_is_absent_during_an_upgrade_is_waited_for() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let name = gateway.config.interfaces[1].clone();
+    let link = |arguments: &[&str]| {
+        gateway.lab.gateway().run("ip", arguments).expect("ip");
+    };
+    link(&["link", "set", &name, "down"]);
+    link(&["link", "set", &name, "name", "elsewhere0"]);
+    upgrade(&gateway);
+    assert!(
+        gateway.log().contains("goes on without it"),
+        "{}",
+        gateway.log()
+    );
+    link(&["link", "set", "elsewhere0", "name", &name]);
+    link(&["link", "set", &name, "up"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !gateway
+        .log()
+        .contains(&format!("{name} is another interface now"))
+    {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    assert!(
+        !gateway.log().contains("NOT inspected:"),
+        "{}",
+        gateway.log()
+    );
+}
+
+#[test]
+fn rules_that_cannot_be_put_in_at_an_upgrade_leave_those_that_are() {
+    require_queues!();
+    let _alone = alone();
+    let tools = tempfile::tempdir().expect("a directory");
+    let (path, broken) = crate::upkeep::breakable_tools(tools.path());
+    let gateway = Gateway::start(|setup| setup.path = Some(path));
+    let load = Load::start(&gateway, 3000);
+    fs::write(&broken, "").expect("break the tools");
+    upgrade(&gateway);
+    load.moves();
+    assert!(
+        gateway.log().contains("a former run's rules go on"),
+        "{}",
+        gateway.log()
+    );
+    fs::remove_file(&broken).expect("mend the tools");
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.log().matches("netfilter: ").count() < 3 {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    load.finish(&gateway);
 }
 
 #[test]
@@ -348,8 +466,8 @@ fn a_stop_while_workers_of_a_dead_launcher_are_relieved_is_quick() {
     for step in 0..6 {
         let mut gateway = Gateway::start(|_| {});
         let launcher = gateway.status().launcher.cast_signed();
-        let launcher = nix::unistd::Pid::from_raw(launcher);
-        nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+        let launcher = Pid::from_raw(launcher);
+        kill(launcher, Signal::SIGKILL).expect("kill the launcher");
         let compiled = "a new launcher has compiled";
         gateway
             .process()

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,44 @@ const TOOLS: [&str; 11] = [
     "ip6tables-legacy-save",
 ];
 
+fn path_before() -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// PATH with this directory first.
+fn path_with(directory: &Path) -> OsString {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(":");
+    path.push(path_before());
+    path
+}
+
+/// Scripts with the names of the tools, which run them behind a command.
+fn wrap_tools(directory: &Path, command: &str) {
+    let folders: Vec<_> = env::split_paths(&path_before()).collect();
+    for tool in TOOLS {
+        let found = folders
+            .iter()
+            .map(|it| it.join(tool))
+            .find(|it| it.exists());
+        let Some(real) = found else { continue };
+        let script = format!("#!/bin/sh\n{command} {} \"$@\"\n", real.display());
+        let path = directory.join(tool);
+        fs::write(&path, script).expect("write a tool");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("make it one");
+    }
+}
+
+/// PATH with tools that fail as long as the file exists whose path is returned as well.
+pub(crate) fn breakable_tools(directory: &Path) -> (OsString, PathBuf) {
+    let broken = directory.join("broken");
+    let command = format!("[ -e {} ] && exit 1\nexec", broken.display());
+    wrap_tools(directory, &command);
+    (path_with(directory), broken)
+}
+
 /// The tools behind a lock, which only the instance under test finds: that of iptables is one for
 /// the whole machine.
 struct LockedTools(TempDir);
@@ -46,34 +84,13 @@ impl LockedTools {
         let directory = tempfile::tempdir().expect("a directory");
         let lock = directory.path().join("lock");
         File::create(&lock).expect("a lock");
-        let folders: Vec<_> = env::split_paths(&Self::path_before()).collect();
-        for tool in TOOLS {
-            let found = folders
-                .iter()
-                .map(|it| it.join(tool))
-                .find(|it| it.exists());
-            let Some(real) = found else { continue };
-            let (lock, real) = (lock.display(), real.display());
-            let script = format!("#!/bin/sh\nexec flock {lock} {real} \"$@\"\n");
-            let path = directory.path().join(tool);
-            fs::write(&path, script).expect("write a tool");
-            fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("make it one");
-        }
+        wrap_tools(directory.path(), &format!("exec flock {}", lock.display()));
         Self(directory)
-    }
-
-    fn path_before() -> OsString {
-        let mut path = env::var_os("PATH").unwrap_or_default();
-        path.push(":/usr/sbin:/sbin");
-        path
     }
 
     /// PATH with these first.
     fn path(&self) -> OsString {
-        let mut path = self.0.path().as_os_str().to_owned();
-        path.push(":");
-        path.push(Self::path_before());
-        path
+        path_with(self.0.path())
     }
 
     /// Has them wait until it is dropped.
