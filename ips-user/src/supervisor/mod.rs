@@ -425,6 +425,8 @@ impl Supervisor {
         replacing: bool,
         done: impl Fn(&Self) -> bool,
     ) -> anyhow::Result<()> {
+        // One for all rounds: what workers say may come more often.
+        let mut look = ticks(LOOK_EVERY);
         while !done(self) {
             tokio::select! {
                 message = self.launching.next(), if self.launcher_due.is_none() => {
@@ -434,7 +436,7 @@ impl Supervisor {
                     }
                 }
                 () = self.spoken.wait() => self.on_feedback(),
-                () = sleep(LOOK_EVERY) => if replacing {
+                _ = look.tick() => if replacing {
                     self.seats.judge(&self.config, &mut self.steering);
                     self.look()?;
                     self.seats.end_late_starters(&self.config);

@@ -4,14 +4,19 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use ips_common::FlowKey;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
+use sluice::supervisor::feedback::{FeedbackSocket, Message};
+use sluice::supervisor::seat::Seat;
+use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::stream::{Extent, Sender, Sink};
@@ -323,6 +328,63 @@ fn rules_that_cannot_be_put_in_at_an_upgrade_leave_those_that_are() {
         sleep(Duration::from_millis(20));
     }
     load.finish(&gateway);
+}
+
+/// The workers' end of their way to the supervisor: the socket that the launcher has as well and
+/// that nobody waits at.
+fn feedback(status: &Snapshot) -> FeedbackSocket {
+    const O_NONBLOCK: u64 = 0o4000;
+    let sockets = |pid: u32| -> Vec<(PathBuf, i32)> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+        let entries = entries.flatten().filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            Some((fs::read_link(entry.path()).ok()?, number))
+        });
+        entries
+            .filter(|(target, _)| target.to_string_lossy().starts_with("socket:"))
+            .collect()
+    };
+    let shared = sockets(status.launcher);
+    let never_waits = |number: i32| {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", status.pid));
+        let info = info.expect("about a descriptor");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u64::from_str_radix(flags.expect("flags").trim(), 8).expect("octal");
+        flags & O_NONBLOCK != 0
+    };
+    let mut ours = sockets(status.pid).into_iter();
+    let (_, number) = ours
+        .find(|(target, number)| shared.iter().any(|it| it.0 == *target) && never_waits(*number))
+        .expect("the workers' end");
+    let supervisor = PidFd::open(status.pid).expect("it runs");
+    FeedbackSocket::from_fd(supervisor.fetch(number).expect("a descriptor of it"))
+}
+
+#[test]
+fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|_| {});
+    let feedback = feedback(&gateway.status());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // When it is full there is enough to be heard.
+                let _ = feedback.send(Message::Convict {
+                    seat: Seat::Worker(0),
+                    key: FlowKey::default(),
+                    signature_id: 1,
+                });
+                sleep(Duration::from_micros(300));
+            }
+        });
+        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(&gateway)));
+        over.store(true, Ordering::Relaxed);
+        if let Err(why) = upgraded {
+            std::panic::resume_unwind(why);
+        }
+    });
 }
 
 #[test]
