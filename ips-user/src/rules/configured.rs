@@ -176,6 +176,7 @@ mod tests {
             files: vec![file.clone()],
             classification: classification.clone(),
             variables: [("HERE".to_owned(), "192.0.2.0/24".to_owned())].into(),
+            ..config::Rules::default()
         };
         let sources = Sources::read(&rules).unwrap();
         std::fs::write(&file, "nonsense\n").unwrap();

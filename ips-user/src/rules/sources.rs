@@ -5,12 +5,13 @@
 //! its name and its contents (64 bits each, of this machine), name and contents.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::configured::Unusable;
+use super::source::read_regular;
 use crate::config;
 use crate::sys::sealed;
 
@@ -119,7 +120,7 @@ impl Sources {
 
 impl SourceFile {
     fn read(path: &Path) -> Result<Self, Unusable> {
-        let bytes = fs::read(path).map_err(|source| Unusable::File {
+        let bytes = read_regular(path).map_err(|source| Unusable::File {
             path: path.to_owned(),
             source,
         })?;
@@ -155,6 +156,8 @@ fn take(input: &mut impl Read, left: &mut u64, length: u64) -> io::Result<Vec<u8
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn sources() -> Sources {
@@ -213,6 +216,23 @@ mod tests {
             let mut wrong = whole.clone();
             wrong[at..at + 8].fill(0xff);
             kept(&wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), directory.path()] {
+            let rules = config::Rules {
+                files: vec![path.to_owned()],
+                ..config::Rules::default()
+            };
+            let Unusable::File { source, .. } = Sources::read(&rules).unwrap_err() else {
+                panic!("{}", path.display());
+            };
+            assert!(source.to_string().contains("regular"), "{source}");
         }
     }
 

@@ -28,7 +28,7 @@ use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
-use crate::detect::{Building, Image};
+use crate::detect::{Building, Image, ImageError};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
@@ -71,7 +71,12 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         building: None,
     };
     loop {
-        let patience = launcher.look_after_rejecter()?;
+        let due = [
+            launcher.look_after_rejecter()?,
+            launcher.look_after_compiling()?,
+        ];
+        let due = due.into_iter().flatten().min();
+        let patience = due.map_or(PollTimeout::NONE, milliseconds);
         let mut ready = [
             PollFd::new(launcher.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),
@@ -181,12 +186,19 @@ struct Underway {
     building: Building,
 }
 
+impl Underway {
+    /// How long it may still take.
+    fn left(&self) -> Duration {
+        self.building.left_of(self.config.compile_within())
+    }
+}
+
 impl Launcher {
     /// Starts the rejecter when it is due; returns how long nothing else is.
-    fn look_after_rejecter(&mut self) -> anyhow::Result<PollTimeout> {
+    fn look_after_rejecter(&mut self) -> anyhow::Result<Option<Duration>> {
         // Without rules there are no workers that could ask it.
         if self.current.is_none() {
-            return Ok(PollTimeout::NONE);
+            return Ok(None);
         }
         if self.rejecter.due_in().is_some()
             && let Some(pid) = self.rejecter.start()
@@ -194,8 +206,21 @@ impl Launcher {
             let pid = Some(pid.as_raw() as u32);
             self.channel.send(&FromLauncher::Rejecter { pid }, &[])?;
         }
-        let due = self.rejecter.due_in();
-        Ok(due.map_or(PollTimeout::NONE, milliseconds))
+        Ok(self.rejecter.due_in())
+    }
+
+    /// Gives up what has been compiling for too long; returns how long nothing else is.
+    fn look_after_compiling(&mut self) -> anyhow::Result<Option<Duration>> {
+        let left = self.building.as_ref().map(Underway::left);
+        if left.is_none_or(|left| !left.is_zero()) {
+            return Ok(left);
+        }
+        if let Some(late) = self.building.take() {
+            let generation = late.building.generation();
+            let error = late.building.give_up(late.config.compile_within());
+            self.not_compiled(generation, error)?;
+        }
+        Ok(None)
     }
 
     /// The supervisor is gone.
@@ -268,14 +293,19 @@ impl Launcher {
                 self.current = Some((config, image));
             }
             Err(error) => {
-                let answer = FromLauncher::NotCompiled {
-                    generation,
-                    message: format!("{:#}", anyhow::Error::from(error)),
-                };
-                self.channel.send(&answer, &[])?;
+                self.not_compiled(generation, error)?;
             }
         }
         Ok(())
+    }
+
+    fn not_compiled(&self, generation: u32, error: ImageError) -> anyhow::Result<()> {
+        let message = format!("{:#}", anyhow::Error::from(error));
+        let answer = FromLauncher::NotCompiled {
+            generation,
+            message,
+        };
+        Ok(self.channel.send(&answer, &[])?)
     }
 
     fn spawn(&mut self, seat: Seat, succeeds: bool, fds: Vec<OwnedFd>) -> anyhow::Result<()> {

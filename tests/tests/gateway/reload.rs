@@ -19,7 +19,7 @@ use sluice_tests::{require_queues, rule_set};
 
 use crate::load::{Load, nothing_lost, requests};
 use crate::rig::{Gateway, all_up, alone, lab, seat, signal, sluice};
-use crate::succession::{replace_launcher, upgrade};
+use crate::succession::{replace_launcher, stop_compiler, upgrade};
 
 /// Compiling many rules takes long in a debug build.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -158,6 +158,32 @@ fn rules_change_under_traffic_and_flows_keep_what_was_decided_about_them() {
     }
     nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
     gateway.await_settled();
+}
+
+#[test]
+fn a_compilation_without_end_is_given_up_and_the_next_one_succeeds() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| setup.config.rules.compile_seconds = 3);
+    write_rules(&gateway, &rule_set::rules(rule_set::LARGE / 8));
+    let why = thread::scope(|scope| {
+        let reloading = scope.spawn(|| try_reload(&gateway).unwrap_err());
+        stop_compiler(&gateway);
+        reloading.join().expect("an answer")
+    });
+    assert!(why.contains("within 3 s (rules.compile_seconds)"), "{why}");
+    assert_eq!(gateway.status().generation, 1);
+    // What is no regular file is not even begun with.
+    fs::remove_file(&gateway.config.rules.files[0]).expect("remove the rules");
+    nix::unistd::mkfifo(
+        &gateway.config.rules.files[0],
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .expect("a pipe");
+    let why = try_reload(&gateway).unwrap_err();
+    assert!(why.contains("test.rules: not a regular file"), "{why}");
+    fs::remove_file(&gateway.config.rules.files[0]).expect("remove the pipe");
+    write_rules(&gateway, "");
+    assert_eq!(reload(&gateway).generation, 4);
 }
 
 #[test]

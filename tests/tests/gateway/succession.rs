@@ -387,6 +387,23 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
     });
 }
 
+/// The process that compiles rules, stopped in the middle of it.
+pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let compiler = processes(&gateway.lab).into_iter().find(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "sluice-compile")
+        });
+        if let Some(pid) = compiler {
+            let pid = Pid::from_raw(pid.cast_signed());
+            kill(pid, Signal::SIGSTOP).expect("it runs");
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "nobody compiles");
+    }
+}
+
 #[test]
 fn a_new_supervisor_takes_over_from_a_dead_one_under_load_and_loses_nothing() {
     require_queues!();
