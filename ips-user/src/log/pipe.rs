@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -16,6 +17,19 @@ use nix::sys::socket::{
 
 /// Longest event; longer ones are lost and counted.
 const EVENT_BYTES: usize = 64 * 1024;
+/// How long a writer that is to pause goes on with what is queued: there may be no end to that.
+const PAUSE_WITHIN: Duration = Duration::from_millis(200);
+/// How long a writer that is dropped may take for what is queued. The disk may not answer at all.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// The thread writes until it is told otherwise.
+const WRITING: u8 = 0;
+/// It is to end soon: what is left waits for a successor.
+const PAUSING: u8 = 1;
+/// It is to end when nothing is queued.
+const ENDING: u8 = 2;
+/// It does not write any more.
+const ENDED: u8 = 3;
 
 /// Where workers put events. Every copy of the descriptor leads to the same writer.
 #[derive(Debug)]
@@ -69,7 +83,8 @@ pub struct EventWriter {
 #[derive(Debug, Default)]
 struct Shared {
     reopen: AtomicBool,
-    stop: AtomicBool,
+    /// One of the constants above; only the thread itself says that it has ended.
+    phase: AtomicU8,
     written: AtomicU64,
     failed: AtomicU64,
 }
@@ -100,13 +115,8 @@ impl EventWriter {
     /// As [`Self::start`].
     pub fn resume(ends: [OwnedFd; 2], path: &Path) -> io::Result<(Self, EventPipe)> {
         let [writer, reader] = ends;
-        let file = open(path)?;
         let shared = Arc::new(Shared::default());
-        let reading = reader.try_clone()?;
-        let thread = std::thread::Builder::new().name("events".into()).spawn({
-            let (shared, path) = (Arc::clone(&shared), path.to_owned());
-            move || write_events(&reading, file, &path, &shared)
-        })?;
+        let thread = start_thread(&reader, path, &shared)?;
         Ok((
             Self {
                 shared,
@@ -122,13 +132,34 @@ impl EventWriter {
         self.reader.as_fd()
     }
 
-    /// Writes what is queued and ends the thread; what comes later waits for a successor.
-    pub fn pause(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
+    /// Has the thread end soon, with what is queued written as far as that is done in a moment;
+    /// the rest, and what comes later, waits for a successor. See [`Self::has_paused`].
+    pub fn pause(&self) {
+        self.shared.change(WRITING, PAUSING);
+    }
+
+    /// Whether the thread has ended. It may never, when the disk does not answer.
+    pub fn has_paused(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Goes on after all, should it have been told to pause: in the same thread if that has not
+    /// ended yet.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn go_on(&mut self, path: &Path) -> io::Result<()> {
+        let writes = self.shared.phase.load(Ordering::Acquire) == WRITING;
+        if writes || self.shared.change(PAUSING, WRITING) {
+            return Ok(());
+        }
         if let Some(thread) = self.thread.take() {
-            // A panic of the writer has been printed already; there is nobody left to tell.
+            // It is at its end. A panic of it has been printed already.
             let _ = thread.join();
         }
+        self.shared.phase.store(WRITING, Ordering::Release);
+        self.thread = Some(start_thread(&self.reader, path, &self.shared)?);
+        Ok(())
     }
 
     /// Opens the file anew (it was rotated).
@@ -146,10 +177,45 @@ impl EventWriter {
 }
 
 impl Drop for EventWriter {
-    /// Writes what is queued, then ends.
+    /// Writes what is queued, then ends; unless the disk does not answer.
     fn drop(&mut self) {
-        self.pause();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let until = Instant::now() + END_WITHIN;
+        let _ = self.shared.change(WRITING, ENDING) || self.shared.change(PAUSING, ENDING);
+        while !thread.is_finished() {
+            if Instant::now() >= until {
+                ::log::error!("the event log takes nothing for {END_WITHIN:?}: events are lost");
+                return;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        // A panic of the writer has been printed already; there is nobody left to tell.
+        let _ = thread.join();
     }
+}
+
+impl Shared {
+    /// Whether the thread was in the first phase, and is in the second one now.
+    fn change(&self, from: u8, to: u8) -> bool {
+        let order = Ordering::AcqRel;
+        let changed = self
+            .phase
+            .compare_exchange(from, to, order, Ordering::Acquire);
+        changed.is_ok()
+    }
+}
+
+fn start_thread(reader: &OwnedFd, path: &Path, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let file = open(path)?;
+    let reading = reader.try_clone()?;
+    let (shared, path) = (Arc::clone(shared), path.to_owned());
+    let thread = std::thread::Builder::new().name("events".into());
+    thread.spawn(move || {
+        write_events(&reading, file, &path, &shared);
+        shared.phase.store(ENDED, Ordering::Release);
+    })
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -157,11 +223,12 @@ fn open(path: &Path) -> io::Result<File> {
     file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// Until told to stop and nothing is queued.
+/// Until told to end and nothing is queued, or told to pause.
 fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) {
     let mut event = vec![0; EVENT_BYTES];
     let mut lines: Vec<u8> = Vec::with_capacity(2 * EVENT_BYTES);
     let mut count = 0;
+    let mut pausing_since: Option<Instant> = None;
     loop {
         if shared.reopen.swap(false, Ordering::AcqRel) {
             match open(path) {
@@ -170,7 +237,22 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
             }
         }
         // Looked at before the queue: what was handed over before the stop is written.
-        let stopping = shared.stop.load(Ordering::Acquire);
+        let phase = shared.phase.load(Ordering::Acquire);
+        let late = match phase {
+            PAUSING => pausing_since.get_or_insert_with(Instant::now).elapsed() >= PAUSE_WITHIN,
+            _ => {
+                pausing_since = None;
+                false
+            }
+        };
+        if late {
+            flush(&mut file, &mut lines, &mut count, path, shared);
+            // Unless it is to go on after all.
+            if shared.change(PAUSING, ENDED) {
+                return;
+            }
+            continue;
+        }
         match recv(reader.as_raw_fd(), &mut event, MsgFlags::MSG_DONTWAIT) {
             // An empty message reads like the end. Only the end stays, and no worker shall be
             // able to end the log for all.
@@ -187,7 +269,7 @@ fn write_events(reader: &OwnedFd, mut file: File, path: &Path, shared: &Shared) 
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::EAGAIN) => {
                 flush(&mut file, &mut lines, &mut count, path, shared);
-                if stopping {
+                if phase != WRITING && shared.change(phase, ENDED) {
                     return;
                 }
                 let mut ready = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
@@ -256,13 +338,80 @@ mod tests {
         assert_eq!(pipe.emit(b"four"), Emitted::Lost);
     }
 
+    /// Waits for its end.
+    fn pause(writer: &EventWriter) {
+        writer.pause();
+        let until = Instant::now() + 20 * PAUSE_WITHIN;
+        while !writer.has_paused() {
+            assert!(Instant::now() < until, "it goes on");
+            sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_writer_pauses_under_a_flood_of_events_and_goes_on_without_losing_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eve.json");
+        let (mut writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
+        let flooding = AtomicBool::new(true);
+        let queued = AtomicU64::new(0);
+        let flood = || {
+            while flooding.load(Ordering::Acquire) {
+                if pipe.emit(b"event") == Emitted::Queued {
+                    queued.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            // Two, so that there is always one queued.
+            scope.spawn(flood);
+            scope.spawn(flood);
+            pause(&writer);
+            writer.go_on(&path).unwrap();
+            // That changes nothing.
+            writer.go_on(&path).unwrap();
+            let before = writer.totals().0;
+            while writer.totals().0 < before + 1000 {
+                std::thread::yield_now();
+            }
+            flooding.store(false, Ordering::Release);
+        });
+        drop(writer);
+        let written = std::fs::read_to_string(&path).unwrap().lines().count() as u64;
+        assert_eq!(written, queued.into_inner());
+    }
+
+    #[test]
+    fn a_writer_whose_disk_does_not_answer_neither_pauses_nor_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eve.json");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Both ends of a pipe that nobody reads: it takes no more than its buffer.
+        let mut open = OpenOptions::new();
+        let disk = open.read(true).write(true).open(&path).unwrap();
+        let (mut writer, pipe) = EventWriter::start(&path, 4 << 20).unwrap();
+        let line = [b'x'; EVENT_BYTES];
+        for _ in 0..16 {
+            let _ = pipe.emit(&line);
+        }
+        sleep(Duration::from_millis(50));
+        writer.pause();
+        sleep(2 * PAUSE_WITHIN);
+        assert!(!writer.has_paused());
+        writer.go_on(&path).unwrap();
+        let began = Instant::now();
+        drop(writer);
+        assert!(began.elapsed() < END_WITHIN + Duration::from_secs(2));
+        drop(disk);
+    }
+
     #[test]
     fn events_that_come_while_there_is_no_writer_wait_for_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("eve.json");
-        let (mut writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
+        let (writer, pipe) = EventWriter::start(&path, 1 << 20).unwrap();
         assert_eq!(pipe.emit(b"one"), Emitted::Queued);
-        writer.pause();
+        pause(&writer);
         assert_eq!(pipe.emit(b"two"), Emitted::Queued);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
         let ends = [pipe.as_fd(), writer.reader()].map(|end| end.try_clone_to_owned().unwrap());

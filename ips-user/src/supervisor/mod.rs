@@ -42,7 +42,6 @@ mod watch;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -69,6 +68,7 @@ use self::seat::Seat;
 use self::seats::Seats;
 use self::signals::{Signals, Wish};
 use self::steering::{Steering, nanoseconds};
+use self::upgrade::Upgrade;
 use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
@@ -182,8 +182,8 @@ struct Supervisor {
     /// What a predecessor has recorded.
     left: Record,
     upkeep: Upkeep,
-    /// When to become another program.
-    upgrade: Option<(Instant, PathBuf)>,
+    /// The program to become.
+    upgrade: Option<Upgrade>,
     /// Where programs that were asked whether they can go on here come back.
     upgrade_checks: mpsc::UnboundedSender<upgrade::Checked>,
     upgrades_checked: mpsc::UnboundedReceiver<upgrade::Checked>,
@@ -499,12 +499,13 @@ impl Supervisor {
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
-                () = until(self.upgrade.as_ref()),
+                () = Upgrade::due(self.upgrade.as_ref()),
                     // What changes rules would end in the middle of it.
                     if self.upgrade.is_some() && !self.upkeep.is_busy() =>
                 {
-                    match self.become_other_program(signals).await {
-                        Ok(name) => {
+                    match self.advance_upgrade(signals).await {
+                        Ok(None) => {}
+                        Ok(Some(name)) => {
                             log::info!("{name}: stopping, and no upgrade");
                             break Ok(());
                         }
@@ -812,13 +813,6 @@ fn check_interfaces(config: &Config, is_served: bool) -> Result<(), LoadError> {
 
 fn stats_period(config: &Config) -> Duration {
     Duration::from_secs(config.log.stats_seconds.max(1))
-}
-
-/// When an upgrade is due.
-async fn until(upgrade: Option<&(Instant, PathBuf)>) {
-    if let Some((due, _)) = upgrade {
-        sleep(due.saturating_duration_since(Instant::now())).await;
-    }
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

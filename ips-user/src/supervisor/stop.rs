@@ -21,6 +21,11 @@ impl Supervisor {
             self.launching.end();
             return Ok(());
         }
+        if self.upgrade.take().is_some()
+            && let Err(error) = self.writer.go_on(&self.config.event_log())
+        {
+            log::error!("events of this stop are lost: {error}");
+        }
         // The rules go last: with a base chain the kernel drops what is queued anywhere in the
         // network namespace (nfqnl_nf_hook_drop).
         let abandoned = self.abandon_scaling();

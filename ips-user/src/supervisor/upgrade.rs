@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use ips_common::LAYOUT_VERSION;
 use tokio::process::Command;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::Supervisor;
 use super::instance::{Kept, KeptRules, RECORD_FORM, Record, Started};
@@ -24,8 +24,32 @@ use crate::sys::descriptors::{close_on_exec, keep_over_exec};
 
 /// How long the answer has to reach who asked.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
+/// How long the event writer may take to pause; after that the disk does not answer, and the new
+/// program could not open the log either.
+const PAUSED_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long the new program may take to say that it can go on here.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
+
+/// An upgrade that is under way.
+pub(super) struct Upgrade {
+    program: PathBuf,
+    /// When to look at it again.
+    due: Instant,
+    /// Until when the event writer has to have paused, once it has been told to.
+    paused_by: Option<Instant>,
+}
+
+impl Upgrade {
+    /// Waits until it is to be looked at; for ever when there is none.
+    pub(super) async fn due(upgrade: Option<&Self>) {
+        match upgrade {
+            Some(upgrade) => sleep_until(upgrade.due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// What came of asking a program whether it can go on here.
 pub(super) struct Checked {
@@ -99,7 +123,11 @@ impl Supervisor {
             (Err(error), _) => Response::Error(format!("{error:#}; nothing was changed")),
             (Ok(()), Some(why)) => Response::Error(why.into()),
             (Ok(()), None) => {
-                self.upgrade = Some((Instant::now() + ANSWERED_WITHIN, checked.program));
+                self.upgrade = Some(Upgrade {
+                    program: checked.program,
+                    due: Instant::now() + ANSWERED_WITHIN,
+                    paused_by: None,
+                });
                 Response::Ok(serde_json::json!({ "upgrades": self.upgrades }))
             }
         };
@@ -128,19 +156,41 @@ impl Supervisor {
         None
     }
 
+    /// An upgrade is due: has the event writer pause, and when it has, becomes the other program.
+    /// Nobody waits for the writer meanwhile. Returns a stop as [`Self::become_other_program`] does.
+    pub(super) async fn advance_upgrade(
+        &mut self,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Option<&'static str>> {
+        let upgrade = self.upgrade.as_mut().context("no upgrade is due")?;
+        let now = Instant::now();
+        let paused_by = *upgrade.paused_by.get_or_insert_with(|| {
+            self.writer.pause();
+            now + PAUSED_WITHIN
+        });
+        if self.writer.has_paused() {
+            return self.become_other_program(signals).await.map(Some);
+        }
+        if now < paused_by {
+            upgrade.due = now + LOOK_EVERY;
+            return Ok(None);
+        }
+        self.upgrade = None;
+        self.writer.go_on(&self.config.event_log())?;
+        bail!("the event log has taken nothing for {PAUSED_WITHIN:?}");
+    }
+
     /// Does not return when it succeeds. Returns a stop that was wished for just before that.
-    pub(super) async fn become_other_program(
+    async fn become_other_program(
         &mut self,
         signals: &mut Signals,
     ) -> anyhow::Result<&'static str> {
-        let (_, program) = self.upgrade.take().context("no upgrade is due")?;
+        let Upgrade { program, .. } = self.upgrade.take().context("no upgrade is due")?;
         let path = CString::new(program.as_os_str().as_bytes())?;
         let arguments: Vec<_> = std::env::args_os()
             .map(|argument| CString::new(argument.as_bytes()))
             .collect::<Result<_, _>>()?;
         log::info!("upgrade: {} goes on from here", program.display());
-        // First: it is a thread that could catch a signal.
-        self.writer.pause();
         let result = match signals.hold_back().await {
             Ok(Some(stop)) => Ok(stop),
             Ok(None) => Err(match self.leave_for_successor() {
@@ -155,11 +205,7 @@ impl Supervisor {
         // Nothing has happened, except that nobody writes events.
         signals.let_through()?;
         self.keep_no_more();
-        let ends = [self.events.as_fd(), self.writer.reader()];
-        let ends = ends.map(|end| end.try_clone_to_owned());
-        let [writer, reader] = ends;
-        (self.writer, self.events) =
-            crate::log::pipe::EventWriter::resume([writer?, reader?], &self.config.event_log())?;
+        self.writer.go_on(&self.config.event_log())?;
         self.record();
         result.with_context(|| format!("becoming {}", program.display()))
     }

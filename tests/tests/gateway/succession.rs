@@ -24,7 +24,7 @@ use sluice_tests::require_queues;
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
-use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program, signal};
+use crate::rig::{Gateway, PATIENCE, all_up, alone, lab, processes, program, signal};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -385,6 +385,45 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
             std::panic::resume_unwind(why);
         }
     });
+}
+
+#[test]
+fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_it() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = Gateway::prepare(&lab(), |setup| {
+        setup.rules = "alert udp any any -> any any (msg:\"x\"; sid:9;)\n".into();
+        setup.config.log.stats_seconds = 0;
+        setup.config.log.buffer = 8 << 20;
+    });
+    // A pipe that nobody reads, in the place of the log.
+    fs::create_dir_all(&gateway.config.log.directory).expect("a directory");
+    let log = gateway.config.log.directory.join(&gateway.config.log.eve);
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut both = fs::OpenOptions::new();
+    let pipe = both.read(true).write(true).open(&log).expect("its ends");
+    gateway.launch();
+    let (_replier, requester) = requests(&gateway, 1500);
+    requester.finish().expect("requests");
+    ask_for_upgrade(&gateway);
+    let deadline = Instant::now() + Duration::from_secs(6);
+    while !gateway
+        .log()
+        .contains("not upgraded: the event log has taken nothing")
+    {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        let asked = Instant::now();
+        assert_eq!(gateway.status().upgrades, 0);
+        assert!(asked.elapsed() < Duration::from_secs(1), "it was deaf");
+        sleep(Duration::from_millis(50));
+    }
+    let reader = std::thread::spawn(move || {
+        let mut pipe = pipe;
+        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    });
+    upgrade(&gateway);
+    // It ends with this program: it has the other end of the pipe as well.
+    drop(reader);
 }
 
 /// The process that compiles rules, stopped in the middle of it.
