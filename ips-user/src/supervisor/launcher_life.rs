@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::instance::{self, Started};
 use super::launching::{Common, Launching};
 use super::message::{Compiled, FromLauncher};
-use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, Supervisor};
+use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor, ticks};
 use crate::sys::process::{group_members, has_name};
 
 impl Supervisor {
@@ -28,14 +28,28 @@ impl Supervisor {
             .compile(self.generation, &self.config, true, sources)
     }
 
+    /// Has the rules compiled. That may take long, and workers of a predecessor serve meanwhile.
     pub(super) async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+        let mut look = ticks(LOOK_EVERY);
+        let queues_go_on = self.seats.iter().any(|it| it.socket().is_some());
         for _ in 0..LAUNCHERS_AT_START {
             let told = self.tell_launcher();
             if let Err(error) = &told {
                 log::warn!("{error:#}");
             }
             while told.is_ok() {
-                match self.launching.next().await? {
+                let message = tokio::select! {
+                    message = self.launching.next() => message?,
+                    () = self.spoken.wait() => {
+                        self.on_feedback();
+                        continue;
+                    }
+                    _ = look.tick(), if queues_go_on => {
+                        self.look_after_former();
+                        continue;
+                    }
+                };
+                match message {
                     Some(FromLauncher::Compiled {
                         compiled, files, ..
                     }) => {
@@ -60,6 +74,20 @@ impl Supervisor {
             self.launching = Launching::start()?;
         }
         bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
+    }
+
+    /// Workers of a predecessor, while nobody can be started yet who could relieve them: one that
+    /// hangs is killed, the flows of one that has ended are the backup's, and what waits there for
+    /// too long goes by policy. Nothing is recorded: the predecessor's record still holds.
+    fn look_after_former(&mut self) {
+        self.rejecter.look_after_former();
+        let pages = self.steering.pages();
+        let unserved = self.seats.look_after_predecessors(&self.config, pages);
+        for seat in unserved.unwrap_or_default() {
+            self.steering.set_down(seat);
+        }
+        self.seats
+            .settle_overdue(&self.config, &self.board, self.steering.pages());
     }
 
     /// The rules on disk cannot be used: those that were in force before an upgrade can, because

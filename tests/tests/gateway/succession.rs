@@ -20,7 +20,7 @@ use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::stream::{Extent, Sender, Sink};
-use sluice_tests::require_queues;
+use sluice_tests::{require_queues, rule_set};
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
@@ -440,6 +440,42 @@ pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
             return pid;
         }
         assert!(Instant::now() < deadline, "nobody compiles");
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = rule_set::rules(rule_set::LARGE / 8);
+        setup.config.steering.stale_ms = 300;
+    });
+    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+    let (_replier, requester) = requests(&gateway, 3000);
+    sleep(Duration::from_millis(300));
+    let victim = gateway.busiest();
+    ask_for_upgrade(&gateway);
+    let compiler = stop_compiler(&gateway);
+    signal(&victim, Signal::SIGSTOP);
+    let deadline = Instant::now() + PATIENCE;
+    let killed = format!("{} (pid {}) hung: stopped: killed", victim.seat, victim.pid);
+    while !gateway.log().contains(&killed) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
+    }
+    // What waited for it goes by policy, still without anybody who could take its place.
+    let settled = format!("{} has not been served for", victim.seat);
+    while !gateway.log().contains(&settled) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
+    }
+    kill(compiler, Signal::SIGCONT).expect("it is stopped");
+    nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
+    let deadline = Instant::now() + PATIENCE;
+    while !gateway.try_status().is_some_and(|it| all_up(&it)) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
     }
 }
 
