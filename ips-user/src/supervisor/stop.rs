@@ -74,7 +74,9 @@ impl Supervisor {
                 _ = look.tick() => {
                     // Of those that other launchers have started nobody tells.
                     let pages = self.steering.pages();
-                    self.seats.look_after_predecessors(&self.config, pages);
+                    for departed in self.seats.look_after_predecessors(&self.config, pages) {
+                        self.seats.let_go_on(&departed);
+                    }
                     self.seats.look_after_orphans(&self.config);
                     if !told {
                         self.seats.forget_ended();

@@ -99,7 +99,7 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-fn ask_for_upgrade(gateway: &Gateway) {
+pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
     let request = Request::Upgrade { program: program() };
     let deadline = Instant::now() + PATIENCE;
     let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
@@ -116,11 +116,16 @@ fn ask_for_upgrade(gateway: &Gateway) {
 pub(crate) fn upgrade(gateway: &Gateway) {
     let before = gateway.status();
     ask_for_upgrade(gateway);
+    await_upgraded(gateway, before.upgrades + 1);
+}
+
+/// Waits until so many programs have taken over and the last one serves.
+pub(crate) fn await_upgraded(gateway: &Gateway, upgrades: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
-        if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
-            return;
+        if let Some(after) = after.filter(|it| it.upgrades >= upgrades && all_up(it)) {
+            return after;
         }
         assert!(
             Instant::now() < deadline,
