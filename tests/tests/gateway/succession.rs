@@ -15,7 +15,7 @@ use sluice_tests::stream::{Extent, Sender, Sink};
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
-use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program, signal};
+use crate::rig::{Gateway, PATIENCE, all_up, alone, every_id_received, processes, program, signal};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -85,6 +85,7 @@ impl Load {
         let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
         let (by_sluice, _) = attribute(report.lost, elsewhere);
         let after = gateway.await_settled();
+        every_id_received(&after);
         assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?} {after}");
         let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
         assert_eq!(anew(&after), anew(&self.before), "{after}");
