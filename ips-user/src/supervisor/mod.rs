@@ -238,7 +238,9 @@ impl Supervisor {
             None => EventWriter::start(&log, config.log.buffer)?,
         };
         let now_ns = monotonic_ns();
-        let mut history = History::after(&left, inheritance.board.is_some(), now_ns);
+        let goes_on = inheritance.board.is_some();
+        let mut history = History::after(&left, goes_on, now_ns);
+        let (mut retired, upgrades) = history::totals(&left, goes_on);
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {
             Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
@@ -266,7 +268,6 @@ impl Supervisor {
         let bound = seats.iter().filter(|it| it.socket().is_some());
         let bound: Vec<_> = bound.map(|it| it.queue).collect();
         let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
-        let mut retired = left.retired.clone();
         history.retire(&mut retired);
         let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
         retired.queue_passed += passed.close_others(&queues);
@@ -301,7 +302,7 @@ impl Supervisor {
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
-            upgrades: left.upgrades,
+            upgrades,
             left,
             deaths,
             generation,
