@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use tokio::time::sleep;
 
 use super::instance::{self, Started};
 use super::launching::{Common, Launching};
 use super::message::{Compiled, FromLauncher};
-use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, Supervisor};
+use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor};
 use crate::sys::process::{group_members, has_name};
 
 impl Supervisor {
@@ -35,7 +36,14 @@ impl Supervisor {
                 log::warn!("{error:#}");
             }
             while told.is_ok() {
-                match self.launching.next().await? {
+                let message = tokio::select! {
+                    message = self.launching.next() => message?,
+                    () = sleep(LOOK_EVERY) => {
+                        self.look_after_predecessors();
+                        continue;
+                    }
+                };
+                match message {
                     Some(FromLauncher::Compiled {
                         compiled, files, ..
                     }) => {

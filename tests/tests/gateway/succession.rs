@@ -15,7 +15,7 @@ use sluice_tests::stream::{Extent, Sender, Sink};
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
-use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program, signal};
+use crate::rig::{Gateway, PATIENCE, all_up, alone, every_id_received, processes, program, signal};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -85,6 +85,7 @@ impl Load {
         let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
         let (by_sluice, _) = attribute(report.lost, elsewhere);
         let after = gateway.await_settled();
+        every_id_received(&after);
         assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?} {after}");
         let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
         assert_eq!(anew(&after), anew(&self.before), "{after}");
@@ -99,7 +100,7 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-fn ask_for_upgrade(gateway: &Gateway) {
+pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
     let request = Request::Upgrade { program: program() };
     let deadline = Instant::now() + PATIENCE;
     let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
@@ -116,11 +117,16 @@ fn ask_for_upgrade(gateway: &Gateway) {
 pub(crate) fn upgrade(gateway: &Gateway) {
     let before = gateway.status();
     ask_for_upgrade(gateway);
+    await_upgraded(gateway, before.upgrades + 1);
+}
+
+/// Waits until so many programs have taken over and the last one serves.
+pub(crate) fn await_upgraded(gateway: &Gateway, upgrades: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
-        if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
-            return;
+        if let Some(after) = after.filter(|it| it.upgrades >= upgrades && all_up(it)) {
+            return after;
         }
         assert!(
             Instant::now() < deadline,
