@@ -17,7 +17,7 @@ use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
-use crate::metrics::queue_truth::Reader;
+use crate::metrics::queue_truth::{QueueTruth, Reader};
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -176,7 +176,7 @@ pub fn run(
     let mail = Mail::new(channel, generation);
     let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
     let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
-    turn.expect_gap(truth.map(|truth| truth.last_id));
+    turn.expect_gap(truth);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -315,15 +315,14 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// A predecessor may have taken packets from the socket without noting it; `queued` is the
-    /// kernel's last id.
-    fn expect_gap(&mut self, queued: Option<u32>) {
+    /// A predecessor may have taken packets from the socket without noting it; `truth` is what
+    /// the kernel says of the queue.
+    fn expect_gap(&mut self, truth: Option<QueueTruth>) {
         if self.config.queue.transport == Transport::Batched {
             // The socket counts them, and it is the predecessor's.
             self.base[Cell::Overruns as usize] = 0;
             let noted = self.shared.pages.received(self.seat.slot()).unwrap_or(0);
-            let queued = queued.unwrap_or(noted);
-            self.gap = Gap::Open { noted, queued };
+            self.gap = Gap::after(noted, truth);
         }
     }
 

@@ -106,6 +106,14 @@ impl History {
     }
 }
 
+/// What a predecessor has counted beside its history: of seats that are gone, and of programs.
+pub(super) fn totals(left: &Record, goes_on: bool) -> (Retired, u64) {
+    match goes_on {
+        true => (left.retired.clone(), left.upgrades),
+        false => Default::default(),
+    }
+}
+
 impl Past {
     /// A process has ended.
     pub(super) fn ended(&mut self, now_ns: u64, how: String) {
@@ -198,6 +206,13 @@ mod tests {
         let anew = History::after(&record(), false, 100);
         assert_eq!((anew.started_ns, anew.next_generation()), (100, 1));
         assert!(anew.seats.is_empty());
+        let left = Record {
+            retired,
+            upgrades: 3,
+            ..record()
+        };
+        assert_eq!(totals(&left, true), (left.retired.clone(), 3));
+        assert_eq!(totals(&left, false), (Retired::default(), 0));
         // Of a program that had none.
         let anew = History::after(&Record::default(), true, 100);
         assert_eq!((anew.started_ns, anew.next_generation()), (100, 1));

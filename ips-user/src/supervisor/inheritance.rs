@@ -174,7 +174,8 @@ fn of_ourselves(
         queue: sitting.queue,
         socket: take_kept(socket)?,
         desk: Desk::of_files(files)?,
-        process: sitting.serving(),
+        // One that has died since is found to be dead: its desk says of what.
+        process: sitting.serving().or(sitting.process),
     })
 }
 

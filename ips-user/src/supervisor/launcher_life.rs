@@ -78,14 +78,9 @@ impl Supervisor {
 
     /// Workers of a predecessor, while nobody can be started yet who could relieve them: one that
     /// hangs is killed, the flows of one that has ended are the backup's, and what waits there for
-    /// too long goes by policy. Nothing is recorded: the predecessor's record still holds.
+    /// too long goes by policy.
     fn look_after_former(&mut self) {
-        self.rejecter.look_after_former();
-        let pages = self.steering.pages();
-        let unserved = self.seats.look_after_predecessors(&self.config, pages);
-        for seat in unserved.unwrap_or_default() {
-            self.steering.set_down(seat);
-        }
+        self.look_after_predecessors();
         self.seats
             .settle_overdue(&self.config, &self.board, self.steering.pages());
     }

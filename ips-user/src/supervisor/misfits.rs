@@ -2,6 +2,7 @@
 //! buffers, seats or another transport now. They leave as at a stop, each when its queue is
 //! empty, and lose nothing.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use super::stop::STOP_WITHIN;
 use super::vacancy::Unserved;
 use super::watch::{Watch, patience};
 use super::{LOOK_EVERY, Supervisor};
-use crate::metrics::queue_truth;
+use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::sys::process::monotonic_ns;
 use crate::sys::softirq::wait_for_packets_underway;
 
@@ -117,6 +118,11 @@ impl Supervisor {
                 log::warn!("{seat}: {error}");
             }
         }
+        // Those whose socket could not be had close it as they end.
+        let closing = misfits.iter().filter(|it| it.socket.is_none());
+        let closing: BTreeMap<u16, QueueTruth> = closing
+            .filter_map(|it| Some((it.queue, queue_truth::of(it.queue)?)))
+            .collect();
         let mut watched: Vec<_> = misfits.iter().filter_map(Misfit::watched).collect();
         let deadline = Instant::now() + STOP_WITHIN;
         let alive = || misfits.iter().filter_map(Misfit::alive);
@@ -137,16 +143,22 @@ impl Supervisor {
             if let Some(process) = misfit.process {
                 process.reap();
             }
-            self.settle_misfit(misfit);
+            let truth = queue_truth::of(misfit.queue);
+            // With the socket goes what the kernel has counted.
+            if let Some(truth) = truth.or(closing.get(&misfit.queue).copied()) {
+                self.scaling.note_dropped(truth);
+            }
+            if let Some(truth) = truth.filter(|it| it.waiting > 0) {
+                self.settle_misfit(misfit, truth);
+            }
         }
         Ok(())
     }
 
     /// What one had to leave behind gets the verdict of the policy.
-    fn settle_misfit(&self, misfit: &Misfit) {
+    fn settle_misfit(&self, misfit: &Misfit, truth: QueueTruth) {
         let (seat, queue, pages) = (misfit.seat, misfit.queue, self.steering.pages());
-        let truth = queue_truth::of(queue).filter(|it| it.waiting > 0);
-        let (Some(truth), Some(socket)) = (truth, &misfit.socket) else {
+        let Some(socket) = &misfit.socket else {
             return;
         };
         if !misfit.beats_here {

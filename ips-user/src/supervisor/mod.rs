@@ -245,7 +245,9 @@ impl Supervisor {
             None => EventWriter::start(&log, config.log.buffer)?,
         };
         let now_ns = monotonic_ns();
-        let mut history = History::after(&left, inheritance.board.is_some(), now_ns);
+        let goes_on = inheritance.board.is_some();
+        let mut history = History::after(&left, goes_on, now_ns);
+        let (mut retired, upgrades) = history::totals(&left, goes_on);
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {
             Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
@@ -273,7 +275,6 @@ impl Supervisor {
         let bound = seats.iter().filter(|it| it.socket().is_some());
         let bound: Vec<_> = bound.map(|it| it.queue).collect();
         let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
-        let mut retired = left.retired.clone();
         history.retire(&mut retired);
         let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
         retired.queue_passed += passed.close_others(&queues);
@@ -308,7 +309,7 @@ impl Supervisor {
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
-            upgrades: left.upgrades,
+            upgrades,
             left,
             deaths,
             generation,
@@ -603,16 +604,41 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_after_predecessors(&mut self) {
+    /// Also while the rules are compiled at a start: those who serve die of packets then as well.
+    pub(super) fn look_after_predecessors(&mut self) {
         self.rejecter.look_after_former();
         let pages = self.steering.pages();
-        let Some(unserved) = self.seats.look_after_predecessors(&self.config, pages) else {
+        let departed = self.seats.look_after_predecessors(&self.config, pages);
+        if departed.is_empty() {
             return;
-        };
-        for seat in unserved {
-            self.steering.set_down(seat);
         }
-        self.record();
+        let mut findings = Vec::new();
+        for departed in &departed {
+            let seat = departed.seat;
+            if departed.untimely
+                && let Some(occupancy) = self.seats.get(seat)
+            {
+                let end = End {
+                    seat,
+                    pid: departed.pid,
+                    how: departed.how.clone(),
+                };
+                let finding = self.deaths.ended(end, &occupancy.desk, monotonic_ns());
+                self.act_on(&finding);
+                findings.push(finding);
+            }
+            if departed.leaves_nobody() {
+                self.steering.set_down(seat);
+            }
+            self.seats.let_go_on(departed);
+        }
+        // Before that the record is the former supervisor's, and says what it has started.
+        if self.took_over {
+            self.record();
+        }
+        for finding in findings {
+            self.report(finding);
+        }
     }
 
     /// What has to be looked at often because nobody tells.
@@ -671,13 +697,18 @@ impl Supervisor {
         {
             self.steering.set_down(seat);
         }
+        self.act_on(&finding);
+        Some(finding)
+    }
+
+    /// Has the programs know what is thought of flows now.
+    fn act_on(&mut self, finding: &Finding) {
         if let Some(flow) = &finding.forgotten {
             self.steering.acquit(&flow.key);
         }
         if let Some(flow) = &finding.accused {
             self.shut_out(flow);
         }
-        Some(finding)
     }
 
     /// Has the programs drop a flow that is quarantined, if that is the policy.

@@ -298,10 +298,19 @@ impl Occupancy {
         due
     }
 
-    /// Kills a process that has not begun to serve within `patience`.
-    pub(super) fn end_if_late(&mut self, patience: Duration) {
-        let late = self.phase == Phase::Starting && self.since.elapsed() > patience;
-        let Some(process) = self.process.filter(|_| late) else {
+    /// Kills a process that has not begun to serve within `workers.start_ms`; when nobody else
+    /// serves the queue and packets wait there, within `workers.hang_max_ms` if that is sooner.
+    pub(super) fn end_if_late(&mut self, config: &Config, waits: impl FnOnce(u16) -> bool) {
+        let start = Duration::from_millis(config.workers.start_ms);
+        let longest = watch::patience(config).longest.min(start);
+        let elapsed = self.since.elapsed();
+        if self.phase != Phase::Starting || self.process.is_none() || elapsed <= longest {
+            return;
+        }
+        // What the kernel says is asked last: that lists every queue of the network namespace.
+        let missed = elapsed <= start && self.predecessor.is_none() && waits(self.queue);
+        let patience = if missed { longest } else { start };
+        let Some(process) = self.process.filter(|_| elapsed > patience) else {
             return;
         };
         let (seat, pid) = (self.seat, process.pid);
@@ -396,6 +405,8 @@ impl Occupancy {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn occupancy() -> (Occupancy, Config) {
@@ -420,6 +431,43 @@ mod tests {
         }
         assert_eq!(pauses, [0, 10, 20, 35, 35]);
         assert_eq!(occupancy.past.restarts, 5);
+    }
+
+    #[test]
+    fn a_starter_that_packets_wait_for_has_no_longer_than_a_worker_may_hang() {
+        let sleeping = || {
+            let sleeping = std::process::Command::new("sleep").arg("1000").spawn();
+            sleeping.unwrap()
+        };
+        for (elapsed_ms, waits, relieves, killed) in [
+            (1500, true, false, true),
+            (1500, false, false, false),
+            (1500, true, true, false),
+            (500, true, false, false),
+            (5500, false, false, true),
+            (5500, true, true, true),
+        ] {
+            let (mut occupancy, mut config) = occupancy();
+            (config.workers.start_ms, config.workers.hang_max_ms) = (5000, 1000);
+            let (mut child, mut former) = (sleeping(), sleeping());
+            let predecessor = relieves.then(|| Started::of(former.id()).unwrap());
+            occupancy.predecessor = predecessor.map(Predecessor::new);
+            occupancy.spawned(child.id());
+            let elapsed = Duration::from_millis(elapsed_ms);
+            occupancy.since = Instant::now().checked_sub(elapsed).unwrap();
+            occupancy.end_if_late(&config, |_| waits);
+            let signal = |status: std::process::ExitStatus| status.signal();
+            if !killed {
+                assert!(child.try_wait().unwrap().is_none(), "{elapsed_ms} {waits}");
+                // The test ends it with another signal than the supervisor does.
+                let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+                nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+            }
+            let expected = if killed { libc::SIGKILL } else { libc::SIGTERM };
+            assert_eq!(signal(child.wait().unwrap()), Some(expected));
+            former.kill().unwrap();
+            former.wait().unwrap();
+        }
     }
 
     #[test]

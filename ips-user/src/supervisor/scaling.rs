@@ -25,6 +25,7 @@ use super::moving::Moved;
 use super::seat::Seat;
 use super::{Supervisor, steering};
 use crate::control::Response;
+use crate::metrics::queue_truth::QueueTruth;
 use crate::metrics::snapshot::Retired;
 use crate::netfilter::{self, Installed, NetfilterError};
 
@@ -124,6 +125,12 @@ impl Scaling {
     /// What is left of seats that are gone, but for the board.
     pub(super) fn retired(&self) -> &Retired {
         &self.retired
+    }
+
+    /// What the kernel had counted of a queue whose socket is closed next.
+    pub(super) fn note_dropped(&mut self, truth: QueueTruth) {
+        self.retired.queue_dropped += truth.queue_dropped;
+        self.retired.user_dropped += truth.user_dropped;
     }
 
     /// Whether rules are being installed in another thread.

@@ -280,12 +280,12 @@ impl Seats {
         due.collect()
     }
 
-    /// Kills the processes that have not begun to serve within `workers.start_ms`: their end
-    /// brings replacements.
+    /// Kills the processes that have not begun to serve in time: their end brings replacements,
+    /// and what waits for them does not wait any longer.
     pub(super) fn end_late_starters(&mut self, config: &Config) {
-        let patience = Duration::from_millis(config.workers.start_ms);
+        let waits = |queue| queue_truth::of(queue).is_some_and(|it| it.waiting > 0);
         for occupancy in &mut self.seats {
-            occupancy.end_if_late(patience);
+            occupancy.end_if_late(config, waits);
         }
     }
 

@@ -37,6 +37,12 @@ impl Supervisor {
             self.seats.kill();
             self.await_killed().await;
         }
+        let launcher = self.launching.pid();
+        // Closing its socket ends the launcher.
+        self.launching.end();
+        if let Some(launcher) = launcher {
+            self.end_unannounced(launcher);
+        }
         self.seats
             .settle_pending(&self.config, &self.board, self.steering.pages());
         // Whatever still changes rules has to come to its end first.
@@ -47,8 +53,6 @@ impl Supervisor {
         let removed = self.steering.uninstall(&self.config);
         self.emit_stats();
         let unloaded = self.steering.unload();
-        // Closing its socket ends the launcher.
-        self.launching.end();
         // Absent when the start failed early.
         let _ = std::fs::remove_file(self.config.control_socket());
         self.instance.forget();
@@ -79,7 +83,9 @@ impl Supervisor {
                 _ = look.tick() => {
                     // Of those that other launchers have started nobody tells.
                     let pages = self.steering.pages();
-                    self.seats.look_after_predecessors(&self.config, pages);
+                    for departed in self.seats.look_after_predecessors(&self.config, pages) {
+                        self.seats.let_go_on(&departed);
+                    }
                     self.seats.look_after_orphans(&self.config);
                     if !told {
                         self.seats.forget_ended();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::instance::{Sitting, Started};
-use super::occupancy::Phase;
+use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use super::seats::Seats;
 use super::watch::{Watch, patience};
@@ -73,6 +73,56 @@ impl Predecessor {
     }
 }
 
+/// A predecessor that has ended.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) seat: Seat,
+    pub(super) pid: u32,
+    pub(super) how: String,
+    told: Option<CommandNumber>,
+    /// It had not handed over: what the desk says is in hand was in its hands.
+    pub(super) untimely: bool,
+}
+
+impl Departed {
+    /// Whether nobody serves the seat now because the successor is not ready yet.
+    pub(super) fn leaves_nobody(&self) -> bool {
+        self.told.is_none()
+    }
+}
+
+impl Occupancy {
+    /// Takes leave of a predecessor that has ended. If it had not handed over, that is an end
+    /// like any other worker's, and the successor its replacement.
+    fn take_leave(&mut self) -> Option<Departed> {
+        let gone = |it: &mut Predecessor| !it.process.is_alive();
+        let Predecessor {
+            process,
+            watch,
+            told,
+        } = self.predecessor.take_if(gone)?;
+        let (seat, pid, reaped) = (self.seat, process.pid, process.reap());
+        // A signal that was ours says nothing.
+        let hung = watch.hung().map(|hang| hang.to_string());
+        let how = hung.or(reaped).unwrap_or_else(|| UNSEEN.to_owned());
+        let told = told.map(|(number, _)| number);
+        let untimely = told.is_none_or(|number| self.desk.answer(number).is_none());
+        if untimely {
+            log::warn!("{seat} (pid {pid}) ended before it had handed over: {how}");
+            self.past.ended(monotonic_ns(), how.clone());
+            self.past.restarts += 1;
+        }
+        self.begin_vacancy();
+        Some(Departed {
+            seat,
+            pid,
+            how,
+            told,
+            untimely,
+        })
+    }
+}
+
 impl Seats {
     /// Whether somebody is still to be relieved.
     pub(super) fn any_predecessor(&self) -> bool {
@@ -96,40 +146,35 @@ impl Seats {
         }
     }
 
-    /// Looks whether predecessors have ended, and ends those that hang. When one has ended,
-    /// returns the seats that nobody serves now because the successor is not ready yet.
+    /// Looks whether predecessors have ended, and ends those that hang. Whoever has ended is
+    /// returned, and before its successor may go on ([`Self::let_go_on`]) what it had in hand is
+    /// to be looked at.
     pub(super) fn look_after_predecessors(
         &mut self,
         config: &Config,
         pages: &WorkerPages,
-    ) -> Option<Vec<Seat>> {
-        let mut unserved = None;
+    ) -> Vec<Departed> {
+        let mut departed = Vec::new();
         for occupancy in self.iter_mut() {
-            let Some(predecessor) = &mut occupancy.predecessor else {
-                continue;
-            };
             let seat = occupancy.seat;
-            if predecessor.process.is_alive() {
+            departed.extend(occupancy.take_leave());
+            if let Some(predecessor) = &mut occupancy.predecessor {
                 // Its successor's, once it has handed over.
                 let heartbeat_ns = pages.heartbeat(seat.slot());
                 let hung = predecessor.end_if_hung(seat, heartbeat_ns, patience(config));
                 occupancy.past.hangs += u64::from(hung);
-                continue;
             }
-            predecessor.process.reap();
-            if let Some((number, _)) = predecessor.told
-                && occupancy.desk.answer(number).is_none()
-            {
-                log::warn!("{seat} ended before it had handed over");
-                occupancy.desk.carried_out(number, NOTHING);
-            }
-            let unready = predecessor.told.is_none();
-            occupancy.predecessor = None;
-            occupancy.begin_vacancy();
-            let unserved = unserved.get_or_insert_with(Vec::new);
-            unserved.extend(unready.then_some(seat));
         }
-        unserved
+        departed
+    }
+
+    /// The successor of one that has ended need not wait for its flows any more.
+    pub(super) fn let_go_on(&mut self, departed: &Departed) {
+        if let Some(number) = departed.told.filter(|_| departed.untimely)
+            && let Some(occupancy) = self.of(departed.seat)
+        {
+            occupancy.desk.carried_out(number, NOTHING);
+        }
     }
 
     /// Whether a process has ended that the launcher should have told of.
@@ -203,8 +248,11 @@ impl Seats {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
     use super::*;
     use crate::desk::Desk;
+    use crate::supervisor::duty::Duty;
 
     #[test]
     fn a_predecessor_that_beats_but_does_not_hand_over_is_killed_after_the_longest_wait() {
@@ -227,5 +275,57 @@ mod tests {
         assert!(child.try_wait().unwrap().is_none());
         assert!(told_before(Some(longest + Duration::from_millis(1))));
         assert!(!child.wait().unwrap().success());
+    }
+
+    /// A seat whose predecessor aborts; `told` to hand over, and having `answered`.
+    fn aborted(told: bool, answered: bool) -> (Occupancy, Departed) {
+        let config = Config::default();
+        let mut occupancy = Occupancy::new(Seat::Worker(1), Duty::Serving, &config).unwrap();
+        let abort = ["-c", "read it; kill -ABRT $$"];
+        let mut aborting = std::process::Command::new("sh");
+        let aborting = aborting.args(abort).stdin(Stdio::piped()).spawn();
+        let mut child = aborting.unwrap();
+        let mut predecessor = Predecessor::new(Started::of(child.id()).unwrap());
+        if told {
+            let number = occupancy.desk.give(Command::HandOver);
+            predecessor.told = Some((number, Instant::now()));
+            if answered {
+                occupancy.desk.carried_out(number, NOTHING);
+            }
+        }
+        occupancy.predecessor = Some(predecessor);
+        assert!(occupancy.take_leave().is_none(), "it serves");
+        drop(child.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let departed = loop {
+            if let Some(departed) = occupancy.take_leave() {
+                break departed;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        // It has been reaped already.
+        child.wait().unwrap_err();
+        (occupancy, departed)
+    }
+
+    #[test]
+    fn a_predecessor_that_dies_before_it_has_handed_over_is_a_death_of_its_seat() {
+        for (told, answered, untimely) in [
+            (false, false, true),
+            (true, false, true),
+            (true, true, false),
+        ] {
+            let (occupancy, departed) = aborted(told, answered);
+            assert_eq!(departed.how, "signal SIGABRT");
+            assert_eq!(
+                (departed.untimely, departed.leaves_nobody()),
+                (untimely, !told)
+            );
+            assert_eq!(occupancy.past.restarts, u64::from(untimely));
+            let exit = untimely.then_some("signal SIGABRT");
+            assert_eq!(occupancy.last_exit(), exit, "{told} {answered}");
+            assert!(occupancy.predecessor.is_none() && occupancy.vacancy.is_some());
+        }
     }
 }

@@ -26,9 +26,9 @@ const AT_ONCE: usize = 8192;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vacancy {
     since: Instant,
-    /// The kernel's last id when the last process ended, `None` once it needs no look any more:
-    /// up to there that one may have taken packets from the socket without noting it.
-    queued: Option<u32>,
+    /// What the kernel said when the last process ended, `None` once it needs no look any more:
+    /// up to its last id that one may have taken packets from the socket without noting it.
+    queued: Option<QueueTruth>,
     /// Packets that got the verdict of the policy.
     settled: u64,
     /// Whether that has begun.
@@ -64,11 +64,11 @@ impl Unserved<'_> {
     /// Gives everything that waits there one verdict; returns how many packets that were. Nobody
     /// may serve the queue meanwhile. The next worker neither settles them again nor counts them.
     ///
-    /// What a dead worker took without noting it ends at the kernel's id `queued`, or before the
-    /// first packet that is in the socket still.
+    /// What a dead worker took without noting it ends at the kernel's last id in `queued`, or
+    /// before the first packet that is in the socket still.
     pub(super) fn settle(
         &self,
-        queued: Option<u32>,
+        queued: Option<QueueTruth>,
         disposition: Disposition,
     ) -> Result<u64, QueueError> {
         let taken = take_waiting(self.socket, AT_ONCE).map_err(|source| QueueError::Io {
@@ -77,9 +77,11 @@ impl Unserved<'_> {
             source,
         })?;
         let noted = self.pages.received(self.seat.slot());
-        let mut gap = queued.map_or(Gap::Closed, |queued| Gap::Open {
-            noted: noted.unwrap_or(0),
-            queued,
+        let in_hand = u32::try_from(self.row.unsettled()).unwrap_or(u32::MAX);
+        let mut gap = queued.map_or(Gap::Closed, |mut queued| {
+            // Those up to the noted id wait as well.
+            queued.waiting = queued.waiting.saturating_sub(in_hand);
+            Gap::after(noted.unwrap_or(0), Some(queued))
         });
         let gap = match taken.ends {
             Some((first, _)) => gap.before(first),
@@ -108,7 +110,7 @@ impl Unserved<'_> {
     pub(super) fn settle_all(&self, truth: QueueTruth, disposition: Disposition) {
         let (seat, waiting) = (self.seat, truth.waiting);
         let rounds = waiting as usize / AT_ONCE;
-        let first = self.settle(Some(truth.last_id), disposition);
+        let first = self.settle(Some(truth), disposition);
         let settled = (0..rounds).fold(first, |settled, _| {
             Ok(settled? + self.settle(None, disposition)?)
         });
@@ -130,7 +132,7 @@ impl Occupancy {
             return;
         }
         let vacancy = self.vacancy.get_or_insert(Vacancy::since(Instant::now()));
-        vacancy.queued = queue_truth::of(self.queue).map(|truth| truth.last_id);
+        vacancy.queued = queue_truth::of(self.queue);
     }
 
     /// A process serves.

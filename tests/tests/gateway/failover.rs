@@ -16,7 +16,7 @@ use sluice_tests::elsewhere::Elsewhere;
 use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
-use crate::rig::{Gateway, Setup, all_up, alone, seat, signal};
+use crate::rig::{Gateway, Setup, all_up, alone, every_id_received, seat, signal};
 use crate::succession::upgrade;
 
 /// A worker hangs when it has not beaten for so long.
@@ -77,7 +77,7 @@ fn a_tcp_stream_survives_a_kill_of_whoever_serves_it_every_200_ms() {
     let status = gateway.await_status("up", all_up);
     let restarts: u64 = status.seats().map(|seat| seat.restarts).sum();
     assert_eq!(restarts, killed.len() as u64, "{status}");
-    gateway.await_settled();
+    every_id_received(&gateway.await_settled());
 }
 
 #[test]

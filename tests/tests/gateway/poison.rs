@@ -21,7 +21,7 @@ use sluice_tests::witness::Witness;
 
 use crate::load::{Load, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, PATIENCE, Setup, all_up, alone, signal};
-use crate::succession::upgrade;
+use crate::succession::{ask_for_upgrade, await_upgraded, upgrade};
 
 /// Time in which a datagram that is let through arrives on a busy machine.
 const ARRIVES: Duration = Duration::from_millis(400);
@@ -387,6 +387,37 @@ fn what_is_held_against_a_flow_outlives_upgrades_and_the_supervisor() {
     }
     load.await_progress(1 << 20);
     load.finish();
+    gateway.await_settled();
+}
+
+#[test]
+fn a_flow_that_kills_who_is_about_to_be_relieved_is_a_suspect_and_no_backup_dies_of_it() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Open, |_| {});
+    let flow = Datagrams::open(&gateway);
+    ask_for_upgrade(&gateway);
+    let begun = gateway
+        .process()
+        .wait_for_line("goes on from here", PATIENCE);
+    begun.expect("it says so");
+    // The former launcher leaves; the new program loads and compiles for longer.
+    sleep(Duration::from_millis(30));
+    flow.send(&poison("segv"));
+    let status = await_upgraded(&gateway, 1);
+    assert_eq!(
+        (status.deaths.in_flow, restarts(&status)),
+        (1, 1),
+        "{status}"
+    );
+    assert_eq!((status.suspects, status.quarantined), (1, 0), "{status}");
+    for _ in 0..5 {
+        flow.send(&poison("segv"));
+    }
+    let status = await_deaths(&gateway, 2);
+    assert_eq!((status.suspects, status.quarantined), (0, 1), "{status}");
+    assert_eq!(status.backup.restarts, 0, "{status}");
+    flow.arriving();
     gateway.await_settled();
 }
 

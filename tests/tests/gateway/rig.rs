@@ -415,6 +415,15 @@ pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
     pids.collect::<Result<_, _>>().expect("numbers")
 }
 
+/// Fails unless each seat has received every packet that the kernel has given an id, but those
+/// that the socket's buffer had no room for. Of queues that were bound once and are at rest.
+pub(crate) fn every_id_received(status: &Snapshot) {
+    for seat in status.seats() {
+        let seen = seat.cell(Cell::Received) + seat.cell(Cell::Overruns);
+        assert_eq!(seen as u32, seat.kernel.last_id, "{}: {status}", seat.seat);
+    }
+}
+
 /// Whether every seat is served.
 pub(crate) fn all_up(status: &Snapshot) -> bool {
     status

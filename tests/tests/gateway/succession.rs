@@ -24,7 +24,9 @@ use sluice_tests::{require_queues, rule_set};
 
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
-use crate::rig::{Gateway, PATIENCE, all_up, alone, lab, processes, program, signal};
+use crate::rig::{
+    Gateway, PATIENCE, all_up, alone, every_id_received, lab, processes, program, signal,
+};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -94,6 +96,7 @@ impl Load {
         let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
         let (by_sluice, _) = attribute(report.lost, elsewhere);
         let after = gateway.await_settled();
+        every_id_received(&after);
         assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?} {after}");
         let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
         assert_eq!(anew(&after), anew(&self.before), "{after}");
@@ -108,7 +111,7 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-fn ask_for_upgrade(gateway: &Gateway) {
+pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
     ask_for_upgrade_to(gateway, program());
 }
 
@@ -133,11 +136,16 @@ pub(crate) fn upgrade(gateway: &Gateway) {
 fn upgrade_to(gateway: &Gateway, program: PathBuf) {
     let before = gateway.status();
     ask_for_upgrade_to(gateway, program);
+    await_upgraded(gateway, before.upgrades + 1);
+}
+
+/// Waits until so many programs have taken over and the last one serves.
+pub(crate) fn await_upgraded(gateway: &Gateway, upgrades: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
-        if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
-            return;
+        if let Some(after) = after.filter(|it| it.upgrades >= upgrades && all_up(it)) {
+            return after;
         }
         assert!(
             Instant::now() < deadline,

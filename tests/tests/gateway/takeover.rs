@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use sluice::config::{Config, Transport};
 use sluice::metrics::board::Cell;
+use sluice::netfilter::Fail;
+use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::Elsewhere;
-use sluice_tests::require_queues;
+use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{nothing_lost, requests};
 use crate::rig::{Gateway, alone, processes, seat, signal};
@@ -92,6 +94,44 @@ fn what_a_stopped_worker_with_another_queue_had_waiting_passes_if_it_fails_open(
     nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
     let after = gateway.await_settled();
     assert!(seat(&after, &victim).cell(Cell::Settled) > 0, "{after}");
+}
+
+#[test]
+fn what_full_queues_have_dropped_is_still_counted_when_they_are_given_up() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = Gateway::start(|setup| {
+        setup.config.fail = Fail::Closed;
+        setup.config.queue.length = 16;
+        setup.config.steering.stale_ms = 400;
+    });
+    let before = gateway.status();
+    // The supervisor first: it would replace the others.
+    gateway.process().signal(Signal::SIGSTOP).expect("it runs");
+    for worker in before.seats() {
+        signal(worker, Signal::SIGSTOP);
+    }
+    let address = gateway.lab.server_v4().into();
+    let replier = Replier::start(gateway.lab.server(), address, 0).expect("a server");
+    let plan = RequestPlan {
+        flows: 16,
+        requests: 400,
+        patience: Duration::from_millis(100),
+        ..RequestPlan::to(replier.address())
+    };
+    Requester::run(gateway.lab.client(), plan).expect("requests");
+    let queues = queue_state::read(gateway.lab.gateway()).expect("the kernel's queues");
+    let dropped: u64 = queues.iter().map(|queue| queue.queue_dropped).sum();
+    assert!(dropped > 0, "{queues:?}");
+    for worker in before.seats() {
+        signal(worker, Signal::SIGCONT);
+    }
+    gateway.kill_supervisor();
+    gateway.config.queue.first = 300;
+    gateway.write_config();
+    gateway.launch();
+    let after = gateway.await_settled();
+    assert_eq!(after.kernel_dropped(), (dropped, 0), "{after}");
 }
 
 #[test]

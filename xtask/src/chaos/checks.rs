@@ -140,9 +140,21 @@ fn seats(status: &Status, report: &mut Report) {
 }
 
 fn accounts(status: &Status, found: &Found, report: &mut Report) {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut compared) = (Vec::new(), 0);
     for seat in status.seats() {
         let name = &seat.name;
+        if found.watch.bound_once(seat.queue) {
+            compared += 1;
+            if !seat.received_all() {
+                wrong.push(format!(
+                    "{name}: the kernel's last id is {}: {} packets that nobody received \
+                     (negative: counted twice), beside {} refused for want of room",
+                    seat.kernel.last_id,
+                    seat.unreceived(),
+                    seat.overruns
+                ));
+            }
+        }
         report.note(&format!(
             "{name:<8} received {:>8} = accepted {:>8} + dropped {:>5} + replaced {} + settled {:>4} + shed {}; waiting {}, restarts {}",
             seat.received,
@@ -170,7 +182,7 @@ fn accounts(status: &Status, found: &Found, report: &mut Report) {
         wrong.is_empty() && received > 0,
         with_wrong(
             format!(
-                "{received} received, {} settled for dead workers, {} malformed ones dropped",
+                "{received} received, {} settled for dead workers, {} malformed ones dropped; those of {compared} seats compared with the kernel's ids",
                 found.watch.total("settled"),
                 found.watch.total("invalid_dropped")
             ),

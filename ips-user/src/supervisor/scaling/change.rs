@@ -288,6 +288,13 @@ impl Supervisor {
         for &(seat, duty) in &change.former {
             self.seats.assign(seat, duty);
         }
+        if !change.former.is_empty() {
+            // The table has been put back before this.
+            let workers = self.serving().len() as u32;
+            if let Err(error) = self.steering.write_workers(workers) {
+                log::error!("the programs have another number of workers: {error:#}");
+            }
+        }
         let joined = |seat: &Seat| {
             let occupancy = self.seats.get(*seat);
             occupancy.is_some_and(|it| it.duty == Duty::Joining)

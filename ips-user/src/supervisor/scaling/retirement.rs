@@ -161,8 +161,7 @@ impl Supervisor {
         occupancy.past.retire(retired);
         retired.queue_passed += self.upkeep.passed.close(occupancy.queue);
         if let Some(truth) = truth {
-            retired.queue_dropped += truth.queue_dropped;
-            retired.user_dropped += truth.user_dropped;
+            self.scaling.note_dropped(truth);
         }
         self.board.row(seat).set(Cell::Flows, 0);
         self.steering.vacate_slot(seat.slot());
