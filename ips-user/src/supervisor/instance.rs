@@ -22,6 +22,7 @@ use super::scaling::check_count;
 use super::seat::Seat;
 use crate::config::Config;
 use crate::metrics::snapshot::Retired;
+use crate::netfilter::Backend;
 use crate::sys::process::{group_members, start_time};
 
 /// What the names of launcher and workers begin with.
@@ -108,6 +109,9 @@ pub(super) struct Record {
     pub(super) retired: Retired,
     /// How many times the program has been replaced by another one.
     pub(super) upgrades: u64,
+    /// By what its netfilter rules were put into the kernel.
+    #[serde(default)]
+    pub(super) backend: Option<Backend>,
     /// What is counted on.
     #[serde(default)]
     pub(super) history: History,

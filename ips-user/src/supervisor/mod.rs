@@ -814,6 +814,7 @@ impl Supervisor {
             seats: self.seats.sitting(),
             retired: self.scaling.retired().clone(),
             upgrades: self.upgrades,
+            backend: self.backend(),
             history: self.history(),
             kept: None,
         })

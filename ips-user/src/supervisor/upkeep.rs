@@ -19,7 +19,7 @@ use crate::desk::Overload;
 use crate::metrics::passed::Passed;
 use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::netfilter::Backend::IptablesLegacy;
-use crate::netfilter::{self, Fail, Installed, NetfilterError, Plan, RuleWatch};
+use crate::netfilter::{self, Backend, Fail, Installed, NetfilterError, Plan, RuleWatch};
 use crate::sys::process::monotonic_ns;
 
 /// The rules are looked at without a reason every so many times: of the legacy tables of
@@ -127,7 +127,7 @@ impl Upkeep {
     }
 
     /// Whether the rules have to be looked at: costs a read of a socket while nobody changes any.
-    fn look_is_due(&mut self, backend: netfilter::Backend) -> bool {
+    fn look_is_due(&mut self, backend: Backend) -> bool {
         self.idle_looks += 1;
         let heard = self.watch.as_ref().map(RuleWatch::has_changed);
         let may_go_unheard = heard.is_none() || backend == IptablesLegacy || self.unsettled;
@@ -208,7 +208,12 @@ impl Supervisor {
     }
 
     fn begin_install(&mut self) -> anyhow::Result<()> {
-        let plan = steering::plan(&self.config, self.seats.queued())?;
+        let mut plan = steering::plan(&self.config, self.seats.queued())?;
+        if self.rests_on_former {
+            // By another tool they would stand beside the former ones, and packets be queued
+            // twice.
+            plan.backend = plan.backend.or(self.left.backend);
+        }
         let install = move || Outcome::Installed(netfilter::install(&plan));
         self.upkeep.begin(install);
         Ok(())
@@ -223,9 +228,16 @@ impl Supervisor {
         self.steering
             .begin_marking(&self.config, &self.seats, self.rests_on_former)?;
         self.rests_on_former = false;
+        self.record();
         // What was before is nobody's.
         self.begin_count();
         Ok(())
+    }
+
+    /// By what the rules are in the kernel: those of a former run, as long as they are in force.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        let ours = self.steering.installed().map(|it| it.backend);
+        ours.or(self.left.backend)
     }
 
     fn not_put_in(&mut self, error: &NetfilterError) {
