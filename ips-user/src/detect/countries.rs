@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::rules::Sources;
 use crate::rules::ast::AddressSet;
 use crate::rules::range_set::RangeSet;
 
@@ -25,9 +26,15 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read(database: &Path, countries: &[String]) -> Result<Found, String> {
+pub(super) fn read(
+    database: &Path,
+    sources: &Sources,
+    countries: &[String],
+) -> Result<Found, String> {
     let fail = |error: maxminddb::MaxMindDbError| format!("{}: {error}", database.display());
-    let reader = maxminddb::Reader::open_readfile(database).map_err(fail)?;
+    let bytes = sources.read(database);
+    let bytes = bytes.map_err(|error| format!("{}: {error}", database.display()))?;
+    let reader = maxminddb::Reader::from_source(bytes).map_err(fail)?;
     let path = [
         maxminddb::PathElement::Key("country"),
         maxminddb::PathElement::Key("iso_code"),
