@@ -46,7 +46,7 @@ pub(crate) struct OverloadArgs {
     workers: u32,
     /// Rules that each packet has to be compared with in vain: so many that the generator can
     /// make three times what the workers can inspect
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     rules: u32,
     /// Only this fail policy
     #[arg(long, value_parser = ["open", "closed"])]
