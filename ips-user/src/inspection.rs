@@ -2,6 +2,7 @@
 //! verdict → log.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use ips_common::FlowKey;
 
@@ -399,6 +400,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.flows.import(bytes, now, progress)
     }
 
+    /// Files of rules' sets that are to be written at the end, with their content.
+    pub fn sets_to_save(&self) -> Vec<(PathBuf, String)> {
+        self.engine.sets_to_save(&self.tables)
+    }
+
     /// Where events go.
     pub fn events(&self) -> &S {
         &self.events
@@ -594,6 +600,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 .map(|(flow, direction)| view(flow, *direction, now)),
             stream: None,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            app: None,
             now,
             tables: &mut self.tables,
         };
@@ -603,7 +610,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.counters.searches_given_up += u64::from(detection.given_up);
         self.counters.out_of_time += u64::from(detection.out_of_time);
         if let Some((flow, _)) = &mut flow {
-            flow.inspected(decoded.len(), detection.matched > 0);
+            flow.inspected(decoded.len(), !detection.alerts.is_empty());
         }
         let decision = decide(&detection, decoded, self.options.drop_scope);
         let signature_id = decision

@@ -157,6 +157,7 @@ fn sids(engine: &Engine, packet: &[u8]) -> Vec<u32> {
         flow: None,
         stream: None,
         stream_events: sluice::reassembly::tcp::StreamEvents::NONE,
+        app: None,
         now: Timestamp::default(),
         tables: &mut tables,
     };

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::matching::base64_decode;
 use super::names::NameId;
@@ -42,12 +42,20 @@ impl Definitions {
     /// # Errors
     /// When there is nothing for it yet.
     pub(super) fn check(dataset: &Dataset) -> Result<(), Unsupported> {
-        match dataset.format {
-            DatasetFormat::Csv => Ok(()),
-            _ => Err(Unsupported::new(
-                "dataset",
-                "JSON formats are not supported yet",
-            )),
+        let fail = |reason: &str| Err(Unsupported::new("dataset", reason));
+        // Rules come from elsewhere: they must not choose what is overwritten.
+        let inside = |path: &String| {
+            let parts = Path::new(path).components();
+            parts
+                .into_iter()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        };
+        if dataset.format != DatasetFormat::Csv {
+            fail("JSON formats are not supported yet")
+        } else if !dataset.save.as_ref().is_none_or(inside) {
+            fail("`save` and `state` name files below the data directory")
+        } else {
+            Ok(())
         }
     }
 
@@ -403,6 +411,22 @@ mod tests {
         std::fs::write(directory.path().join("bad.lst"), "00\n").unwrap();
         let of = dataset(DatasetCommand::IsSet, DatasetKind::Md5, Some("bad.lst"));
         assert!(fail(&of).contains("line 1"), "{}", fail(&of));
+    }
+
+    #[test]
+    fn rules_do_not_choose_files_elsewhere() {
+        for (save, expect) in [
+            ("seen.lst", true),
+            ("deeper/seen.lst", true),
+            ("/etc/passwd", false),
+            ("../seen.lst", false),
+        ] {
+            let of = Dataset {
+                save: Some(save.into()),
+                ..dataset(DatasetCommand::Set, DatasetKind::String, None)
+            };
+            assert_eq!(Definitions::check(&of).is_ok(), expect, "{save}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! All rules against one packet.
+//! All rules against one packet: how they are compiled, and what an engine is made of.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::report::{Alert, Queued};
 use super::reputation::Reputation;
 use super::tables::Tables;
 use super::view::Class;
-use crate::rules::ast::{Arrow, PrefilterBy};
+use crate::rules::ast::{AppBuffer, Arrow, PrefilterBy};
 use crate::rules::{Rule, Sources, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
@@ -48,6 +48,8 @@ pub struct CompileOptions {
     pub thresholds: Vec<ThresholdEntry>,
     /// For `iprep`.
     pub reputation: Option<Reputation>,
+    /// Buffers of application protocols that whoever inspects will have ([`super::BufferSource`]).
+    pub app_buffers: Vec<AppBuffer>,
     /// Database for `geoip`.
     pub geoip_database: Option<PathBuf>,
     /// Where that is read from, and what rules name themselves.
@@ -71,6 +73,7 @@ impl CompileOptions {
             recursion_limit: MAX_STEPS,
             thresholds: Vec::new(),
             reputation: None,
+            app_buffers: Vec::new(),
             geoip_database: None,
             sources: Rc::new(Sources::disk()),
         }

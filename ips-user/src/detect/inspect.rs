@@ -18,7 +18,8 @@ use crate::decode::Decoded;
 use crate::flow::{Tally, Timestamp};
 use crate::reassembly::tcp::StreamEvents;
 use crate::rules::ast::{
-    Arrow, BitChange, Buffer, CaptureScope, DatasetCommand, FlowIntChange, RuleProtocol, Track,
+    AppBuffer, Arrow, BitChange, Buffer, CaptureScope, DatasetCommand, FlowIntChange, RuleProtocol,
+    Track,
 };
 
 /// What rules may know about a packet's flow.
@@ -49,8 +50,14 @@ pub struct StreamData<'a> {
     pub holds_packet: bool,
 }
 
+/// Who has the buffers of application protocols.
+pub trait BufferSource {
+    /// The bytes of a buffer for this packet; of one that can exist several times the one of this
+    /// number, counted from 0. `None` when there is none.
+    fn buffer(&self, which: AppBuffer, number: usize) -> Option<&[u8]>;
+}
+
 /// A packet, and what belongs to it.
-#[derive(Debug)]
 pub struct Inspected<'a, 'f> {
     /// The packet.
     pub packet: &'a Decoded<'a>,
@@ -60,6 +67,8 @@ pub struct Inspected<'a, 'f> {
     pub stream: Option<StreamData<'a>>,
     /// What the stream engine finds wrong with it.
     pub stream_events: StreamEvents,
+    /// Buffers of its application protocol.
+    pub app: Option<&'a dyn BufferSource>,
     /// When it came.
     pub now: Timestamp,
     /// What the worker remembers beyond flows.
@@ -112,7 +121,14 @@ impl Engine {
         };
         let mut counts = Counts::default();
         self.addresses(class, &mut scene, scratch, &mut counts);
-        self.packet(class, input.stream, &mut scene, scratch, &mut counts);
+        self.packet(
+            class,
+            input.stream,
+            input.app,
+            &mut scene,
+            scratch,
+            &mut counts,
+        );
         // Whether a match in the payload is one in the stream, where nothing is known of that.
         let payload_is_stream = class == Class::Tcp && input.stream.is_none();
         self.report(scene, payload_is_stream, counts, scratch)
@@ -157,6 +173,7 @@ impl Engine {
         &self,
         class: Class,
         stream: Option<StreamData<'_>>,
+        app: Option<&dyn BufferSource>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
         counts: &mut Counts,
@@ -197,6 +214,7 @@ impl Engine {
             payload,
             stream: data,
             holds_packet,
+            app,
         };
         while let Some(index) = next(&mut lists) {
             if scratch.budget.is_spent() {
@@ -310,6 +328,7 @@ impl Engine {
                 Buffer::IpDestination => {
                     self.address(section, scene.view.destination(), scene, scratch)
                 }
+                Buffer::App(which) => self.app(section, which, searched.app, scene, scratch),
                 buffer => {
                     let bytes = group::header(&scene.view, buffer);
                     self.section(section, bytes, scene, scratch)
@@ -349,6 +368,29 @@ impl Engine {
             return Matched::No;
         }
         self.section(section, Some(searched.payload), scene, scratch)
+    }
+
+    /// Any of the buffers of this name.
+    fn app(
+        &self,
+        section: &SectionProgram,
+        which: AppBuffer,
+        source: Option<&dyn BufferSource>,
+        scene: &mut Scene<'_, '_>,
+        scratch: &mut Scratch,
+    ) -> Matched {
+        for number in 0.. {
+            let bytes = source.and_then(|source| source.buffer(which, number));
+            if bytes.is_none() && number > 0 {
+                break;
+            }
+            let noted = scratch.noted.now();
+            match self.section(section, bytes, scene, scratch) {
+                Matched::No if bytes.is_some() => scratch.noted.back_to(noted),
+                decided => return decided,
+            }
+        }
+        Matched::No
     }
 
     fn address(
@@ -453,6 +495,7 @@ struct Searched<'a> {
     payload: &'a [u8],
     stream: &'a [u8],
     holds_packet: bool,
+    app: Option<&'a dyn BufferSource>,
 }
 
 /// The smallest index at the front of ascending lists, taken from all that begin with it.

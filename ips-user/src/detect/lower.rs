@@ -16,8 +16,8 @@ use super::matching::{Program, Surroundings, transform};
 use super::names::{NameId, Names};
 use super::reputation::Reputation;
 use crate::rules::ast::{
-    Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match, Position, Rule,
-    RuleProtocol, Section, Tag, Threshold, Track, Value,
+    AppBuffer, Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match,
+    Position, Rule, RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
 use crate::rules::{Sources, ThresholdEntry, Unsupported};
 
@@ -26,7 +26,7 @@ use crate::rules::{Sources, ThresholdEntry, Unsupported};
 pub enum Kind {
     /// Addresses alone, once for each direction of a flow; acts on the flow.
     Addresses,
-    /// The same with addresses excluded: for every packet; acts on the flow.
+    /// The same with addresses excluded, or with ports: for every packet; acts on the flow.
     LikeAddresses,
     /// Packets; acts on the packet.
     Packet,
@@ -127,6 +127,8 @@ pub(super) struct Shared {
     pub(super) variables: usize,
     /// The directory of the rule's file.
     directory: PathBuf,
+    /// Buffers of application protocols that whoever inspects will have.
+    app_buffers: Vec<AppBuffer>,
     /// Whether only the rule counts, not what settings and files add to it.
     checking: bool,
 }
@@ -135,6 +137,7 @@ impl Shared {
     /// Nothing compiled yet.
     pub(super) fn new(options: &CompileOptions) -> Self {
         Self {
+            app_buffers: options.app_buffers.clone(),
             reputation: options.reputation.clone(),
             geoip: options.geoip_database.clone(),
             sources: Rc::clone(&options.sources),
@@ -299,7 +302,7 @@ impl Shared {
         let mut compiled = Vec::new();
         for section in sections {
             match section.buffer {
-                Buffer::App(buffer) => {
+                Buffer::App(buffer) if !self.app_buffers.contains(&buffer) => {
                     return Err(Unsupported::new(
                         buffer.name(),
                         "needs an application layer",
@@ -441,38 +444,17 @@ fn needs_packet(condition: &Condition) -> bool {
     }
 }
 
-/// Whether a set was written by what is not in it. The set itself does not tell; one from the
-/// first to the last address with something missing in between is most likely such a one.
-fn excludes(set: &crate::rules::ast::AddressSet) -> bool {
-    let v4 = set.v4.ranges();
-    let v6 = set.v6.ranges();
-    let ends = |first: bool, last: bool| first && last;
-    let is_v4 = ends(
-        v4.first().is_some_and(|range| range.0 == 0),
-        v4.last().is_some_and(|range| range.1 == u32::MAX),
-    );
-    let is_v6 = ends(
-        v6.first().is_some_and(|range| range.0 == 0),
-        v6.last().is_some_and(|range| range.1 == u128::MAX),
-    );
-    (is_v4 && v4.len() > 1) || (is_v6 && v6.len() > 1)
-}
-
 fn kind(rule: &Rule) -> Kind {
     let options = &rule.options;
     let is_ip = !matches!(
         rule.protocol,
         RuleProtocol::PacketHeader | RuleProtocol::Ethernet | RuleProtocol::Arp
     );
-    let addresses_only = is_ip
-        && options.conditions.is_empty()
-        && options.sections.is_empty()
-        && rule.source_ports.is_all()
-        && rule.destination_ports.is_all();
-    if addresses_only {
-        return match excludes(&rule.source) || excludes(&rule.destination) {
-            true => Kind::LikeAddresses,
-            false => Kind::Addresses,
+    if is_ip && options.conditions.is_empty() && options.sections.is_empty() {
+        let any_ports = rule.source_ports.is_all() && rule.destination_ports.is_all();
+        return match any_ports && !rule.excludes_addresses {
+            true => Kind::Addresses,
+            false => Kind::LikeAddresses,
         };
     }
     let about_tcp = matches!(

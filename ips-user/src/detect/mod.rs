@@ -34,7 +34,7 @@ mod view;
 
 pub use engine::{CompileOptions, Compiled, Engine, PACKET_ALERT_MAX, Refused, RuleIndex, Scratch};
 pub use image::{Building, Image, ImageError, MappedEngine, Rules, Summary};
-pub use inspect::{FlowView, Inspected, StreamData};
+pub use inspect::{BufferSource, FlowView, Inspected, StreamData};
 pub use lower::{Kind, supported};
 pub use marks::FlowMarks;
 pub use names::NameId;

@@ -7,9 +7,9 @@ use super::*;
 use crate::decode::Decoded;
 use crate::flow::{PacketDirection, Tally, Timestamp};
 use crate::rules::ast::{
-    Action, AddressSet, BitChange, Compare, Condition, Effect, FlowCondition, FlowIntAsked,
-    FlowIntChange, FlowIntOperator, FlowIntValue, GeoSide, Options, Tag, TagOf, TagUnit, Threshold,
-    ThresholdKind, Track,
+    Action, AddressSet, AppBuffer, BitChange, Compare, Condition, Effect, FlowCondition,
+    FlowIntAsked, FlowIntChange, FlowIntOperator, FlowIntValue, GeoSide, Options, Tag, TagOf,
+    TagUnit, Threshold, ThresholdKind, Track,
 };
 use crate::rules::range_set::RangeSet;
 use crate::rules::{Rule, RuleSet, RuleSource, ThresholdEntry};
@@ -72,6 +72,18 @@ struct Bench {
     now: Timestamp,
     direction: PacketDirection,
     established: bool,
+    /// Whether there are buffers of an application protocol.
+    app: bool,
+}
+
+/// Two names.
+struct Names;
+
+impl BufferSource for Names {
+    fn buffer(&self, which: AppBuffer, number: usize) -> Option<&[u8]> {
+        let names: [&[u8]; 2] = [b"one.example", b"two.example"];
+        (which == AppBuffer::DnsQuery).then(|| names.get(number).copied())?
+    }
 }
 
 /// What came out, for comparing.
@@ -101,6 +113,7 @@ impl Bench {
             now: Timestamp::default(),
             direction: PacketDirection::ToServer,
             established: true,
+            app: false,
         }
     }
 
@@ -128,6 +141,7 @@ impl Bench {
             flow: Some(flow),
             stream,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            app: self.app.then_some(&Names as &dyn BufferSource),
             now: self.now,
             tables: &mut self.tables,
         };
@@ -330,12 +344,7 @@ fn the_kind_of_a_rule_decides_how_far_it_reaches() {
         None,
         true,
     );
-    check(
-        "drop tcp any any -> any 80 (sid:1;)",
-        &tcp(b""),
-        None,
-        false,
-    );
+    check("drop tcp any any -> any 80 (sid:1;)", &tcp(b""), None, true);
 }
 
 #[test]
@@ -769,4 +778,27 @@ fn a_packet_that_takes_too_long_is_let_go_and_counted() {
     bench.packet(&packet);
     // In a build without optimisation.
     assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+}
+
+#[test]
+fn buffers_of_application_protocols_are_asked_of_whoever_has_them() {
+    let text = "alert udp any any -> any any (dns.query; content:\"two\"; sid:1;)\n\
+                alert udp any any -> any any (dns.query; content:\"three\"; sid:2;)\n\
+                alert udp any any -> any any (tls.sni; content:\"one\"; sid:3;)\n";
+    let set = RuleSet {
+        supported: |_| Ok(()),
+        ..RuleSet::default()
+    };
+    let rules = set.load_sources(&[RuleSource::new("t", text.into())]).rules;
+    assert_eq!(rules.len(), 3);
+    let nobody = Engine::compile(rules.clone(), &CompileOptions::default()).unwrap();
+    assert_eq!(nobody.refused.len(), 3);
+    let options = CompileOptions {
+        app_buffers: vec![AppBuffer::DnsQuery, AppBuffer::TlsSni],
+        ..CompileOptions::default()
+    };
+    let mut bench = Bench::with(rules, &options);
+    assert!(bench.alerts(&udp(b"x")).is_empty());
+    bench.app = true;
+    assert_eq!(bench.alerts(&udp(b"x")), [1]);
 }

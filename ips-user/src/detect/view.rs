@@ -20,7 +20,7 @@ pub(crate) enum Class {
     Sctp,
     Icmp,
     Icmpv6,
-    /// Any other protocol, and what cannot be read beyond the IP header.
+    /// Any other protocol.
     Other,
     /// No IP packet, or one whose IP header cannot be read.
     NoIp,
@@ -49,14 +49,11 @@ impl<'a> View<'a> {
         Self { packet }
     }
 
-    /// Which rules it is checked against. Of a packet whose transport cannot be read only what
-    /// the IP header says is known.
+    /// Which rules it is checked against. A packet whose transport cannot be read has what the IP
+    /// header says: rules about headers, ports and payload do not match it.
     pub(crate) fn class(&self) -> Class {
         if self.packet.network.is_none() {
             return Class::NoIp;
-        }
-        if self.packet.invalid().is_some() {
-            return Class::Other;
         }
         match self.packet.protocol() {
             protocol::TCP => Class::Tcp,
@@ -80,7 +77,9 @@ impl<'a> View<'a> {
 
     /// Source and destination port; fragments have none that count.
     pub(crate) fn ports(&self) -> Option<(u16, u16)> {
-        self.packet.ports
+        self.packet
+            .ports
+            .filter(|_| self.packet.invalid().is_none())
     }
 
     pub(crate) fn is_ip(&self) -> bool {

@@ -367,7 +367,10 @@ fn a_damaged_transport_header_hides_no_address() {
     damaged[32] = 0x10;
     for (rules, expect) in [
         ("drop ip any any -> any any (sid:1;)", Disposition::Drop),
-        ("drop tcp any any -> any any (sid:1;)", Disposition::Accept),
+        ("drop tcp any any -> any any (sid:1;)", Disposition::Drop),
+        ("drop udp any any -> any any (sid:1;)", Disposition::Accept),
+        // Its ports cannot be read, either.
+        ("drop tcp any any -> any 80 (sid:1;)", Disposition::Accept),
         (
             "drop ip 203.0.113.9 any -> any any (sid:1;)",
             Disposition::Accept,

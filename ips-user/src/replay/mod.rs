@@ -138,6 +138,10 @@ impl Replay {
             let _ = inspection.inspect_frame(packet, Start::Link(link), now, &mut Unguarded);
         }
         inspection.finish(now);
+        for (path, content) in inspection.sets_to_save() {
+            let path = self.log_directory.join(path);
+            fs::write(&path, content).with_context(|| path.display().to_string())?;
+        }
         replayed.counters = inspection.counters();
         if self.settings.stats.enabled {
             let counts = inspection.figures().counts();

@@ -145,6 +145,11 @@ pub(super) fn addresses(text: &str, variables: &Variables) -> Result<AddressSet,
     Ok(set)
 }
 
+/// Whether an address expression names addresses by what they are not.
+pub(super) fn excludes(text: &str, variables: &Variables) -> bool {
+    flatten(text, variables.addresses(), address).is_ok_and(|(_, excluded)| !excluded.is_empty())
+}
+
 /// Parses a port expression.
 pub(super) fn ports(text: &str, variables: &Variables) -> Result<PortSet, Finding> {
     let (included, excluded) = flatten(text, variables.ports(), port_range)?;

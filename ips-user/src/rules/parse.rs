@@ -75,6 +75,7 @@ pub(super) fn rule(
         direction: header.direction?,
         destination: header.destination?,
         destination_ports: header.destination_ports?,
+        excludes_addresses: header.excludes_addresses,
         options,
         file: source.name().to_owned(),
         line: source.line_of(start),
@@ -91,7 +92,9 @@ struct Header {
     direction: Option<Arrow>,
     destination: Option<AddressSet>,
     destination_ports: Option<PortSet>,
+    excludes_addresses: bool,
 }
+
 /// Where the options begin: no part of a header has parentheses.
 fn header_end(text: &[u8]) -> Option<usize> {
     text.iter().position(|&byte| byte == b'(')
@@ -238,6 +241,11 @@ fn parse_header(
             .map_err(|finding| findings.error_at(span.start, finding.or_help(help)))
             .ok()
     };
+    let excludes = |span: Span| {
+        std::str::from_utf8(&header[span.start..span.end])
+            .is_ok_and(|text| list::excludes(text, context.variables))
+    };
+    read.excludes_addresses = excludes(words[2]) || excludes(words[5]);
     read.source = addresses(words[2], findings);
     read.destination = addresses(words[5], findings);
     let ports = |span: Span, findings: &mut Findings| {

@@ -40,9 +40,10 @@ const NOTE_AT: usize = 256;
 pub unsafe trait Freeze: Clone {}
 
 // SAFETY: vectors, boxes and strings all the way down: rules, the memmem searchers of their
-// contents (which own their needles; the rest are numbers and functions), and the prefilters,
-// of which `Prefilter::boxed_clone` asks the same. `tests/rule_image.rs` visits everything in one
-// in another process.
+// contents (which own their needles; the rest are numbers and functions), expressions as text,
+// and the prefilters, of which `Prefilter::boxed_clone` asks the same (libhs deserialises its
+// databases into vectors of ours). `tests/rule_image.rs` visits everything in one in another
+// process.
 unsafe impl Freeze for crate::detect::Engine {}
 
 /// The beginning of the file.

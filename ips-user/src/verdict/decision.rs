@@ -139,6 +139,7 @@ mod tests {
             flow: Some(flow),
             stream: None,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
+            app: None,
             now: Timestamp::default(),
             tables,
         };
@@ -228,7 +229,7 @@ mod tests {
         let dropped = |whole| (Outcome::Drop, Some(1), whole);
         check(DropScope::TcpFlow, content, TCP, dropped(true));
         check(DropScope::TcpFlow, content, UDP, dropped(false));
-        check(DropScope::TcpFlow, ports, UDP, dropped(false));
+        check(DropScope::TcpFlow, ports, UDP, dropped(true));
         check(DropScope::TcpFlow, addresses, UDP, dropped(true));
         check(DropScope::Packet, addresses, TCP, dropped(false));
         check(DropScope::Flow, content, UDP, dropped(true));

@@ -7,10 +7,12 @@
 
 use crate::rules::Unsupported;
 use crate::rules::ast::{
-    Base64Mode, Buffer, ByteExtract, ByteJump, ByteMath, ByteTest, CaptureScope, Compare, Content,
-    DatasetCommand, Encoding, Field, IsDataAt, Match, Pcre, Position, Section, Value, Variable,
+    Asn1, Base64Mode, Buffer, ByteExtract, ByteJump, ByteMath, ByteTest, CaptureScope, Compare,
+    Content, DatasetCommand, Encoding, Field, IsDataAt, Match, Pcre, Position, Section, Value,
+    Variable,
 };
 
+mod asn1;
 mod base64;
 mod content;
 mod numbers;
@@ -231,6 +233,7 @@ enum Step {
     Content(Literal),
     Pcre(Expression),
     IsDataAt(IsDataAt),
+    Asn1(Asn1),
     ByteTest(ByteTest),
     ByteJump(ByteJump),
     ByteExtract(ByteExtract),
@@ -261,6 +264,7 @@ impl Step {
             Self::Content(literal) => literal.is_relative(),
             Self::Pcre(expression) => expression.relative,
             Self::IsDataAt(is) => is.relative,
+            Self::Asn1(asn1) => asn1.relative,
             Self::ByteTest(test) => test.field.relative,
             Self::ByteJump(jump) => jump.field.relative,
             Self::ByteExtract(extract) => extract.field.relative,
@@ -458,7 +462,7 @@ fn step(
             dce(math.field.encoding)?;
             Step::ByteMath(*math)
         }
-        Match::Asn1(_) => return Err(Unsupported::new(found.keyword(), "not supported yet")),
+        Match::Asn1(asn1) => Step::Asn1(*asn1),
         Match::Size(compare) => Step::Size(*compare),
         // The section's own: it is asked before there are bytes.
         Match::Absent { .. } => return Ok(None),
@@ -596,6 +600,7 @@ impl Search<'_, '_> {
         let variables = &mut *self.tools.variables;
         let holds = match step {
             Step::IsDataAt(is) => numbers::is_data_at(bytes, at, is, variables),
+            Step::Asn1(asn1) => asn1::holds(bytes, at, asn1),
             Step::ByteTest(test) => numbers::test(bytes, at, test, variables),
             Step::ByteJump(jump) => return numbers::jump(bytes, at, jump, variables),
             Step::ByteExtract(extract) => {

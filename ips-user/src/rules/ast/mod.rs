@@ -178,6 +178,9 @@ pub struct Rule {
     pub destination: AddressSet,
     /// Destination ports.
     pub destination_ports: PortSet,
+    /// Whether an address in its header is excluded by `!`: then it is no rule about addresses
+    /// alone to the engine.
+    pub excludes_addresses: bool,
     /// Its options.
     pub options: Options,
     /// File it stands in.

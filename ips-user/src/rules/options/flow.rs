@@ -305,12 +305,10 @@ fn xbits(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
             "expire goes with set, unset and toggle",
         ));
     }
-    bits(
-        builder,
-        item,
-        command,
-        (name, track, expire.map(|(seconds, _)| seconds)),
-    );
+    // Those of hosts last longer, if the rule does not say; the two keywords differ in that alone.
+    const SECONDS: u32 = 30;
+    let expire = expire.map_or(SECONDS, |(seconds, _)| seconds);
+    bits(builder, item, command, (name, track, Some(expire)));
     Ok(())
 }
 
