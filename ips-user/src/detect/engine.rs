@@ -267,10 +267,7 @@ impl Engine {
             build: options.prefilter,
             cache: cache.as_ref(),
         };
-        let mut groups = Vec::with_capacity(Class::ALL.len());
-        for class in Class::ALL {
-            groups.push([builder.group(class, true)?, builder.group(class, false)?]);
-        }
+        let groups = builder.groups()?;
         let engine = Self {
             by_address: AddressRules::build(&signatures, &addresses),
             signatures,

@@ -5,6 +5,9 @@
 //! no literal is compiled for every port of its class, and what is compiled for a port is small.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::RuleIndex;
 use super::lower::{Kind, Signature};
@@ -18,6 +21,8 @@ use crate::rules::ast::{Arrow, Buffer, PortSet, Rule, RuleProtocol};
 const WIDE: u32 = 2048;
 /// Most groups of ports of a class and direction; the rules of further ones are for all ports.
 const MOST_GROUPS: usize = 256;
+/// Most threads that groups are made by.
+const MOST_THREADS: usize = 8;
 /// With fewer rules than this a group of a port needs no search beforehand.
 const FEW: usize = 6;
 
@@ -244,8 +249,52 @@ fn ports(rule: &Rule, to_server: bool) -> Option<PortSet> {
 }
 
 impl Builder<'_> {
+    /// All groups, by class and direction. Several threads work on them, because most of a start's
+    /// time goes here; all have ended when it returns.
+    pub(super) fn groups(&self) -> Result<Vec<[Group; 2]>, PrefilterError> {
+        // One direction after the other: what both have in common is then in the cache.
+        let jobs: Vec<(Class, bool)> = [true, false]
+            .into_iter()
+            .flat_map(|to_server| Class::ALL.map(|class| (class, to_server)))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let done: Vec<OnceLock<Result<Group, PrefilterError>>> =
+            jobs.iter().map(|_| OnceLock::new()).collect();
+        let work = || {
+            while let Some(&(class, to_server)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let place = class as usize + usize::from(!to_server) * Class::ALL.len();
+                // Each place belongs to one job.
+                let _ = done[place].set(self.group(class, to_server));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(MOST_THREADS) {
+                // Where there cannot be another thread this one does it all.
+                if std::thread::Builder::new()
+                    .spawn_scoped(scope, work)
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            work();
+        });
+        let mut groups = done.into_iter().filter_map(OnceLock::into_inner);
+        let to_server: Vec<Group> = groups
+            .by_ref()
+            .take(Class::ALL.len())
+            .collect::<Result<_, _>>()?;
+        let to_client: Vec<Group> = groups.collect::<Result<_, _>>()?;
+        Ok(to_server
+            .into_iter()
+            .zip(to_client)
+            .map(|(one, other)| [one, other])
+            .collect())
+    }
+
     /// The groups of a class and direction.
-    pub(super) fn group(&self, class: Class, to_server: bool) -> Result<Group, PrefilterError> {
+    fn group(&self, class: Class, to_server: bool) -> Result<Group, PrefilterError> {
         let mut common = Vec::new();
         let mut of_ports: Vec<(RuleIndex, PortSet)> = Vec::new();
         for (index, signature) in (0..).map(RuleIndex).zip(self.signatures) {

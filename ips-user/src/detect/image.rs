@@ -38,6 +38,9 @@ const REFUSED: i32 = 1;
 /// Longest explanation that is passed on, in bytes.
 const EXPLANATION: u64 = 16 * 1024;
 
+/// How long threads that have been joined may be seen for.
+const THREADS_END: Duration = Duration::from_secs(1);
+
 /// Bytes that [`MappedEngine::warm`] has ready: a fraction of a millisecond.
 const WARMED_AT_ONCE: usize = 1 << 20;
 
@@ -248,6 +251,7 @@ fn make(
     // It is the one that can be done without. Where it cannot be said, the kernel chooses.
     let _ = process::be_first_out_of_memory();
     let (engine, summary) = compile()?;
+    process::settle_threads(THREADS_END)?;
     let generation = u64::from(generation);
     frozen::freeze(&engine, file, generation, || Note {
         generation,

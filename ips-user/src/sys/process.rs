@@ -47,6 +47,19 @@ pub fn random_words() -> io::Result<[u64; 2]> {
     }
 }
 
+/// Waits until this thread is the only one: the kernel lists a thread for a moment after another
+/// has joined it. Gives up after `patience`; whoever needs it finds out.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn settle_threads(patience: std::time::Duration) -> io::Result<()> {
+    let since = std::time::Instant::now();
+    while thread_count()? > 1 && since.elapsed() < patience {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 /// Threads of this process.
 ///
 /// # Errors
