@@ -17,7 +17,7 @@ use crate::inspection::{Inspection, InspectionOptions, PacketTrace, Timestamp};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
-use crate::metrics::queue_truth::Reader;
+use crate::metrics::queue_truth::{QueueTruth, Reader};
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -29,8 +29,8 @@ use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
-    bind_to_cpu, limit_memory, monotonic_ns, random_words, set_name, set_nice, set_oom_score,
-    wall_us,
+    bind_to_cpu, limit_memory, monotonic_ns, raise_oom_score, random_words, set_name, set_nice,
+    set_oom_score, wall_us,
 };
 use crate::sys::sandbox::{Account, Support};
 
@@ -40,7 +40,7 @@ pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
-mod settling;
+pub(crate) mod settling;
 
 pub use guard::Dangers;
 use guard::FlowGuard;
@@ -53,6 +53,10 @@ const IDLE_TURNS_BEFORE_LEAVING: u32 = 2;
 /// What the kernel's OOM killer is told of workers: other programs go before them, and they
 /// before the supervisor, which replaces them.
 const OOM_SCORE_ADJUSTMENT: i32 = -500;
+/// Without CAP_SYS_RESOURCE nobody's can be lowered, but workers can still be put before the
+/// supervisor: by so much. Not by more, because then they go before other programs too: before
+/// those that use less than this many thousandths of the memory there is.
+const OOM_SCORE_RAISE: i32 = 100;
 
 /// Keys written between two heartbeats while flows are listed.
 const LISTED_BETWEEN_BEATS: u64 = 4096;
@@ -117,7 +121,8 @@ pub fn run(
         desk,
         channel,
         socket,
-    } = held::place(equipment, &shared.board).context("placing the descriptors")?;
+    } = held::place(equipment, &shared.board, &shared.dangers.watchlist)
+        .context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
     set_name(&match seat {
         Seat::Worker(index) => format!("sluice-{index}"),
@@ -129,6 +134,9 @@ pub fn run(
     if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
         // The supervisor has warned: what it may not, its workers may not either.
         log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
+        if let Err(error) = raise_oom_score(OOM_SCORE_RAISE) {
+            log::warn!("{seat}: raising oom_score_adj by {OOM_SCORE_RAISE}: {error}");
+        }
     }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
@@ -157,8 +165,10 @@ pub fn run(
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
-    if succeeds {
-        take_over(shared, &config, seat, &desk, &mut inspection)?;
+    if succeeds
+        && let After::Leave = take_over(shared, &config, seat, &desk, &mut inspection, stop)?
+    {
+        return Ok(());
     }
     let row = shared.board.row(seat);
     settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
@@ -166,7 +176,7 @@ pub fn run(
     let mail = Mail::new(channel, generation);
     let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
     let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
-    turn.expect_gap(truth.map(|truth| truth.last_id));
+    turn.expect_gap(truth);
     turn.buffers_at = queue.buffers_at();
     shared.pages.set_pid(seat.slot(), std::process::id());
     shared.pages.stamp(seat.slot(), monotonic_ns());
@@ -188,29 +198,32 @@ pub fn run(
     Ok(())
 }
 
-/// Waits for the predecessor's end, and takes over its flows.
+/// Waits for the predecessor's end, and takes over its flows; leaves when asked to before that.
 fn take_over(
     shared: &Shared,
     config: &Config,
     seat: Seat,
     desk: &Desk,
     inspection: &mut WorkersInspection<'_>,
-) -> anyhow::Result<()> {
+    stop: &AtomicBool,
+) -> anyhow::Result<After> {
     let done_before = desk.commands_done();
     let pid = std::process::id();
     let waiting = shared.feedback.send(Message::Waiting { seat, pid });
     waiting.context("the supervisor does not listen")?;
     let patience = Duration::from_millis(config.workers.start_ms);
-    let bytes = handing_over::await_flows(desk, done_before, patience)?;
+    let Some(bytes) = handing_over::await_flows(desk, done_before, patience, stop)? else {
+        return Ok(After::Leave);
+    };
     if bytes.is_empty() {
-        return Ok(());
+        return Ok(After::GoOn);
     }
     let beat = || shared.pages.stamp(seat.slot(), monotonic_ns());
     match inspection.import_flows(&bytes, now(), beat) {
         Ok(imported) => log::debug!("{seat}: {imported:?}"),
         Err(error) => log::warn!("{seat}: its predecessor's flows are learned anew: {error}"),
     }
-    Ok(())
+    Ok(After::GoOn)
 }
 
 /// Tells the supervisor that the queue is served. Without a supervisor it is served all the
@@ -306,15 +319,14 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// A predecessor may have taken packets from the socket without noting it; `queued` is the
-    /// kernel's last id.
-    fn expect_gap(&mut self, queued: Option<u32>) {
+    /// A predecessor may have taken packets from the socket without noting it; `truth` is what
+    /// the kernel says of the queue.
+    fn expect_gap(&mut self, truth: Option<QueueTruth>) {
         if self.config.queue.transport == Transport::Batched {
             // The socket counts them, and it is the predecessor's.
             self.base[Cell::Overruns as usize] = 0;
             let noted = self.shared.pages.received(self.seat.slot()).unwrap_or(0);
-            let queued = queued.unwrap_or(noted);
-            self.gap = Gap::Open { noted, queued };
+            self.gap = Gap::after(noted, truth);
         }
     }
 

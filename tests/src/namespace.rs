@@ -11,6 +11,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// A named network namespace; removed by its [`crate::Lab`], or by [`Namespace::remove`].
 ///
@@ -64,9 +65,14 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let handle = Arc::clone(&self.handle);
-        let join = move || setns(&*handle, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-        // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe
-        // and allocates nothing; the error conversion does not allocate either.
+        let join = move || {
+            // A shell has what it starts in the background ignore it, and that is inherited.
+            // SAFETY: the default action runs no code of this program.
+            unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.map_err(io::Error::from)?;
+            setns(&*handle, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+        };
+        // SAFETY: between fork and exec only signal(2) and setns(2) are called, which are
+        // async-signal-safe and allocate nothing; the error conversion does not allocate either.
         unsafe { command.pre_exec(join) };
         command
     }
@@ -177,7 +183,7 @@ pub(crate) fn remove_by_name(name: &str) -> Result<()> {
             if let Ok(pid) = pid.parse() {
                 let pid = nix::unistd::Pid::from_raw(pid);
                 // It may have ended by itself meanwhile.
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
             }
         }
     }

@@ -261,8 +261,27 @@ fn whatever_happens_to_the_compiling_process_is_told_and_harms_nobody() {
     let how = ended(&killed);
     let killed = killed.finish(&how).unwrap_err().to_string();
     assert!(killed.contains("SIGKILL"), "{killed}");
+    // One that does not end is given up.
+    let endless = Image::build(6, || {
+        loop {
+            std::thread::park();
+        }
+    });
+    let endless = endless.unwrap();
+    assert!(!endless.left_of(PATIENCE).is_zero());
+    let limit = Duration::from_secs(1);
+    std::thread::sleep(endless.left_of(limit));
+    assert!(endless.left_of(limit).is_zero());
+    let process = endless.process();
+    let late = endless.give_up(limit).to_string();
+    assert!(
+        late.contains("within 1 s (rules.compile_seconds)"),
+        "{late}"
+    );
+    let how = waitpid(process, None).unwrap();
+    assert_eq!(how, WaitStatus::Signaled(process, Signal::SIGKILL, false));
     // And after all that:
-    let image = image(6, &rule_set::rules(10));
+    let image = image(7, &rule_set::rules(10));
     assert_eq!(image.map().unwrap().rule_count(), 10);
 }
 

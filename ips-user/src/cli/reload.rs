@@ -38,12 +38,13 @@ pub(super) fn run(args: &ReloadArgs) -> anyhow::Result<ExitCode> {
         .context("the instance is of another version of sluice; try --json")?;
     println!(
         "generation {generation}: {} rules ({} skipped, {} of them wrong) in {} KiB, compiled with \
-         {} KiB at most; in use by {seats} seats after {total_ms} ms",
+         {} KiB at most, their files kept in {} KiB; in use by {seats} seats after {total_ms} ms",
         compiled.rules,
         compiled.skipped,
         compiled.wrong,
         compiled.image_bytes >> 10,
         compiled.peak_bytes >> 10,
+        compiled.source_bytes.div_ceil(1024),
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::rules::{Coverage, Rejection, RuleSet};
+use crate::rules::{Coverage, Rejection, RuleSet, Sources};
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub(super) fn run(args: &RulesArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn coverage(args: &CoverageArgs) -> anyhow::Result<ExitCode> {
-    let loaded = RuleSet::default().load(&args.files);
+    let loaded = RuleSet::default().load(&args.files, &Sources::disk());
     let coverage = Coverage::from(&loaded);
     let unread: Vec<_> = loaded
         .diagnostics

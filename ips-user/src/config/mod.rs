@@ -234,6 +234,8 @@ section! {
         files: Vec<PathBuf> = Vec::new(),
         /// classification.config, empty = built in.
         classification: PathBuf = PathBuf::new(),
+        /// Longest time to compile them.
+        compile_seconds: u64 = 600,
         /// Variables.
         variables: BTreeMap<String, String> = BTreeMap::new(),
     }
@@ -533,6 +535,11 @@ impl Config {
             recover: Duration::from_millis(overload.recover_ms),
             first_level: overload.shed_first_bytes > 0,
         }
+    }
+
+    /// How long reading and compiling the rules may take.
+    pub fn compile_within(&self) -> Duration {
+        Duration::from_secs(self.rules.compile_seconds)
     }
 
     /// Age at which a heartbeat is stale.

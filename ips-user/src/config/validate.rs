@@ -92,6 +92,12 @@ impl Config {
         if self.queue.length == 0 {
             return invalid("queue.length", "must be at least 1".into());
         }
+        if !(1..=86_400).contains(&self.rules.compile_seconds) {
+            return invalid(
+                "rules.compile_seconds",
+                format!("1 to 86400, not {}", self.rules.compile_seconds),
+            );
+        }
         if self.queue.copy_range < 128 {
             return invalid(
                 "queue.copy_range",

@@ -17,11 +17,16 @@ pub const CAPACITY: usize = 1024;
 
 const SEQUENCE: usize = 0;
 const COUNT: usize = 1;
+const FORM: usize = 2;
+/// Says what the words mean: to be changed with them, because another program may take over.
+const THIS_FORM: u64 = u64::from_le_bytes(*b"watched1");
 /// The first flow has a cache line of its own.
 const FLOWS: usize = 8;
 /// Words of a flow: the key, standing and deaths, since when, one spare.
 const WIDTH: usize = 8;
 const KEY_WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
+const STANDING: usize = KEY_WORDS;
+const SINCE: usize = KEY_WORDS + 1;
 const WORDS: usize = FLOWS + CAPACITY * WIDTH;
 
 /// What is thought of a flow.
@@ -54,12 +59,12 @@ impl Watched {
     fn words(&self) -> [u64; WIDTH] {
         let mut words = [0; WIDTH];
         words[..KEY_WORDS].copy_from_slice(&bytemuck::cast::<FlowKey, [u64; KEY_WORDS]>(self.key));
-        words[KEY_WORDS] = u64::from(self.deaths) << 32
+        words[STANDING] = u64::from(self.deaths) << 32
             | match self.standing {
                 Standing::Suspect => SUSPECT,
                 Standing::Quarantined => QUARANTINED,
             };
-        words[KEY_WORDS + 1] = self.since_ns;
+        words[SINCE] = self.since_ns;
         words
     }
 
@@ -69,13 +74,13 @@ impl Watched {
         key.copy_from_slice(&words[..KEY_WORDS]);
         Some(Self {
             key: bytemuck::cast(key),
-            standing: match words[KEY_WORDS] & 0xffff_ffff {
+            standing: match words[STANDING] & 0xffff_ffff {
                 SUSPECT => Standing::Suspect,
                 QUARANTINED => Standing::Quarantined,
                 _ => return None,
             },
-            deaths: (words[KEY_WORDS] >> 32) as u32,
-            since_ns: words[KEY_WORDS + 1],
+            deaths: (words[STANDING] >> 32) as u32,
+            since_ns: words[SINCE],
         })
     }
 }
@@ -93,16 +98,18 @@ impl Watchlist {
     /// When memory or descriptors run out.
     pub fn create() -> io::Result<Self> {
         let memory = SharedWords::create(c"sluice-watchlist", WORDS)?;
+        memory.words()[FORM].store(THIS_FORM, Ordering::Relaxed);
         Ok(Self { memory })
     }
 
     /// Maps a list created by another process.
     ///
     /// # Errors
-    /// When the descriptor is no list.
+    /// When the descriptor is no list, or one of another form.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let memory = SharedWords::map(file)?;
-        if memory.words().len() != WORDS {
+        let words = memory.words();
+        if words.len() != WORDS || words[FORM].load(Ordering::Relaxed) != THIS_FORM {
             return Err(io::Error::other("the shared file is no list of flows"));
         }
         Ok(Self { memory })
@@ -111,20 +118,53 @@ impl Watchlist {
     /// Replaces what is on the list; beyond [`CAPACITY`] nothing is taken. One process at a
     /// time may: the supervisor.
     pub fn publish(&self, flows: &[Watched]) {
+        // None becomes visible before those that came before it: a worker sees the odd number
+        // first, and a successor finds a change that was broken off as far as it had come.
+        self.change(flows, |word, value| word.store(value, Ordering::Release));
+    }
+
+    fn change(&self, flows: &[Watched], store: impl Fn(&AtomicU64, u64)) {
         let words = self.memory.words();
         let flows = &flows[..flows.len().min(CAPACITY)];
         // A predecessor may have died in the middle of a change: the number was odd then.
         let changing = words[SEQUENCE].load(Ordering::Relaxed) | 1;
-        words[SEQUENCE].store(changing, Ordering::Relaxed);
-        // No word below becomes visible before the odd number.
-        fence(Ordering::Release);
-        words[COUNT].store(flows.len() as u64, Ordering::Relaxed);
+        store(&words[SEQUENCE], changing);
         for (flow, place) in flows.iter().zip(words[FLOWS..].chunks_exact(WIDTH)) {
-            for (value, word) in flow.words().iter().zip(place) {
-                word.store(*value, Ordering::Relaxed);
+            put(flow, place, &store);
+        }
+        // Flows move forward only, or in from behind: until now each that stays is to be found in
+        // its old place or in its new one.
+        store(&words[COUNT], flows.len() as u64);
+        store(&words[SEQUENCE], changing.wrapping_add(1));
+    }
+
+    /// What can be read of a list that its writer has left, perhaps in the middle of a change:
+    /// each flow once, with the worst that was thought of it. For a successor, while nobody
+    /// writes.
+    pub fn salvage(&self) -> Vec<Watched> {
+        let mut flows: Vec<Watched> = Vec::new();
+        for found in self.flows() {
+            match flows.iter_mut().find(|flow| flow.key == found.key) {
+                Some(flow) if flow.deaths < found.deaths => *flow = found,
+                Some(_) => {}
+                None => flows.push(found),
             }
         }
-        words[SEQUENCE].store(changing.wrapping_add(1), Ordering::Release);
+        flows
+    }
+
+    /// The flows as they stand in memory.
+    fn flows(&self) -> impl Iterator<Item = Watched> {
+        let words = self.memory.words();
+        let count = words[COUNT].load(Ordering::Acquire).min(CAPACITY as u64) as usize;
+        let places = words[FLOWS..].chunks_exact(WIDTH).take(count);
+        places.filter_map(|place| {
+            let mut copied = [0; WIDTH];
+            for (value, word) in copied.iter_mut().zip(place) {
+                *value = word.load(Ordering::Relaxed);
+            }
+            Watched::of(&copied)
+        })
     }
 
     /// What is on the list; `None` while it is being changed.
@@ -145,20 +185,26 @@ impl Watchlist {
         if sequence % 2 == 1 {
             return false;
         }
-        let words = self.memory.words();
-        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let count = load(&words[COUNT]).min(CAPACITY as u64) as usize;
-        for place in words[FLOWS..].chunks_exact(WIDTH).take(count) {
-            let mut copied = [0; WIDTH];
-            for (value, word) in copied.iter_mut().zip(place) {
-                *value = load(word);
-            }
-            flows.extend(Watched::of(&copied));
-        }
+        flows.extend(self.flows());
         // No word above is loaded after the number below.
         fence(Ordering::Acquire);
-        load(&words[SEQUENCE]) == sequence
+        self.memory.words()[SEQUENCE].load(Ordering::Relaxed) == sequence
     }
+}
+
+/// Writes a flow so that there is never half of one: a place that changes hands is nobody's
+/// meanwhile.
+fn put(flow: &Watched, place: &[AtomicU64], store: impl Fn(&AtomicU64, u64)) {
+    let words = flow.words();
+    let mut key = place[..KEY_WORDS].iter().zip(&words);
+    if !key.all(|(word, value)| word.load(Ordering::Relaxed) == *value) {
+        store(&place[STANDING], 0);
+        for (word, value) in place[..KEY_WORDS].iter().zip(&words) {
+            store(word, *value);
+        }
+    }
+    store(&place[SINCE], words[SINCE]);
+    store(&place[STANDING], words[STANDING]);
 }
 
 impl AsFd for Watchlist {
@@ -218,6 +264,8 @@ impl<'a> Watch<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn flow(port: u16, standing: Standing) -> Watched {
@@ -273,9 +321,66 @@ mod tests {
         list.memory.words()[COUNT].store(0, Ordering::Relaxed);
         assert_eq!(watch.standing(&key(1)), Some(Standing::Suspect));
         assert_eq!(list.read(), None);
+        assert!(list.salvage().is_empty());
         list.publish(&[flow(2, Standing::Suspect)]);
         assert_eq!(watch.standing(&key(1)), None);
         assert_eq!(watch.standing(&key(2)), Some(Standing::Suspect));
+    }
+
+    /// What is found after a writer that died in the middle of a change, for each of its stores.
+    fn interrupted(before: &[Watched], after: &[Watched]) -> Vec<Vec<Watched>> {
+        let mut found = Vec::new();
+        for lived in 0.. {
+            let (list, stores) = (Watchlist::create().unwrap(), Cell::new(0));
+            list.publish(before);
+            list.change(after, |word, value| {
+                if stores.get() < lived {
+                    word.store(value, Ordering::Relaxed);
+                }
+                stores.set(stores.get() + 1);
+            });
+            found.push(list.salvage());
+            if lived == stores.get() {
+                break;
+            }
+        }
+        assert_eq!(found.last().unwrap(), after);
+        found
+    }
+
+    #[test]
+    fn of_a_list_left_in_the_middle_of_a_change_no_flow_is_lost_that_was_to_stay() {
+        let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(|port| flow(port, Standing::Suspect));
+        let worse = Watched {
+            deaths: 3,
+            ..flow(2, Standing::Quarantined)
+        };
+        for (before, after) in [
+            // One more, one forgotten, several forgotten, one in the place of another, one worse.
+            (vec![a, b], vec![a, b, c]),
+            (vec![a, b, c, d], vec![b, c, d]),
+            (vec![a, b, c, d], vec![b, d]),
+            (vec![a, b, c, d], vec![a, d, c, e]),
+            (vec![a, b, c], vec![a, worse, c]),
+            (vec![a], vec![]),
+        ] {
+            let of = |flow: &Watched, flows: &[Watched]| {
+                flows
+                    .iter()
+                    .any(|it| it.key == flow.key && it.deaths >= flow.deaths)
+            };
+            for salvaged in interrupted(&before, &after) {
+                let what = format!("{before:?} to {after:?}: {salvaged:?}");
+                for flow in before.iter().filter(|it| of(it, &after)) {
+                    assert!(of(flow, &salvaged), "lost: {what}");
+                }
+                for (at, flow) in salvaged.iter().enumerate() {
+                    assert!(before.contains(flow) || after.contains(flow), "{what}");
+                    let twice = |it: &Watched| it.key == flow.key;
+                    assert!(!salvaged[..at].iter().any(twice), "twice: {what}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -306,5 +411,7 @@ mod tests {
     fn another_file_is_no_list() {
         let other = SharedWords::create(c"test", 4).unwrap();
         Watchlist::map(other.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
+        let unmarked = SharedWords::create(c"test", WORDS).unwrap();
+        Watchlist::map(unmarked.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
     }
 }

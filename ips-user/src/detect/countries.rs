@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::rules::Sources;
 use crate::rules::ast::AddressSet;
 use crate::rules::range_set::RangeSet;
 
@@ -25,9 +26,15 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn read(database: &Path, countries: &[String]) -> Result<Found, String> {
+pub(super) fn read(
+    database: &Path,
+    sources: &Sources,
+    countries: &[String],
+) -> Result<Found, String> {
     let fail = |error: maxminddb::MaxMindDbError| format!("{}: {error}", database.display());
-    let reader = maxminddb::Reader::open_readfile(database).map_err(fail)?;
+    let bytes = sources.read(database);
+    let bytes = bytes.map_err(|error| format!("{}: {error}", database.display()))?;
+    let reader = maxminddb::Reader::from_source(bytes).map_err(fail)?;
     let path = [
         maxminddb::PathElement::Key("country"),
         maxminddb::PathElement::Key("iso_code"),
@@ -166,7 +173,7 @@ mod tests {
         file.write_all(&database()).unwrap();
         let of = |countries: &[&str]| {
             let countries: Vec<String> = countries.iter().map(|it| (*it).into()).collect();
-            let found = read(file.path(), &countries).unwrap();
+            let found = read(file.path(), &Sources::disk(), &countries).unwrap();
             (
                 found.of.v4.ranges().to_vec(),
                 found.known.v4.ranges().to_vec(),
@@ -189,11 +196,28 @@ mod tests {
     fn what_is_no_database_is_named() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"something else").unwrap();
-        let error = read(file.path(), &[]).err().unwrap();
+        let error = read(file.path(), &Sources::disk(), &[]).err().unwrap();
         assert!(
             error.contains(&file.path().display().to_string()),
             "{error}"
         );
-        assert!(read(Path::new("/nonexistent"), &[]).is_err());
+        assert!(read(Path::new("/nonexistent"), &Sources::disk(), &[]).is_err());
+    }
+
+    #[test]
+    fn countries_stay_as_they_were_when_rules_were_compiled() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&database()).unwrap();
+        let path = file.path().to_owned();
+        let kept = Sources::file().unwrap();
+        let keeping = Sources::keeping(kept.try_clone().unwrap()).unwrap();
+        let before = read(&path, &keeping, &["DE".into()]).unwrap().of;
+        drop(file);
+        // Of other countries, with the same database.
+        let other = read(&path, &keeping, &["AU".into()]).unwrap().of;
+        assert_ne!(before, other);
+        keeping.finish().unwrap();
+        let again = read(&path, &Sources::kept(kept).unwrap(), &["DE".into()]);
+        assert_eq!(again.unwrap().of, before);
     }
 }

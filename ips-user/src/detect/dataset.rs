@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::matching::base64_decode;
 use super::names::NameId;
-use crate::rules::Unsupported;
 use crate::rules::ast::{Dataset, DatasetCommand, DatasetFormat, DatasetKind};
+use crate::rules::{Sources, Unsupported};
 
 /// Most memory of what is added to a set, if its definition does not say.
 const MEMCAP: u64 = 100 << 20;
@@ -64,7 +64,12 @@ impl Definitions {
     ///
     /// # Errors
     /// When the file cannot be read or used, or the set is another one elsewhere.
-    pub(super) fn add(&mut self, dataset: &Dataset, directory: &Path) -> Result<u32, Unsupported> {
+    pub(super) fn add(
+        &mut self,
+        dataset: &Dataset,
+        directory: &Path,
+        sources: &Sources,
+    ) -> Result<u32, Unsupported> {
         Self::check(dataset)?;
         let keyword = match dataset.command {
             DatasetCommand::Reputation(_) => "datarep",
@@ -91,7 +96,7 @@ impl Definitions {
         }
         let loaded = match &source {
             None => Vec::new(),
-            Some(path) => match load(path, dataset) {
+            Some(path) => match load(path, dataset, sources) {
                 Ok(loaded) => loaded,
                 Err(reason) => return fail(format!("{}: {reason}", path.display())),
             },
@@ -115,9 +120,9 @@ impl Definitions {
 }
 
 /// Reads a file: a value a line, for `datarep` with a comma and its reputation.
-fn load(path: &Path, dataset: &Dataset) -> Result<Vec<Value>, String> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+fn load(path: &Path, dataset: &Dataset, sources: &Sources) -> Result<Vec<Value>, String> {
+    let text = match sources.read(path) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|error| error.to_string())?,
         // What is written there at the end is there from the second start on.
         Err(error)
             if error.kind() == std::io::ErrorKind::NotFound && dataset.load == dataset.save =>
@@ -355,9 +360,14 @@ mod tests {
         std::fs::write(directory.path().join("in.lst"), "# names\nYQ==\nYg==\n").unwrap();
         let mut definitions = Definitions::default();
         let of = dataset(IsSet, DatasetKind::String, Some("in.lst"));
-        let set = definitions.add(&of, directory.path()).unwrap();
+        let set = definitions
+            .add(&of, directory.path(), &Sources::disk())
+            .unwrap();
         let again = dataset(Set, DatasetKind::String, None);
-        assert_eq!(definitions.add(&again, directory.path()), Ok(set));
+        assert_eq!(
+            definitions.add(&again, directory.path(), &Sources::disk()),
+            Ok(set)
+        );
         let mut sets = Datasets::default();
         let mut ask =
             |command, value: &str| sets.command(&definitions, set, command, value.as_bytes());
@@ -378,7 +388,9 @@ mod tests {
         let mut definitions = Definitions::default();
         let command = DatasetCommand::Reputation(Compare::Greater(100));
         let of = dataset(command, DatasetKind::Ip, Some("in.rep"));
-        let set = definitions.add(&of, directory.path()).unwrap();
+        let set = definitions
+            .add(&of, directory.path(), &Sources::disk())
+            .unwrap();
         let mut sets = Datasets::default();
         let mut ask = |value: &[u8]| sets.command(&definitions, set, command, value);
         assert!(ask(&[192, 0, 2, 1]));
@@ -391,7 +403,7 @@ mod tests {
     fn files_that_cannot_be_used_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let fail = |of: &Dataset| {
-            let error = Definitions::default().add(of, directory.path());
+            let error = Definitions::default().add(of, directory.path(), &Sources::disk());
             error.unwrap_err().to_string()
         };
         let of = dataset(DatasetCommand::IsSet, DatasetKind::Md5, Some("none.lst"));
@@ -421,7 +433,9 @@ mod tests {
     fn a_set_keeps_to_its_memory() {
         let mut definitions = Definitions::default();
         let of = dataset(DatasetCommand::Set, DatasetKind::String, None);
-        let set = definitions.add(&of, Path::new("")).unwrap();
+        let set = definitions
+            .add(&of, Path::new(""), &Sources::disk())
+            .unwrap();
         let mut sets = Datasets::default();
         let added = (0..1000u32)
             .filter(|n| {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::addresses::{self, Memo, Sets as AddressTable};
 use super::dataset::Definitions;
@@ -18,7 +19,7 @@ use super::reputation::Reputation;
 use super::tables::Tables;
 use super::view::Class;
 use crate::rules::ast::{AppBuffer, Arrow, PrefilterBy};
-use crate::rules::{Rule, ThresholdEntry, Unsupported};
+use crate::rules::{Rule, Sources, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,8 @@ pub struct CompileOptions {
     pub app_buffers: Vec<AppBuffer>,
     /// Database for `geoip`.
     pub geoip_database: Option<PathBuf>,
+    /// Where that is read from, and what rules name themselves.
+    pub sources: Rc<Sources>,
 }
 
 impl Default for CompileOptions {
@@ -72,6 +75,7 @@ impl CompileOptions {
             reputation: None,
             app_buffers: Vec::new(),
             geoip_database: None,
+            sources: Rc::new(Sources::disk()),
         }
     }
 }
@@ -228,11 +232,7 @@ impl Engine {
     ) -> Result<Compiled, PrefilterError> {
         // Stable: what is equal stays in the order of the files.
         rules.sort_by_key(|rule| order::key(rule, options.action_order));
-        let mut shared = Shared::new(
-            options.reputation.clone(),
-            options.geoip_database.clone(),
-            options.app_buffers.clone(),
-        );
+        let mut shared = Shared::new(options);
         let mut signatures = Vec::with_capacity(rules.len());
         let mut selectors = Vec::with_capacity(rules.len());
         let mut refused = Vec::new();

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use thiserror::Error;
@@ -78,6 +79,15 @@ pub enum ImageError {
         how: String,
         /// What that usually means.
         hint: &'static str,
+    },
+    /// It was killed because it took too long.
+    #[error(
+        "compiling the rules has not come to its end within {} s (rules.compile_seconds): given up",
+        limit.as_secs()
+    )]
+    Late {
+        /// How long it could have taken.
+        limit: Duration,
     },
     /// What it left cannot be used.
     #[error("the rules' image")]
@@ -187,6 +197,19 @@ impl Building {
         self.generation
     }
 
+    /// How much of `limit` is left for it.
+    pub fn left_of(&self, limit: Duration) -> Duration {
+        limit.saturating_sub(self.since.elapsed())
+    }
+
+    /// Kills the process, because it has taken longer than `limit`. It may be inside the kernel,
+    /// with a file system that does not answer: nobody waits for its end, but it is to be reaped.
+    pub fn give_up(self, limit: Duration) -> ImageError {
+        // It may just have ended: then it is as good as killed.
+        let _ = kill(self.process, Signal::SIGKILL);
+        ImageError::Late { limit }
+    }
+
     /// The image, once the process has ended as `how` says.
     ///
     /// # Errors
@@ -205,9 +228,7 @@ impl Building {
             WaitStatus::Signaled(_, signal, _) => Err(ImageError::Died {
                 how: format!("signal {signal}"),
                 hint: match signal {
-                    nix::sys::signal::Signal::SIGKILL | nix::sys::signal::Signal::SIGABRT => {
-                        "most likely memory ran out"
-                    }
+                    Signal::SIGKILL | Signal::SIGABRT => "most likely memory ran out",
                     _ => "this is a bug",
                 },
             }),

@@ -4,11 +4,13 @@
 //! <https://docs.suricata.io/en/suricata-8.0.3/rules/rule-types.html>.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::addresses::{self, Interned};
 use super::conditions::{self, IntValue, Test};
 use super::countries;
 use super::dataset::Definitions;
+use super::engine::CompileOptions;
 use super::matching::pcre::Pattern;
 use super::matching::{Program, Surroundings, transform};
 use super::names::{NameId, Names};
@@ -17,7 +19,7 @@ use crate::rules::ast::{
     AppBuffer, Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match,
     Position, Rule, RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
-use crate::rules::{ThresholdEntry, Unsupported};
+use crate::rules::{Sources, ThresholdEntry, Unsupported};
 
 /// What a rule is matched against, and how far its action reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +119,8 @@ pub(super) struct Shared {
     pub(super) addresses: Interned,
     pub(super) datasets: Definitions,
     pub(super) reputation: Option<Reputation>,
-    pub(super) geoip: Option<PathBuf>,
+    geoip: Option<PathBuf>,
+    sources: Rc<Sources>,
     /// Sets of countries that were read before.
     countries: Vec<(Vec<String>, Countries)>,
     /// Variables of the rule that has most.
@@ -132,15 +135,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Nothing compiled yet.
-    pub(super) fn new(
-        reputation: Option<Reputation>,
-        geoip: Option<PathBuf>,
-        app_buffers: Vec<AppBuffer>,
-    ) -> Self {
+    pub(super) fn new(options: &CompileOptions) -> Self {
         Self {
-            app_buffers,
-            reputation,
-            geoip,
+            app_buffers: options.app_buffers.clone(),
+            reputation: options.reputation.clone(),
+            geoip: options.geoip_database.clone(),
+            sources: Rc::clone(&options.sources),
             ..Self::default()
         }
     }
@@ -151,7 +151,7 @@ impl Surroundings for Shared {
         if self.checking {
             return Definitions::check(dataset).map(|()| 0);
         }
-        self.datasets.add(dataset, &self.directory)
+        self.datasets.add(dataset, &self.directory, &self.sources)
     }
 
     fn name(&mut self, name: &str) -> NameId {
@@ -183,7 +183,7 @@ impl conditions::Around for Shared {
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
-                let found = countries::read(database, wanted).map(|found| {
+                let found = countries::read(database, &self.sources, wanted).map(|found| {
                     let of = self.addresses.number(&found.of);
                     (of, self.addresses.number(&found.known))
                 });

@@ -41,7 +41,7 @@ pub use names::NameId;
 pub use order::{ActionKind, ActionOrder};
 pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};
 pub use report::{Alert, Detection};
-pub use reputation::{Reputation, ReputationError};
+pub use reputation::Reputation;
 pub use tables::{TableLimits, Tables};
 
 use crate::flow::PacketDirection;

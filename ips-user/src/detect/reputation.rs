@@ -2,23 +2,11 @@
 //!
 //! Reference: <https://docs.suricata.io/en/suricata-8.0.3/reputation/ipreputation/ip-reputation-format.html>.
 
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
-/// What files about reputations say cannot be used.
-#[derive(Debug, Error)]
-pub enum ReputationError {
-    /// A file cannot be read.
-    #[error("{}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
+use crate::rules::{Sources, Unusable};
 
 /// Scores of address ranges, ascending and apart from each other.
 type Scores<N> = Vec<(N, N, u8)>;
@@ -53,12 +41,11 @@ impl Reputation {
     ///
     /// # Errors
     /// When one of them cannot be read. Lines that cannot be used are skipped and counted.
-    pub fn load(categories: &Path, lists: &[PathBuf]) -> Result<Self, ReputationError> {
+    pub fn load(categories: &Path, lists: &[PathBuf], sources: &Sources) -> Result<Self, Unusable> {
         let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|source| ReputationError::File {
-                path: path.to_owned(),
-                source,
-            })
+            let bytes = sources.read(path);
+            let text = bytes.and_then(|it| String::from_utf8(it).map_err(io::Error::other));
+            text.map_err(|source| Unusable::file(path, source))
         };
         let texts = lists.iter().map(|path| read(path));
         let texts: Vec<String> = texts.collect::<Result<_, _>>()?;

@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub instance: String,
     /// Process of the supervisor.
     pub pid: u32,
-    /// Seconds since it started.
+    /// Seconds since it started; goes on over upgrades and takeovers.
     pub uptime_seconds: u64,
     /// How many times another program has taken its place.
     pub upgrades: u64,
@@ -31,9 +31,14 @@ pub struct Snapshot {
     pub netfilter: String,
     /// How often the netfilter rules were put back after somebody had changed them.
     pub rules_restored: u64,
+    /// How often looking at the netfilter rules, putting them back or reading their counters was
+    /// given up, because a tool had waited too long.
+    #[serde(default)]
+    pub rules_given_up: u64,
     /// What is attached to each interface, and why.
     pub interfaces: BTreeMap<String, Attachment>,
-    /// Which rules and configuration are in force: one more with each reload.
+    /// Which rules and configuration are in force: one more with each reload, upgrade and
+    /// takeover.
     pub generation: u32,
     /// Rules in use.
     pub rules: u64,
@@ -43,6 +48,9 @@ pub struct Snapshot {
     pub rules_wrong: u64,
     /// Memory of the compiled rules, which all workers share, in bytes.
     pub image_bytes: u64,
+    /// Memory in which their files are kept, as they were compiled, for a new launcher, in bytes.
+    #[serde(default)]
+    pub source_bytes: u64,
     /// The most memory that compiling them took, in bytes.
     pub compile_peak_bytes: u64,
     /// The workers in order.
@@ -178,6 +186,13 @@ pub struct Worker {
     pub trips: u64,
     /// How many of its processes were killed because they hung.
     pub hangs: u64,
+    /// Milliseconds since its queue was last served; zero while it is.
+    #[serde(default)]
+    pub unserved_ms: u64,
+    /// How many times its queue was not served for so long that what waited in it, and what came
+    /// until it was served again, went by `exceptions.worker_death`.
+    #[serde(default)]
+    pub vacancies: u64,
     /// How the last process ended.
     pub last_exit: Option<String>,
     /// How the last few ended, the latest at the end.
@@ -186,7 +201,7 @@ pub struct Worker {
     pub heartbeat_age_ms: u64,
     /// Milliseconds that the longest waiting packet has been waiting for its verdict.
     pub delay_ms: u64,
-    /// The longest that was since the start.
+    /// The longest that was since the instance started.
     pub delay_max_ms: u64,
     /// What it leaves undone: `none`, `some` or `all`.
     pub overload: String,
@@ -213,6 +228,9 @@ pub struct Retired {
     pub hangs: u64,
     /// Packets that the kernel dropped because their queues were full.
     pub queue_dropped: u64,
+    /// Packets that it accepted for the same reason, see [`Kernel::passed`].
+    #[serde(default)]
+    pub queue_passed: u64,
     /// Packets that the kernel dropped because their sockets' buffers were full.
     pub user_dropped: u64,
     /// Flows that they still held when their time was over: others learnt them from the middle.
@@ -222,7 +240,7 @@ pub struct Retired {
 /// The end of a process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
-    /// Seconds since the supervisor started.
+    /// Seconds since the instance started.
     pub uptime_seconds: f64,
     /// Microseconds since 1970-01-01 00:00 UTC.
     pub unix_us: i64,
@@ -240,8 +258,8 @@ pub struct Kernel {
     /// Dropped because the socket's buffer was full.
     pub user_dropped: u64,
     /// Accepted because the queue was full, when failing open; as of the last look at the rules'
-    /// counters, which is at each `stats` record, and once a second while there is overload and
-    /// somebody asks. Counted with `queue.gso` only: otherwise one packet has many ids.
+    /// counters, which is before each `stats` record, and once a second while there is overload
+    /// and some seconds longer. Counted with `queue.gso` only: otherwise one packet has many ids.
     #[serde(default)]
     pub passed: u64,
     /// Id of the last packet queued.
@@ -292,6 +310,12 @@ impl Snapshot {
         self.seats().map(|worker| worker.cell(cell)).sum::<u64>() + gone
     }
 
+    /// Packets that the kernel accepted because a queue was full, see [`Kernel::passed`].
+    pub fn queue_passed(&self) -> u64 {
+        let passed = self.seats().map(|seat| seat.kernel.passed);
+        passed.sum::<u64>() + self.retired.queue_passed
+    }
+
     /// Packets that the kernel dropped because a queue was full, and because a socket's buffer
     /// was.
     pub fn kernel_dropped(&self) -> (u64, u64) {
@@ -323,6 +347,9 @@ impl fmt::Display for Snapshot {
         write!(f, "netfilter: {}", self.netfilter)?;
         if self.rules_restored > 0 {
             write!(f, ", put back {} times", self.rules_restored)?;
+        }
+        if self.rules_given_up > 0 {
+            write!(f, ", {} attempts at them given up", self.rules_given_up)?;
         }
         writeln!(f)?;
         for (name, attachment) in &self.interfaces {
@@ -377,6 +404,13 @@ impl fmt::Display for Snapshot {
             if worker.trips > 0 {
                 let (trips, hangs) = (worker.trips, worker.hangs);
                 writeln!(f, "         {trips} stale trips, {hangs} hangs")?;
+            }
+            if worker.vacancies > 0 {
+                let (vacancies, now) = (worker.vacancies, worker.unserved_ms);
+                writeln!(
+                    f,
+                    "         {vacancies} times not served for too long, now for {now} ms"
+                )?;
             }
             if worker.overloads > 0 {
                 writeln!(

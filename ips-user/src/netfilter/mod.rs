@@ -14,7 +14,9 @@
 //! anywhere in the network namespace (`nfqnl_nf_hook_drop`). Only another hook, priority, table
 //! or backend needs another base chain.
 //!
-//! Everything runs in the calling thread's network namespace.
+//! Everything runs in the calling thread's network namespace. The tools may wait, for a lock that
+//! somebody else holds or for the kernel; one that takes too long is killed, and with it ends the
+//! whole attempt ([`NetfilterError::was_given_up`]).
 
 mod chains;
 mod change;
@@ -64,6 +66,17 @@ pub enum NetfilterError {
         /// What was tried and what came of it.
         attempts: Vec<String>,
     },
+}
+
+impl NetfilterError {
+    /// Whether a program has waited in vain, for a lock for example: then the same may work
+    /// later.
+    pub fn was_given_up(&self) -> bool {
+        match self {
+            Self::Privilege(failure) | Self::Command(failure) => failure.was_given_up(),
+            Self::Plan(_) | Self::NoTool | Self::NoBackend { .. } => false,
+        }
+    }
 }
 
 /// What has been installed.
@@ -191,6 +204,8 @@ fn put(plan: &Plan, extent: Extent) -> Result<Installed, NetfilterError> {
             Err(failure) if failure.lacks_privilege() => {
                 return Err(NetfilterError::Privilege(failure));
             }
+            // That it did not answer does not say that it cannot.
+            Err(failure) if failure.was_given_up() => return Err(failure.into()),
             Err(failure) => attempts.push(format!("nft: {}", nft::explain(&failure))),
         }
     }
@@ -213,6 +228,7 @@ fn put(plan: &Plan, extent: Extent) -> Result<Installed, NetfilterError> {
                 Err(failure) if failure.lacks_privilege() => {
                     return Err(NetfilterError::Privilege(failure));
                 }
+                Err(failure) if failure.was_given_up() => return Err(failure.into()),
                 Err(failure) => attempts.push(format!("{backend}, table {table}: {failure}")),
             }
         }
@@ -444,6 +460,7 @@ fn install_iptables(
         status: "not run".to_owned(),
         stderr: format!("ip6tables of {} is not installed", v4.backend),
         input: String::new(),
+        late: false,
     });
     let installed = v6.and_then(|v6| {
         v6.install(plan, extent, table)?;
@@ -469,7 +486,8 @@ fn install_iptables(
 /// and nothing else. That there is nothing is not an error.
 ///
 /// # Errors
-/// When the name is unsound or a command failed; the rest has been attempted.
+/// When the name is unsound or a command failed; the rest has been attempted, unless the command
+/// was given up.
 pub fn remove(instance: &str) -> Result<(), NetfilterError> {
     check_instance(instance)?;
     remove_all(instance, None)
@@ -477,27 +495,31 @@ pub fn remove(instance: &str) -> Result<(), NetfilterError> {
 
 /// Everything of the instance but what is in `keep`.
 fn remove_all(instance: &str, keep: Option<(Backend, &str)>) -> Result<(), NetfilterError> {
-    let mut first_failure = None;
+    let mut first_failure: Option<CommandFailure> = None;
     let mut note = |result: Result<(), CommandFailure>| {
-        if let Err(failure) = result {
-            first_failure.get_or_insert(failure);
-        }
+        let Err(failure) = result else { return true };
+        // Whoever has waited in vain once would do so for the rest as well.
+        let goes_on = !failure.was_given_up();
+        first_failure.get_or_insert(failure);
+        goes_on
     };
-    if let Some(nft) = nft::program()
-        && keep.is_none_or(|(backend, _)| backend != Backend::Nft)
-    {
+    let nft = nft::program().filter(|_| keep.is_none_or(|(backend, _)| backend != Backend::Nft));
+    let goes_on = nft.is_none_or(|nft| {
         note(
             nft::present(&nft, instance).and_then(|present| match present {
                 Some(_) => nft::remove(&nft, instance),
                 None => Ok(()),
             }),
-        );
-    }
-    for (family, table) in iptables_places() {
-        if keep == Some((family.backend, table)) {
-            continue;
+        )
+    });
+    if goes_on {
+        for (family, table) in iptables_places() {
+            if keep != Some((family.backend, table))
+                && !note(family.remove(table, instance).map(drop))
+            {
+                break;
+            }
         }
-        note(family.remove(table, instance).map(drop));
     }
     match first_failure {
         None => Ok(()),

@@ -40,6 +40,7 @@ fn list(nft: &Path, family: &str, table: &str) -> Result<Option<Value>, CommandF
         status: "unreadable JSON".to_owned(),
         stderr: error.to_string(),
         input: String::new(),
+        late: false,
     })?;
     Ok(Some(listing))
 }

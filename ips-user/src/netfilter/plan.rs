@@ -81,7 +81,8 @@ impl fmt::Display for Fail {
 }
 
 /// By what the rules are put into the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// An own nftables table with one map rule (needs `nft_queue`, Linux 4.10 for maps).
     Nft,

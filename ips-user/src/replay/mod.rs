@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,7 +22,7 @@ use crate::inspection::{
 use crate::log::EventSink;
 use crate::log::eve;
 use crate::log::output::Outputs;
-use crate::rules::{Loaded, RuleSet};
+use crate::rules::{Loaded, RuleSet, Sources};
 use crate::source::{Checksum, Packet, PacketId};
 
 pub mod capture;
@@ -157,13 +158,14 @@ impl Replay {
     }
 
     fn engine(&self, findings: impl FnOnce(&Loaded)) -> anyhow::Result<Engine> {
-        let set = RuleSet::with_settings(&self.settings)?;
+        let sources = Rc::new(Sources::disk());
+        let set = RuleSet::with_settings(&self.settings, &sources)?;
         if let Some(missing) = self.rules.iter().find(|path| !path.exists()) {
             bail!("{}: no such file", missing.display());
         }
-        let loaded = set.load(&self.rules);
+        let loaded = set.load(&self.rules, &sources);
         findings(&loaded);
-        let options = CompileOptions::configured(&self.settings, &set.variables)?;
+        let options = CompileOptions::configured(&self.settings, &set.variables, &sources)?;
         let compiled = Engine::compile(loaded.rules, &options).context("compiling the rules")?;
         for refused in &compiled.refused {
             log::warn!("{refused}");

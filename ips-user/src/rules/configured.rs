@@ -1,18 +1,20 @@
 //! The rules that a configuration names.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::rc::Rc;
 
 use thiserror::Error;
 
 use super::PortSet;
-use super::files;
+use super::files::Reader;
 use super::list;
 use super::load::{Loaded, RuleSet};
-use super::source::RuleSource;
+use super::sources::Sources;
 use super::variables::Variables;
 use crate::config::settings::EngineSettings;
 use crate::config::{self, Config};
+use crate::detect::CompileOptions;
 
 /// What a configuration says about rules cannot be used.
 #[derive(Debug, Error)]
@@ -35,6 +37,16 @@ pub enum Unusable {
     },
 }
 
+impl Unusable {
+    /// A file that cannot be read.
+    pub fn file(path: &Path, source: io::Error) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
 impl RuleSet {
     /// Variables and classes of a configuration: those of `rules` on top of the engine's.
     ///
@@ -42,9 +54,13 @@ impl RuleSet {
     /// addresses, as in Suricata's `vars.port-groups` and `vars.address-groups`.
     ///
     /// # Errors
-    /// When the classification file cannot be read, or a variable has no usable value.
-    pub fn configured(rules: &config::Rules, settings: &EngineSettings) -> Result<Self, Unusable> {
-        let mut set = Self::with_settings(settings)?;
+    /// When a file cannot be read, or a variable has no usable value.
+    pub fn configured(
+        rules: &config::Rules,
+        settings: &EngineSettings,
+        from: &Sources,
+    ) -> Result<Self, Unusable> {
+        let mut set = Self::with_settings(settings, from)?;
         for (name, value) in &rules.variables {
             if is_of_ports(name) {
                 set.variables.set_ports(name, value);
@@ -55,15 +71,15 @@ impl RuleSet {
         for (name, value) in &rules.variables {
             set.check_variable(name, value)?;
         }
-        set.classify(&rules.classification)?;
+        set.classify(&rules.classification, from)?;
         Ok(set)
     }
 
-    /// Variables and classes of the engine's settings.
+    /// Variables, classes and references of the engine's settings.
     ///
     /// # Errors
-    /// When the classification file cannot be read.
-    pub fn with_settings(settings: &EngineSettings) -> Result<Self, Unusable> {
+    /// When a file cannot be read.
+    pub fn with_settings(settings: &EngineSettings, from: &Sources) -> Result<Self, Unusable> {
         let mut set = Self::default();
         for (name, value) in &settings.vars.address_groups {
             set.variables.set_addresses(name, value);
@@ -71,16 +87,16 @@ impl RuleSet {
         for (name, value) in &settings.vars.port_groups {
             set.variables.set_ports(name, value);
         }
-        set.classify(&settings.classification_file)?;
+        set.classify(&settings.classification_file, from)?;
         let path = &settings.reference_config_file;
-        for line in read_lines(path, |text| set.references.add(text))? {
+        for line in read_lines(path, from, |text| set.references.add(text))? {
             log::warn!("{}:{line}: not a reference, skipped", path.display());
         }
         Ok(set)
     }
 
-    fn classify(&mut self, path: &Path) -> Result<(), Unusable> {
-        for line in read_lines(path, |text| self.classification.add(text))? {
+    fn classify(&mut self, path: &Path, from: &Sources) -> Result<(), Unusable> {
+        for line in read_lines(path, from, |text| self.classification.add(text))? {
             log::warn!("{}:{line}: not a classification, skipped", path.display());
         }
         Ok(())
@@ -116,14 +132,17 @@ impl RuleSet {
 }
 
 /// Gives a file, if one is named, to `add`; returns the lines that it did not understand.
-fn read_lines(path: &Path, add: impl FnOnce(&str) -> Vec<usize>) -> Result<Vec<usize>, Unusable> {
+fn read_lines(
+    path: &Path,
+    from: &Sources,
+    add: impl FnOnce(&str) -> Vec<usize>,
+) -> Result<Vec<usize>, Unusable> {
     if path.as_os_str().is_empty() {
         return Ok(Vec::new());
     }
-    let bytes = fs::read(path).map_err(|source| Unusable::File {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = from
+        .read(path)
+        .map_err(|source| Unusable::file(path, source))?;
     Ok(add(&String::from_utf8_lossy(&bytes)))
 }
 
@@ -142,40 +161,53 @@ fn is_of_ports(name: &str) -> bool {
     name.ends_with("PORTS") || name.ends_with("PORT")
 }
 
+/// Whether the files of a configuration can be read, and its variables have usable values: without
+/// that there are no rules at all, whatever they say. (What a rule alone needs, such as the values
+/// of a set, is a matter of that rule.)
+///
+/// # Errors
+/// When not.
+pub fn check_sources(config: &Config) -> Result<(), Unusable> {
+    let from = Rc::new(Sources::disk());
+    let set = RuleSet::configured(&config.rules, &config.engine, &from)?;
+    CompileOptions::configured(&config.engine, &set.variables, &from)?;
+    read_all(&config.rules, &from).map(drop)
+}
+
 /// Loads every rule file of a configuration.
 ///
 /// # Errors
-/// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant.
+/// When a file cannot be read, or a variable has no usable value.
 pub fn load(config: &Config) -> Result<Loaded, Unusable> {
-    let rules = &config.rules;
-    let set = RuleSet::configured(rules, &config.engine)?;
-    let read = |path: &PathBuf| {
-        RuleSource::read(path).map_err(|source| Unusable::File {
-            path: path.clone(),
-            source,
-        })
-    };
-    let mut sources = Vec::new();
+    load_from(config, &Sources::disk()).map(|(_, loaded)| loaded)
+}
+
+/// Loads every rule file of a configuration from these sources, with what it says to read them by.
+///
+/// # Errors
+/// When a file cannot be read: unlike a rule that cannot be used, that is surely not meant. Or when
+/// a variable has no usable value.
+pub fn load_from(config: &Config, from: &Sources) -> Result<(RuleSet, Loaded), Unusable> {
+    let set = RuleSet::configured(&config.rules, &config.engine, from)?;
+    let loaded = set.load_read(read_all(&config.rules, from)?);
+    Ok((set, loaded))
+}
+
+fn read_all<'a>(rules: &config::Rules, from: &'a Sources) -> Result<Reader<'a>, Unusable> {
+    let mut reader = Reader::new(from);
     for path in &rules.files {
-        let files = files::expand(path).map_err(|source| Unusable::File {
-            path: path.clone(),
-            source,
-        })?;
-        for file in &files {
-            sources.push(read(file)?);
-        }
+        let added = reader.add(path);
+        added.map_err(|source| Unusable::file(path, source))?;
     }
-    let mut diagnostics = Vec::new();
-    let sources = files::follow(sources, &mut diagnostics);
-    let mut loaded = set.load_sources(&sources);
-    diagnostics.append(&mut loaded.diagnostics);
-    loaded.diagnostics = diagnostics;
-    Ok(loaded)
+    Ok(reader)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::rules::Diagnostic;
 
     #[test]
     fn a_variable_without_a_usable_value_is_refused() {
@@ -184,7 +216,8 @@ mod tests {
                 variables: [(name.to_owned(), value.to_owned())].into(),
                 ..config::Rules::default()
             };
-            let message = RuleSet::configured(&rules, &EngineSettings::default())
+            let settings = EngineSettings::default();
+            let message = RuleSet::configured(&rules, &settings, &Sources::disk())
                 .err()
                 .map(|e| e.to_string());
             match (message, expect) {
@@ -208,6 +241,76 @@ mod tests {
         check("$HOME_NET", "any", Some("no `$`"));
         check("HTTP_PORTS", "99999", Some("not a port"));
         check("WEB", "80", Some("ends in PORT"));
+    }
+
+    #[test]
+    fn rules_are_what_the_files_said_when_they_were_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+        let rule = |sid: u32| {
+            format!(
+                "alert tcp $HERE any -> any any (classtype:mine; reference:ours,1; sid:{sid};)\n"
+            )
+        };
+        let text = format!("include more\ninclude gone.rules\n{}", rule(1));
+        write("main.rules", &text);
+        fs::create_dir(path("more")).unwrap();
+        for sid in [2, 3] {
+            write(&format!("more/{sid}.rules"), &rule(sid));
+        }
+        write("classes", "config classification: mine,Mine,3\n");
+        write("references", "config reference: ours http://ours/\n");
+        let mut config = Config::default();
+        config.rules.files = vec![path("*.rules")];
+        config.rules.classification = path("classes");
+        config.engine.reference_config_file = path("references");
+        let here = ("HERE".to_owned(), "192.0.2.0/24".to_owned());
+        config.rules.variables.extend([here]);
+        let file = Sources::file().unwrap();
+        let keeping = Sources::keeping(file.try_clone().unwrap()).unwrap();
+        let summary = |from: &Sources| {
+            let (_, loaded) = load_from(&config, from).unwrap();
+            let found: Vec<_> = loaded.diagnostics.iter().map(Diagnostic::render).collect();
+            (format!("{:?}", loaded.rules), found)
+        };
+        let before = summary(&keeping);
+        keeping.finish().unwrap();
+        assert_eq!(before.0.matches("http://ours/").count(), 3, "{}", before.0);
+        assert!(before.1.len() == 1 && before.1[0].contains("gone.rules"));
+        // There is one more, another one, and one less.
+        write("gone.rules", &rule(4));
+        write("main.rules", &rule(5));
+        fs::remove_dir_all(path("more")).unwrap();
+        assert_ne!(summary(&Sources::disk()), before);
+        fs::remove_file(path("classes")).unwrap();
+        load(&config).unwrap_err();
+        assert_eq!(summary(&Sources::kept(file).unwrap()), before);
+    }
+
+    #[test]
+    fn every_file_that_there_are_no_rules_without_is_looked_for() {
+        let missing = "/nonexistent/x";
+        check_sources(&Config::default()).unwrap();
+        let changes: [&dyn Fn(&mut Config); 7] = [
+            &|it| it.rules.files.push(missing.into()),
+            &|it| it.rules.classification = missing.into(),
+            &|it| it.engine.classification_file = missing.into(),
+            &|it| it.engine.reference_config_file = missing.into(),
+            &|it| it.engine.threshold_file = missing.into(),
+            &|it| it.engine.reputation_categories_file = missing.into(),
+            &|it| {
+                it.engine.reputation_categories_file = "/proc/version".into();
+                it.engine.default_reputation_path = "/nonexistent".into();
+                it.engine.reputation_files = vec!["x".into()];
+            },
+        ];
+        for change in changes {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = check_sources(&config).unwrap_err();
+            assert_eq!(error.to_string(), missing);
+        }
     }
 
     #[test]

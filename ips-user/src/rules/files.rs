@@ -7,11 +7,12 @@ use std::{fs, io};
 
 use super::diagnostic::{Diagnostic, Severity};
 use super::source::{LogicalLine, RuleSource, Span};
+use super::sources::Sources;
 
 /// Deepest `include` in an included file.
 const MAX_DEPTH: usize = 16;
 
-/// The files that a path stands for: itself, `*.rules` of a directory, or those that a pattern
+/// Asks the disk which files a path stands for: itself, `*.rules` of a directory, or those that a pattern
 /// with `*` in its last part matches; sorted by name.
 ///
 /// # Errors
@@ -79,61 +80,58 @@ pub(super) fn included(line: &LogicalLine) -> Option<(&str, Span)> {
     (!path.is_empty() && !path.contains('(')).then_some((path, span))
 }
 
-/// Reads files and what they include, each once; what cannot be read is a diagnostic.
-pub(super) fn read_all(paths: &[PathBuf], diagnostics: &mut Vec<Diagnostic>) -> Vec<RuleSource> {
-    let mut reader = Reader {
-        sources: Vec::new(),
-        seen: HashSet::new(),
-        diagnostics,
-    };
-    for path in paths {
-        let files =
-            expand(path).and_then(|files| files.iter().try_for_each(|file| reader.read(file, 0)));
-        if let Err(error) = files {
-            reader.diagnostics.push(unreadable(path, &error));
-        }
-    }
-    reader.sources
-}
-
-/// Follows the `include` lines of a source that was read.
-pub(super) fn follow(
-    sources: Vec<RuleSource>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<RuleSource> {
-    let mut reader = Reader {
-        sources: Vec::new(),
-        seen: HashSet::new(),
-        diagnostics,
-    };
-    for source in sources {
-        reader.seen.insert(same(source.name()));
-        reader.add(source, 0);
-    }
-    reader.sources
-}
-
-struct Reader<'d> {
+/// Reads files and what they include, each once. What is included and cannot be read is a
+/// diagnostic.
+pub(super) struct Reader<'a> {
+    from: &'a Sources,
     sources: Vec<RuleSource>,
     seen: HashSet<PathBuf>,
-    diagnostics: &'d mut Vec<Diagnostic>,
+    diagnostics: Vec<Diagnostic>,
 }
 
-/// One name for a file, however it is written.
-fn same(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
+impl<'a> Reader<'a> {
+    /// Nothing read yet.
+    pub(super) fn new(from: &'a Sources) -> Self {
+        Self {
+            from,
+            sources: Vec::new(),
+            seen: HashSet::new(),
+            diagnostics: Vec::new(),
+        }
+    }
 
-impl Reader<'_> {
-    fn read(&mut self, path: &Path, depth: usize) -> io::Result<()> {
-        if self.seen.insert(same(path)) {
-            let source = RuleSource::read(path)?;
-            self.add(source, depth);
+    /// Reads the files that a path stands for.
+    ///
+    /// # Errors
+    /// When one of them cannot be read: those before it have been.
+    pub(super) fn add(&mut self, path: &Path) -> io::Result<()> {
+        self.read_all(path, 0)
+    }
+
+    /// The same; what cannot be read is a diagnostic, too.
+    pub(super) fn add_or_say(&mut self, path: &Path) {
+        if let Err(error) = self.add(path) {
+            self.diagnostics.push(unreadable(path, &error));
+        }
+    }
+
+    /// What was read, an included file before the one that includes it, and what was not.
+    pub(super) fn finish(self) -> (Vec<RuleSource>, Vec<Diagnostic>) {
+        (self.sources, self.diagnostics)
+    }
+
+    fn read_all(&mut self, path: &Path, depth: usize) -> io::Result<()> {
+        for file in self.from.files(path)? {
+            if self.seen.insert(self.from.name_of(&file)) {
+                let bytes = self.from.read(&file)?;
+                self.follow(RuleSource::new(file, bytes), depth);
+            }
         }
         Ok(())
     }
 
-    fn add(&mut self, source: RuleSource, depth: usize) {
+    /// Reads what a file includes, and then has it as well.
+    fn follow(&mut self, source: RuleSource, depth: usize) {
         let parent = source.name().parent().unwrap_or(Path::new("")).to_owned();
         let mut wanted = Vec::new();
         for line in source.logical_lines() {
@@ -148,8 +146,7 @@ impl Reader<'_> {
                     "files include each other more than {MAX_DEPTH} deep"
                 )))
             } else {
-                expand(&path)
-                    .and_then(|files| files.iter().try_for_each(|file| self.read(file, depth + 1)))
+                self.read_all(&path, depth + 1)
             };
             if let Err(error) = followed {
                 findings.push(source.diagnostic(
@@ -209,8 +206,12 @@ mod tests {
             "alert ip any any -> any any (sid:1;)\ninclude ../main.rules\n",
         );
         write("more/b.rules", "alert ip any any -> any any (sid:2;)\n");
-        let mut diagnostics = Vec::new();
-        let sources = read_all(&[directory.join("main.rules")], &mut diagnostics);
+        let from = Sources::disk();
+        let mut reader = Reader::new(&from);
+        reader.add(&directory.join("main.rules")).unwrap();
+        // It is there already.
+        reader.add(&directory.join("more/../more/b.rules")).unwrap();
+        let (sources, diagnostics) = reader.finish();
         fs::remove_dir_all(&directory).unwrap();
         let names: Vec<_> = sources
             .iter()

@@ -13,6 +13,7 @@ use super::parse::{Context, rule};
 use super::reference::References;
 use super::rejection::Rejections;
 use super::source::{LogicalLine, RuleSource, Span};
+use super::sources::Sources;
 use super::unsupported::Supported;
 use super::variables::Variables;
 
@@ -74,9 +75,21 @@ impl Default for RuleSet {
 impl RuleSet {
     /// Reads and parses files, and those that they include. A file that cannot be read is a
     /// diagnostic like any other.
-    pub fn load(&self, files: &[PathBuf]) -> Loaded {
-        let mut loaded = Loaded::default();
-        let sources = files::read_all(files, &mut loaded.diagnostics);
+    pub fn load(&self, paths: &[PathBuf], from: &Sources) -> Loaded {
+        let mut reader = files::Reader::new(from);
+        for path in paths {
+            reader.add_or_say(path);
+        }
+        self.load_read(reader)
+    }
+
+    /// Parses what was read.
+    pub(super) fn load_read(&self, reader: files::Reader<'_>) -> Loaded {
+        let (sources, diagnostics) = reader.finish();
+        let mut loaded = Loaded {
+            diagnostics,
+            ..Loaded::default()
+        };
         self.add_sources(&sources, &mut loaded);
         loaded
     }

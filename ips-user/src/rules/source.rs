@@ -1,6 +1,11 @@
 //! A rule file as bytes, split into the logical lines that hold one rule each.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::libc::O_NONBLOCK;
 
 use super::diagnostic::{Diagnostic, Severity};
 
@@ -19,6 +24,19 @@ pub struct RuleSource {
     name: PathBuf,
     bytes: Vec<u8>,
     line_starts: Vec<usize>,
+}
+
+/// What is in a regular file: of anything else the end may never come.
+pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    // Otherwise opening a pipe would wait for a writer.
+    let mut open = OpenOptions::new();
+    let mut file = open.read(true).custom_flags(O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// One rule's text, continuation lines joined.
@@ -71,14 +89,6 @@ impl RuleSource {
             bytes,
             line_starts,
         }
-    }
-
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn read(path: &Path) -> std::io::Result<Self> {
-        Ok(Self::new(path, std::fs::read(path)?))
     }
 
     /// Its name.

@@ -16,7 +16,7 @@ use super::succession::UNSEEN;
 use super::suspects::{Memory, SuspectCounters, Suspects};
 use crate::config::Config;
 use crate::desk::hands::Hands;
-use crate::desk::watchlist::{Standing, Watched};
+use crate::desk::watchlist::{Standing, Watched, Watchlist};
 use crate::desk::{Desk, InHand};
 use crate::metrics::snapshot;
 
@@ -65,11 +65,16 @@ pub(super) struct Deaths {
 }
 
 impl Deaths {
-    /// Nobody has died yet.
+    /// Goes on with the list of a predecessor, or an empty one, and counts on from `before`.
     ///
     /// # Errors
     /// When memory or descriptors run out.
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        list: Option<Watchlist>,
+        before: snapshot::Deaths,
+        now_ns: u64,
+    ) -> io::Result<Self> {
         let failover = &config.failover;
         let saved = || {
             SavedPackets::new(
@@ -79,15 +84,26 @@ impl Deaths {
                 failover.packet_files,
             )
         };
+        let counters = SuspectCounters {
+            suspected: before.suspected,
+            quarantined: before.quarantined,
+            evicted: before.evicted,
+        };
+        let list = list.map_or_else(Watchlist::create, Ok)?;
+        let suspects = Suspects::resume(list, counters, now_ns);
+        if !suspects.flows().is_empty() {
+            let flows = suspects.flows().len();
+            log::warn!("{flows} flows that workers died of are watched as before");
+        }
         Ok(Self {
-            suspects: Suspects::new()?,
+            suspects,
             hands: Hands::create()?,
             memory: Memory {
                 suspect: Duration::from_secs(failover.suspect_seconds),
                 quarantined: Duration::from_secs(failover.quarantine_seconds),
             },
             saved: failover.save_packets.then(saved),
-            counters: snapshot::Deaths::default(),
+            counters: before,
             out_of_memory: out_of_memory_kills(),
         })
     }
@@ -332,7 +348,7 @@ mod tests {
     fn deaths(adjust: impl FnOnce(&mut Config)) -> Deaths {
         let mut config = Config::default();
         adjust(&mut config);
-        Deaths::new(&config).unwrap()
+        Deaths::new(&config, None, snapshot::Deaths::default(), 0).unwrap()
     }
 
     #[test]

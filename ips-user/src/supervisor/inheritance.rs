@@ -8,10 +8,11 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::instance::{Kept, Record, Sitting, Started};
+use super::instance::{Kept, KeptRules, Record, Sitting, Started};
 use super::seat::Seat;
 use crate::config::{Config, Transport};
 use crate::desk::Desk;
+use crate::desk::watchlist::Watchlist;
 use crate::metrics::board::Board;
 use crate::rejecter::Tally;
 use crate::source::nfqueue::NfQueue;
@@ -19,6 +20,8 @@ use crate::sys::descriptors::take_kept;
 use crate::sys::pages::Pages;
 use crate::sys::pidfd::PidFd;
 use crate::worker::held;
+
+const UNWATCHED: &str = "the list of flows that workers died of begins anew";
 
 /// A seat with its queue and, if he lives, its worker.
 #[derive(Debug)]
@@ -52,6 +55,10 @@ pub(super) struct Inheritance {
     pub(super) feedback: Option<[OwnedFd; 2]>,
     /// The rejecter's counters.
     pub(super) tally: Option<Tally>,
+    /// The flows that workers died of.
+    pub(super) watchlist: Option<Watchlist>,
+    /// The rules in force.
+    pub(super) rules: Option<KeptRules<OwnedFd>>,
 }
 
 impl Inheritance {
@@ -66,7 +73,7 @@ impl Inheritance {
         }
         let mut inheritance = Self::default();
         for sitting in &record.seats {
-            let Some(process) = sitting.process.filter(Started::is_alive) else {
+            let Some(process) = sitting.serving() else {
                 continue;
             };
             match of_worker(*sitting, process) {
@@ -79,6 +86,9 @@ impl Inheritance {
                     sitting.seat,
                     process.pid
                 ),
+            }
+            if inheritance.watchlist.is_none() {
+                inheritance.watchlist = watchlist_of(process);
             }
         }
         inheritance
@@ -99,8 +109,37 @@ impl Inheritance {
         inheritance.events = both(kept.events);
         inheritance.feedback = both(kept.feedback);
         inheritance.tally = take_kept(kept.tally).and_then(Tally::map).ok();
+        // A program that had none to keep said nothing of it.
+        let watchlist = kept.watchlist.map(take_kept);
+        inheritance.watchlist = watchlist.and_then(|file| {
+            let list = file.and_then(Watchlist::map);
+            list.inspect_err(|error| log::warn!("{UNWATCHED}: {error}"))
+                .ok()
+        });
+        inheritance.rules = kept.rules.as_ref().and_then(rules_of_ourselves);
         inheritance
     }
+}
+
+fn rules_of_ourselves(kept: &KeptRules) -> Option<KeptRules<OwnedFd>> {
+    let sources = take_kept(kept.sources);
+    let sources = sources.inspect_err(|error| log::warn!("the rules in force: {error}"));
+    Some(KeptRules {
+        generation: kept.generation,
+        settings: kept.settings.clone(),
+        sources: sources.ok()?,
+    })
+}
+
+/// The list as any worker has it: there is one for all.
+fn watchlist_of(process: Started) -> Option<Watchlist> {
+    let held_by = PidFd::open(process.pid).ok()?;
+    if !process.is_alive() {
+        return None;
+    }
+    let list = held_by.fetch(held::WATCHLIST).and_then(Watchlist::map);
+    list.inspect_err(|error| log::warn!("{UNWATCHED} unless others have it: {error}"))
+        .ok()
 }
 
 fn of_worker(sitting: Sitting, process: Started) -> io::Result<(Bequest, OwnedFd)> {
@@ -135,7 +174,8 @@ fn of_ourselves(
         queue: sitting.queue,
         socket: take_kept(socket)?,
         desk: Desk::of_files(files)?,
-        process: sitting.process.filter(Started::is_alive),
+        // One that has died since is found to be dead: its desk says of what.
+        process: sitting.serving().or(sitting.process),
     })
 }
 

@@ -1,6 +1,7 @@
 //! One supervisor an instance: a lock, and a record of what it started, so that a successor can
 //! take it over or end it.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::RawFd;
@@ -13,12 +14,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::duty::LastingDuty;
+use super::history::History;
 use super::scaling::check_count;
 use super::seat::Seat;
 use crate::config::Config;
+use crate::config::settings::EngineSettings;
 use crate::metrics::snapshot::Retired;
+use crate::netfilter::Backend;
 use crate::sys::process::{group_members, start_time};
 
 /// What the names of launcher and workers begin with.
@@ -80,9 +85,16 @@ impl Started {
     }
 }
 
+/// The form of [`Record`]. To be raised when a program would misunderstand a record that knows only
+/// the former; what can be left out needs no other form, but a default.
+pub(super) const RECORD_FORM: u32 = 3;
+
 /// What a successor has to know.
+///
+/// That may be another program. Of an earlier one's record what came later is absent; what a
+/// later one's has more is passed over, because to make nothing of the whole would be to lose
+/// the workers. (Programs of form 1 do just that: see [`super::upgrade`].)
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Record {
     /// The process that workers are forks of.
     pub(super) launcher: Option<Started>,
@@ -98,6 +110,12 @@ pub(super) struct Record {
     pub(super) retired: Retired,
     /// How many times the program has been replaced by another one.
     pub(super) upgrades: u64,
+    /// By what its netfilter rules were put into the kernel.
+    #[serde(default)]
+    pub(super) backend: Option<Backend>,
+    /// What is counted on.
+    #[serde(default)]
+    pub(super) history: History,
     /// Descriptors that stay open while it is.
     pub(super) kept: Option<Kept>,
 }
@@ -111,8 +129,19 @@ pub(super) struct Sitting {
     pub(super) queue: u16,
     /// By whom, if anybody.
     pub(super) process: Option<Started>,
+    /// Who is to relieve him, and may have done so by now.
+    #[serde(default)]
+    pub(super) successor: Option<Started>,
     /// What it is there for; `None` when it was about to come or go.
     pub(super) duty: Option<LastingDuty>,
+}
+
+impl Sitting {
+    /// Who serves the queue now.
+    pub(super) fn serving(&self) -> Option<Started> {
+        let mut processes = self.process.into_iter().chain(self.successor);
+        processes.find(Started::is_alive)
+    }
 }
 
 /// Numbers of descriptors in the process `by`, which has become another program since.
@@ -130,12 +159,66 @@ pub(super) struct Kept {
     pub(super) feedback: [RawFd; 2],
     /// The rejecter's counters.
     pub(super) tally: RawFd,
+    /// The flows that workers died of.
+    #[serde(default)]
+    pub(super) watchlist: Option<RawFd>,
+    /// The rules in force, for when those on disk cannot be used.
+    #[serde(default)]
+    pub(super) rules: Option<KeptRules>,
+}
+
+/// What the rules in force were compiled from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptRules<File = RawFd> {
+    /// Which rules these are.
+    pub(super) generation: u32,
+    /// What else they were compiled by.
+    #[serde(default)]
+    pub(super) settings: KeptSettings,
+    /// The files as they were: see [`crate::rules::Sources`].
+    pub(super) sources: File,
+}
+
+/// The parts of a configuration that rules are compiled by, as JSON: what a program makes of
+/// another one's settings does not decide whether it understands the record.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct KeptSettings {
+    rules: Value,
+    engine: Value,
+}
+
+impl KeptSettings {
+    /// Those of a configuration.
+    ///
+    /// # Errors
+    /// Never: a configuration goes to the launcher in the same way.
+    pub(super) fn of(config: &Config) -> io::Result<Self> {
+        Ok(Self {
+            rules: serde_json::to_value(&config.rules)?,
+            engine: serde_json::to_value(&config.engine)?,
+        })
+    }
+
+    /// The configuration with these settings.
+    ///
+    /// # Errors
+    /// When they are not understood; then nothing is changed.
+    pub(super) fn put_into(self, config: &mut Config) -> io::Result<()> {
+        let rules = serde_json::from_value(self.rules)?;
+        let mut engine: EngineSettings = serde_json::from_value(self.engine)?;
+        // What is open stays open.
+        std::mem::swap(&mut engine.outputs, &mut config.engine.outputs);
+        (config.rules, config.engine) = (rules, engine);
+        Ok(())
+    }
 }
 
 /// The instance's hold on its run directory.
 #[derive(Debug)]
 pub(super) struct Instance {
     state: PathBuf,
+    /// The record as this process has written it last.
+    written: RefCell<Vec<u8>>,
     _lock: Flock<File>,
 }
 
@@ -167,19 +250,26 @@ impl Instance {
         };
         Ok(Self {
             state: directory.join(format!("{name}.json")),
+            written: RefCell::default(),
             _lock: lock,
         })
     }
 
-    /// Writes the record.
+    /// Writes the record, if it says anything new.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec(record)?;
+        if *self.written.borrow() == text {
+            return Ok(());
+        }
         // Written beside and renamed: a successor never reads half a record.
         let new = self.state.with_extension("json.new");
-        fs::write(&new, serde_json::to_vec(record)?)?;
-        fs::rename(&new, &self.state)
+        fs::write(&new, &text)?;
+        fs::rename(&new, &self.state)?;
+        self.written.replace(text);
+        Ok(())
     }
 
     /// The record of a predecessor that has not been stopped cleanly; empty when there is none.
@@ -234,9 +324,15 @@ impl Record {
         former
     }
 
+    /// Whether any worker of a predecessor serves its queue.
+    pub(super) fn is_served(&self) -> bool {
+        self.seats.iter().any(|it| it.serving().is_some())
+    }
+
     /// The processes that a predecessor left running: its workers, which go on inspecting.
     pub(super) fn alive(&self) -> Vec<Started> {
-        let seats = self.seats.iter().filter_map(|sitting| sitting.process);
+        let seats = self.seats.iter();
+        let seats = seats.flat_map(|sitting| sitting.process.into_iter().chain(sitting.successor));
         let recorded: Vec<_> = seats.chain(self.launcher).chain(self.rejecter).collect();
         // A supervisor may have died before it could record a process that the launcher had
         // just forked for it. Workers stay in the launcher's process group.
@@ -286,6 +382,7 @@ mod tests {
             seat: Seat::Worker(0),
             queue: 101,
             process: Some(*process),
+            successor: None,
             duty: Some(LastingDuty::Serving),
         };
         Record {
@@ -319,12 +416,31 @@ mod tests {
         let left = second.read().unwrap();
         assert_eq!(left.seats[0].queue, 101);
         assert_eq!(left.alive(), [started]);
+        assert!(left.is_served());
         end(&left.alive()).unwrap();
-        assert!(!started.is_alive());
+        assert!(!started.is_alive() && !left.is_served());
         // It has been reaped already.
         child.wait().unwrap_err();
         second.forget();
         assert!(second.read().unwrap().seats.is_empty());
+    }
+
+    #[test]
+    fn whoever_has_been_relieved_by_now_does_not_serve() {
+        let alive = Started::of(std::process::id());
+        let serving = |process, successor| {
+            let sitting = Sitting {
+                process,
+                successor,
+                ..sitting(&[Started::ended(1)]).seats[0]
+            };
+            sitting.serving()
+        };
+        let ended = Some(Started::ended(std::process::id()));
+        assert_eq!(serving(alive, ended), alive);
+        assert_eq!(serving(ended, alive), alive);
+        assert_eq!(serving(ended, ended), None);
+        assert_eq!(serving(None, None), None);
     }
 
     #[test]
@@ -372,6 +488,7 @@ mod tests {
                 seat: *seat,
                 queue: 0,
                 process: None,
+                successor: None,
                 duty: *duty,
             };
             Record {
@@ -400,6 +517,90 @@ mod tests {
         let far = record(&[(Seat::Worker(999), Some(LastingDuty::Serving))]);
         assert_eq!(far.workers(&config), serving(0..2));
         assert_eq!(record(&duties[..1]).workers(&config), serving(0..2));
+    }
+
+    /// As it was written before there was a history, and a list of flows to keep.
+    const FORM_1: &str = r#"{"launcher":{"pid":12,"start_time":34},"rejecter":null,
+        "workers_map":5,"configured":1,"seats":[{"seat":"worker 0","queue":101,
+        "process":{"pid":13,"start_time":35},"duty":"serving"}],"retired":{"restarts":1,
+        "trips":0,"hangs":0,"queue_dropped":0,"user_dropped":0,"flows_let_go":0,"received":9},
+        "upgrades":3,"kept":{"by":{"pid":1,"start_time":2},"seats":[[7,[8,9,10]]],"board":11,
+        "events":[12,13],"feedback":[14,15],"tally":16}}"#;
+
+    #[test]
+    fn records_of_earlier_and_of_later_programs_are_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.json");
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        fs::write(&path, FORM_1).unwrap();
+        let record = instance.read().unwrap();
+        assert_eq!((record.upgrades, record.seats[0].queue), (3, 101));
+        assert_eq!(record.history, History::default());
+        let kept = record.kept.clone().unwrap();
+        assert_eq!((kept.tally, kept.watchlist), (16, None));
+        assert!(kept.rules.is_none());
+        let later = FORM_1.replacen('{', r#"{"new":1,"history":{"generation":4,"newer":[]},"#, 1);
+        fs::write(&path, later).unwrap();
+        let later = instance.read().unwrap();
+        assert_eq!((later.upgrades, later.history.generation), (3, 4));
+    }
+
+    /// As a program of form 2 has kept them.
+    const RULES_OF_FORM_2: &str = r#"{"generation":4,"variables":{"HOME_NET":"any"},"sources":9}"#;
+
+    #[test]
+    fn settings_that_rules_were_compiled_by_are_put_back_without_what_is_open() {
+        let mut former = Config::default();
+        former.rules.files.push("former.rules".into());
+        former.rules.variables.insert("HERE".into(), "any".into());
+        former
+            .engine
+            .set("action-order", r#"["drop", "pass", "reject", "alert"]"#)
+            .unwrap();
+        former.engine.set("vars.address-groups.X", "any").unwrap();
+        former.engine.set("outputs", "[]").unwrap();
+        let kept = serde_json::to_string(&KeptSettings::of(&former).unwrap()).unwrap();
+        let kept: KeptSettings = serde_json::from_str(&kept).unwrap();
+        let mut config = Config::default();
+        config.rules.files.push("later.rules".into());
+        config.queue.length = 99;
+        let expect = Config {
+            rules: former.rules,
+            engine: EngineSettings {
+                outputs: config.engine.outputs.clone(),
+                ..former.engine
+            },
+            ..config.clone()
+        };
+        kept.put_into(&mut config).unwrap();
+        assert_eq!(config, expect);
+        let kept: KeptRules = serde_json::from_str(RULES_OF_FORM_2).unwrap();
+        kept.settings.put_into(&mut config).unwrap_err();
+        assert_eq!(config, expect);
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_again_and_written_when_it_says_something_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let instance = Instance::claim(directory.path(), "t").unwrap();
+        let mut past = super::super::history::Past::default();
+        past.ended(5, "signal SIGSEGV".into());
+        let mut record = Record {
+            history: History {
+                seats: vec![(Seat::Worker(0), past)],
+                ..History::default()
+            },
+            ..Record::default()
+        };
+        instance.write(&record).unwrap();
+        assert_eq!(instance.read().unwrap().history, record.history);
+        let path = directory.path().join("t.json");
+        fs::write(&path, "{}").unwrap();
+        instance.write(&record).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+        record.history.generation = 2;
+        instance.write(&record).unwrap();
+        assert_eq!(instance.read().unwrap().history, record.history);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! Its standard input is the socket to the supervisor. When that ends it leaves; the workers
 //! stay, because they hold the queues.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -21,26 +21,22 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::compiling::{Origin, compile};
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, Compiled, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
-use crate::detect::{Building, CompileOptions, Engine, Image, Summary};
+use crate::detect::{Building, Image, ImageError};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rejecter::{Keeper, Place, Tally};
-use crate::rules::{self, Diagnostic, RuleSet, Severity};
+use crate::rules::Sources;
 use crate::sys::process::{self, set_name};
 use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Orders, Shared};
-
-/// Findings about rules that go to the log.
-const DIAGNOSTICS_SHOWN: usize = 20;
-/// Errors in rules that are told to whoever asked for a reload.
-const ERRORS_TOLD: usize = 5;
 
 /// Serves the supervisor at the other end of `socket` until it is gone.
 ///
@@ -75,7 +71,12 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
         building: None,
     };
     loop {
-        let patience = launcher.look_after_rejecter()?;
+        let due = [
+            launcher.look_after_rejecter()?,
+            launcher.look_after_compiling()?,
+        ];
+        let due = due.into_iter().flatten().min();
+        let patience = due.map_or(PollTimeout::NONE, milliseconds);
         let mut ready = [
             PollFd::new(launcher.channel.as_fd(), PollFlags::POLLIN),
             PollFd::new(children_ended.as_fd(), PollFlags::POLLIN),
@@ -99,7 +100,7 @@ pub fn run(socket: OwnedFd) -> anyhow::Result<()> {
                 generation,
                 lenient,
                 config,
-            } => launcher.compile(generation, lenient, *config)?,
+            } => launcher.compile(generation, lenient, *config, fds.into_iter().next())?,
             ToLauncher::Spawn { seat, succeeds } => launcher.spawn(seat, succeeds, fds)?,
             other @ ToLauncher::Prepare { .. } => bail!("unexpected {other:?}"),
         }
@@ -175,16 +176,29 @@ struct Launcher {
     seats: HashMap<Pid, Seat>,
     /// What workers begin with.
     current: Option<(Config, Image)>,
-    /// What is being compiled.
-    building: Option<(Config, Building)>,
+    building: Option<Underway>,
+}
+
+/// What is being compiled.
+struct Underway {
+    config: Config,
+    origin: Origin,
+    building: Building,
+}
+
+impl Underway {
+    /// How long it may still take.
+    fn left(&self) -> Duration {
+        self.building.left_of(self.config.compile_within())
+    }
 }
 
 impl Launcher {
     /// Starts the rejecter when it is due; returns how long nothing else is.
-    fn look_after_rejecter(&mut self) -> anyhow::Result<PollTimeout> {
+    fn look_after_rejecter(&mut self) -> anyhow::Result<Option<Duration>> {
         // Without rules there are no workers that could ask it.
         if self.current.is_none() {
-            return Ok(PollTimeout::NONE);
+            return Ok(None);
         }
         if self.rejecter.due_in().is_some()
             && let Some(pid) = self.rejecter.start()
@@ -192,8 +206,21 @@ impl Launcher {
             let pid = Some(pid.as_raw() as u32);
             self.channel.send(&FromLauncher::Rejecter { pid }, &[])?;
         }
-        let due = self.rejecter.due_in();
-        Ok(due.map_or(PollTimeout::NONE, milliseconds))
+        Ok(self.rejecter.due_in())
+    }
+
+    /// Gives up what has been compiling for too long; returns how long nothing else is.
+    fn look_after_compiling(&mut self) -> anyhow::Result<Option<Duration>> {
+        let left = self.building.as_ref().map(Underway::left);
+        if left.is_none_or(|left| !left.is_zero()) {
+            return Ok(left);
+        }
+        if let Some(late) = self.building.take() {
+            let generation = late.building.generation();
+            let error = late.building.give_up(late.config.compile_within());
+            self.not_compiled(generation, error)?;
+        }
+        Ok(None)
     }
 
     /// The supervisor is gone.
@@ -212,16 +239,19 @@ impl Launcher {
     }
 
     /// Has the rules compiled by another process; [`Self::reap`] answers when that has ended.
-    fn compile(&mut self, generation: u32, lenient: bool, config: Config) -> anyhow::Result<()> {
-        let building = match self.building {
+    fn compile(
+        &mut self,
+        generation: u32,
+        lenient: bool,
+        config: Config,
+        kept: Option<OwnedFd>,
+    ) -> anyhow::Result<()> {
+        let underway = match self.building {
             Some(_) => Err("other rules are being compiled".to_owned()),
-            None => {
-                let building = Image::build(generation, || compile(&config, lenient));
-                building.map_err(|error| error.to_string())
-            }
+            None => begin(generation, lenient, config, kept).map_err(|error| error.to_string()),
         };
-        match building {
-            Ok(building) => self.building = Some((config, building)),
+        match underway {
+            Ok(underway) => self.building = Some(underway),
             Err(message) => {
                 let answer = FromLauncher::NotCompiled {
                     generation,
@@ -234,15 +264,16 @@ impl Launcher {
     }
 
     /// The compiling process has ended.
-    fn compiled(
-        &mut self,
-        config: Config,
-        building: Building,
-        how: &WaitStatus,
-    ) -> anyhow::Result<()> {
+    fn compiled(&mut self, underway: Underway, how: &WaitStatus) -> anyhow::Result<()> {
+        let Underway {
+            config,
+            origin,
+            building,
+        } = underway;
         let generation = building.generation();
         match building.finish(how) {
             Ok(image) => {
+                let sources = origin.into_kept();
                 let summary = image.summary();
                 let answer = FromLauncher::Compiled {
                     generation,
@@ -251,23 +282,30 @@ impl Launcher {
                         skipped: summary.skipped,
                         wrong: summary.wrong,
                         image_bytes: image.bytes(),
+                        source_bytes: sources.metadata()?.len(),
                         peak_bytes: image.peak_bytes(),
                         took_ms: image.took().as_millis() as u64,
                     },
-                    image: None,
+                    files: None,
                 };
-                self.channel.send(&answer, &[image.as_fd()])?;
+                let files = [image.as_fd(), sources.as_fd()];
+                self.channel.send(&answer, &files)?;
                 self.current = Some((config, image));
             }
             Err(error) => {
-                let answer = FromLauncher::NotCompiled {
-                    generation,
-                    message: format!("{:#}", anyhow::Error::from(error)),
-                };
-                self.channel.send(&answer, &[])?;
+                self.not_compiled(generation, error)?;
             }
         }
         Ok(())
+    }
+
+    fn not_compiled(&self, generation: u32, error: ImageError) -> anyhow::Result<()> {
+        let message = format!("{:#}", anyhow::Error::from(error));
+        let answer = FromLauncher::NotCompiled {
+            generation,
+            message,
+        };
+        Ok(self.channel.send(&answer, &[])?)
     }
 
     fn spawn(&mut self, seat: Seat, succeeds: bool, fds: Vec<OwnedFd>) -> anyhow::Result<()> {
@@ -317,6 +355,8 @@ impl Launcher {
         succeeds: bool,
         equipment: Equipment,
     ) -> anyhow::Result<()> {
+        // The files that are being filled are no matter of its: it would keep them in memory.
+        self.building = None;
         let stop = Arc::new(AtomicBool::new(false));
         let result = heed_signals(&stop, &self.blocked)
             .and_then(|()| self.orders())
@@ -350,11 +390,11 @@ impl Launcher {
                 WaitStatus::Signaled(pid, signal, _) => (pid, format!("signal {signal}")),
                 _ => continue,
             };
-            if let Some((config, building)) = self
+            if let Some(underway) = self
                 .building
-                .take_if(|(_, building)| building.process() == pid)
+                .take_if(|underway| underway.building.process() == pid)
             {
-                self.compiled(config, building, &ended)?;
+                self.compiled(underway, &ended)?;
             } else if self.rejecter.ended(pid, &how) {
                 self.channel
                     .send(&FromLauncher::Rejecter { pid: None }, &[])?;
@@ -372,48 +412,23 @@ impl Launcher {
     }
 }
 
-/// In the compiling process: the engine, and what became of the rules.
-fn compile(config: &Config, lenient: bool) -> anyhow::Result<(Engine, Summary)> {
-    let loaded = rules::load(config)?;
-    if loaded.has_errors() && !lenient {
-        let errors = loaded.diagnostics.iter();
-        let errors: Vec<_> = errors
-            .filter(|found| found.severity == Severity::Error)
-            .map(Diagnostic::render)
-            .collect();
-        let shown = errors.iter().take(ERRORS_TOLD);
-        let shown: Vec<_> = shown.map(String::as_str).collect();
-        bail!(
-            "{} errors in the rules:\n{}",
-            errors.len(),
-            shown.join("\n")
-        );
-    }
-    // The worst first: errors must not drown in what is merely not supported yet.
-    let mut diagnostics: Vec<_> = loaded.diagnostics.iter().collect();
-    diagnostics.sort_by_key(|found| Reverse(found.severity));
-    for diagnostic in diagnostics.into_iter().take(DIAGNOSTICS_SHOWN) {
-        log::warn!("{}", diagnostic.render());
-    }
-    if loaded.diagnostics.len() > DIAGNOSTICS_SHOWN {
-        log::warn!(
-            "{} more findings in the rules: `sluice check` shows all",
-            loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
-        );
-    }
-    let variables = RuleSet::configured(&config.rules, &config.engine)?.variables;
-    let options = CompileOptions::configured(&config.engine, &variables)?;
-    let compiled = Engine::compile(loaded.rules, &options)?;
-    let (engine, refused) = (compiled.engine, compiled.refused);
-    for refused in refused.iter().take(DIAGNOSTICS_SHOWN) {
-        log::warn!("{refused}");
-    }
-    let summary = Summary {
-        rules: engine.rule_count() as u64,
-        skipped: (loaded.wrong + loaded.unsupported + refused.len()) as u64,
-        wrong: loaded.wrong as u64,
+/// Forks the process that compiles, from `kept` files or from those on disk.
+fn begin(
+    generation: u32,
+    lenient: bool,
+    config: Config,
+    kept: Option<OwnedFd>,
+) -> io::Result<Underway> {
+    let origin = match kept {
+        Some(kept) => Origin::Kept(File::from(kept)),
+        None => Origin::Disk(Sources::file()?),
     };
-    Ok((engine, summary))
+    let building = Image::build(generation, || compile(&config, lenient, &origin))?;
+    Ok(Underway {
+        config,
+        origin,
+        building,
+    })
 }
 
 /// SIGTERM sets `stop`; SIGINT and SIGHUP are for the supervisor.

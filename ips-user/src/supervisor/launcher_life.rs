@@ -1,13 +1,14 @@
 //! The launcher's life as the supervisor sees it: prepared, lost, replaced, and watched.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::instance::{self, Started};
 use super::launching::{Common, Launching};
 use super::message::{Compiled, FromLauncher};
-use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, Supervisor};
+use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor, ticks};
 use crate::sys::process::{group_members, has_name};
 
 impl Supervisor {
@@ -21,24 +22,48 @@ impl Supervisor {
             deaths: &self.deaths,
         };
         self.launching.prepare(&self.config, self.trace, &common)?;
-        self.launching.compile(self.generation, &self.config, true)
+        // From the files as they were when these rules came into force, if they are already.
+        let sources = self.sources.as_ref().map(AsFd::as_fd);
+        self.launching
+            .compile(self.generation, &self.config, true, sources)
     }
 
+    /// Has the rules compiled. That may take long, and workers of a predecessor serve meanwhile.
     pub(super) async fn prepare_launcher(&mut self) -> anyhow::Result<()> {
+        let mut look = ticks(LOOK_EVERY);
+        let queues_go_on = self.seats.iter().any(|it| it.socket().is_some());
         for _ in 0..LAUNCHERS_AT_START {
             let told = self.tell_launcher();
             if let Err(error) = &told {
                 log::warn!("{error:#}");
             }
             while told.is_ok() {
-                match self.launching.next().await? {
-                    Some(FromLauncher::Compiled { compiled, .. }) => {
+                let message = tokio::select! {
+                    message = self.launching.next() => message?,
+                    () = self.spoken.wait() => {
+                        self.on_feedback();
+                        continue;
+                    }
+                    _ = look.tick(), if queues_go_on => {
+                        self.look_after_former();
+                        continue;
+                    }
+                };
+                match message {
+                    Some(FromLauncher::Compiled {
+                        compiled, files, ..
+                    }) => {
+                        let files = files.context("rules compiled without their files")?;
                         self.compiled = compiled;
+                        self.sources = Some(files.sources);
+                        self.former_rules = None;
                         self.launching.set_ready();
                         return Ok(());
                     }
                     Some(FromLauncher::Rejecter { pid }) => self.rejecter.became(pid),
-                    Some(FromLauncher::NotCompiled { message, .. }) => bail!("{message}"),
+                    Some(FromLauncher::NotCompiled { message, .. }) => {
+                        self.go_back_to_former_rules(&message)?;
+                    }
                     Some(other) => {
                         bail!("the launcher said {other:?} instead of compiling the rules")
                     }
@@ -49,6 +74,35 @@ impl Supervisor {
             self.launching = Launching::start()?;
         }
         bail!("{LAUNCHERS_AT_START} launchers have ended before they had compiled the rules")
+    }
+
+    /// Workers of a predecessor, while nobody can be started yet who could relieve them: one that
+    /// hangs is killed, the flows of one that has ended are the backup's, and what waits there for
+    /// too long goes by policy.
+    fn look_after_former(&mut self) {
+        self.look_after_predecessors();
+        self.seats
+            .settle_overdue(&self.config, &self.board, self.steering.pages());
+    }
+
+    /// The rules on disk cannot be used: those that were in force before an upgrade can, with the
+    /// settings that they came with, because they were. Fails when there are none.
+    fn go_back_to_former_rules(&mut self, why: &str) -> anyhow::Result<()> {
+        let Some(former) = self.former_rules.take() else {
+            bail!("{why}");
+        };
+        log::error!("the rules cannot be used: {why}");
+        let settings = former.settings.put_into(&mut self.config);
+        settings.context("the settings of the rules that were in force")?;
+        log::warn!(
+            "generation {} of the rules, in force until now, stays so: `sluice reload` when they \
+             are mended",
+            former.generation
+        );
+        self.generation = former.generation;
+        let sources = self.sources.insert(former.sources);
+        self.launching
+            .compile(self.generation, &self.config, true, Some(sources.as_fd()))
     }
 
     /// The workers go on without it, but nobody could replace them.
@@ -99,13 +153,15 @@ impl Supervisor {
         }
     }
 
-    /// A process that has ended and that the launcher does not tell of, twice in a row: then the
-    /// launcher hangs, and nobody would be replaced.
+    /// A process that has ended and that the launcher does not tell of, or one that it was asked
+    /// for and does not start, twice in a row: then the launcher hangs, and nobody would be
+    /// replaced.
     pub(super) fn watch_launcher(&mut self) {
-        let silent = self.launching.is_ready() && self.seats.any_dead_unreported();
+        let untold = self.seats.any_dead_unreported() || self.seats.any_unanswered(&self.config);
+        let silent = self.launching.is_ready() && untold;
         self.launcher_silent = if silent { self.launcher_silent + 1 } else { 0 };
         if self.launcher_silent >= 2 {
-            log::error!("the launcher does not tell of processes that have ended: killed");
+            log::error!("the launcher does not tell what became of processes: killed");
             self.launcher_silent = 0;
             self.launching.kill();
         }
@@ -114,7 +170,7 @@ impl Supervisor {
     /// Only workers of one launcher can share rules with those to come: the others hand over.
     pub(super) fn launcher_is_back(&mut self, compiled: Compiled) -> anyhow::Result<()> {
         self.compiled = compiled;
-        log::info!("a new launcher has compiled the rules");
+        log::info!("a new launcher has compiled the rules in force");
         self.launching.set_ready();
         for seat in self.seats.relieve_orphans() {
             self.spawn(seat);

@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
-use super::message::{Channel, FromLauncher, ToLauncher};
+use super::message::{Channel, CompiledFiles, FromLauncher, ToLauncher};
 use super::seat::Seat;
 use crate::config::Config;
 use crate::desk::Desk;
@@ -87,20 +87,21 @@ impl Launching {
         self.send(&message, &fds).context("preparing the launcher")
     }
 
-    /// Has the rules compiled; [`FromLauncher::Compiled`] or [`FromLauncher::NotCompiled`]
-    /// answers.
+    /// Has the rules compiled, from the files as the disk has them now or as they were when they
+    /// were compiled before; [`FromLauncher::Compiled`] or [`FromLauncher::NotCompiled`] answers.
     pub(super) fn compile(
         &self,
         generation: u32,
         config: &Config,
         lenient: bool,
+        sources: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         let message = ToLauncher::Compile {
             generation,
             lenient,
             config: Box::new(config.clone()),
         };
-        self.send(&message, &[])
+        self.send(&message, sources.as_slice())
             .context("having the launcher compile the rules")
     }
 
@@ -132,8 +133,8 @@ impl Launching {
         loop {
             match channel.receive::<FromLauncher>() {
                 Ok(Some((mut message, fds))) => {
-                    if let FromLauncher::Compiled { image, .. } = &mut message {
-                        *image = fds.into_iter().next();
+                    if let FromLauncher::Compiled { files, .. } = &mut message {
+                        *files = CompiledFiles::of(fds);
                     }
                     return Ok(Some(message));
                 }

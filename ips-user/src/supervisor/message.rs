@@ -29,7 +29,8 @@ pub enum ToLauncher {
         trace: bool,
     },
     /// Compiles the rules; workers started afterwards have them, and this configuration. One at
-    /// a time.
+    /// a time. May carry the files that they were compiled from before, which are used then
+    /// instead of those on disk.
     Compile {
         /// Which rules and configuration this is.
         generation: u32,
@@ -57,9 +58,9 @@ pub enum FromLauncher {
         generation: u32,
         /// What became of them.
         compiled: Compiled,
-        /// Their image, which comes with the message.
+        /// What comes with the message.
         #[serde(skip)]
-        image: Option<OwnedFd>,
+        files: Option<CompiledFiles>,
     },
     /// The rules cannot be used; what was there before stays.
     NotCompiled {
@@ -111,10 +112,30 @@ pub struct Compiled {
     pub wrong: u64,
     /// Memory that they take, shared by all workers, in bytes.
     pub image_bytes: u64,
+    /// Memory in which the files are kept that they were compiled from, in bytes.
+    #[serde(default)]
+    pub source_bytes: u64,
     /// The most memory that compiling them took, the image included, in bytes.
     pub peak_bytes: u64,
     /// How long that took.
     pub took_ms: u64,
+}
+
+/// The descriptors of [`FromLauncher::Compiled`], in this order.
+#[derive(Debug)]
+pub struct CompiledFiles {
+    /// The rules' image.
+    pub image: OwnedFd,
+    /// The files that they were compiled from, as they were: see [`crate::rules::Sources`].
+    pub sources: OwnedFd,
+}
+
+impl CompiledFiles {
+    /// `None` when these are not two.
+    pub fn of(fds: Vec<OwnedFd>) -> Option<Self> {
+        let [image, sources] = <[OwnedFd; 2]>::try_from(fds).ok()?;
+        Some(Self { image, sources })
+    }
 }
 
 /// From the supervisor to one worker, over the channel of its seat.

@@ -7,16 +7,19 @@
 //! end; rules and programs are removed. With `fail = "closed"` a gate is closed before all this
 //! and stays when it is over: nothing passes uninspected in between either.
 
+mod compiling;
 mod deaths;
 mod duty;
 pub mod feedback;
 pub mod gate;
+mod history;
 mod inheritance;
 mod instance;
 pub mod launcher;
 mod launcher_life;
 mod launching;
 pub mod message;
+mod misfits;
 mod moving;
 mod occupancy;
 mod overload;
@@ -26,32 +29,36 @@ mod saved_packets;
 mod scaling;
 pub mod seat;
 mod seats;
+mod signals;
 mod status;
 mod steering;
+mod stop;
 mod succession;
 mod suspects;
 pub mod upgrade;
+mod upkeep;
+mod vacancy;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::net::if_::if_nametoindex;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal as NixSignal};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
 use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
+use self::history::History;
 use self::inheritance::Inheritance;
-use self::instance::{Instance, Record, Started};
+use self::instance::{Instance, KeptRules, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
+use self::misfits::{Misfit, Sorting};
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
 use self::reload::Reloading;
@@ -59,16 +66,18 @@ pub use self::scaling::Scaled;
 use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
+use self::signals::{Signals, Wish};
 use self::steering::{Steering, nanoseconds};
+use self::upgrade::Upgrade;
+use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::desk::watchlist::Standing;
+use crate::desk::watchlist::{Standing, Watched};
 use crate::flow::Timestamp;
 use crate::loader::LoadError;
 use crate::log::eve;
 use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
-use crate::metrics::passed::Passed;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
 use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
@@ -82,16 +91,13 @@ const JUDGE_EVERY: Duration = Duration::from_millis(10);
 const ROUNDING: Duration = Duration::from_micros(200);
 /// How often the interfaces are looked at, and whether waiting packets are taken.
 const INTERFACES_EVERY: Duration = Duration::from_millis(500);
-/// How often it is heard whether somebody has changed netfilter rules.
+/// How often it is heard whether somebody has changed netfilter rules, and seen whether queues
+/// may be full.
 const RULES_EVERY: Duration = Duration::from_millis(500);
 /// How often idle adoptions and expired convictions are swept from the maps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Messages handled before anything else has its turn.
 const AT_ONCE: usize = 256;
-/// How long workers may take to empty their queues at a stop.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long killed workers may take to be gone.
-const KILL_WITHIN: Duration = Duration::from_secs(1);
 /// How many launchers may end at a start before they have compiled the rules.
 const LAUNCHERS_AT_START: usize = 4;
 /// How long the workers of a predecessor may take to be relieved.
@@ -118,6 +124,7 @@ pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
 pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(Signals::are_for_others)
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -128,7 +135,9 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
             }
         })?;
         let result = supervisor.start_and_serve(&mut signals).await;
-        if result.is_err() && supervisor.seats.any_predecessor() {
+        let failed = |error: &anyhow::Error| !error.is::<Interrupted>();
+        let leaves = supervisor.seats.any_predecessor() || supervisor.rests_on_former;
+        if result.as_ref().is_err_and(failed) && leaves {
             supervisor.leave();
             return result;
         }
@@ -137,58 +146,18 @@ pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Resu
     })
 }
 
-/// What somebody outside wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    Stop(&'static str),
-    ReopenLog,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        // Whoever started this process may have blocked them, and that is inherited.
-        let mut heard = SigSet::empty();
-        for signal in [NixSignal::SIGINT, NixSignal::SIGTERM, NixSignal::SIGHUP] {
-            heard.add(signal);
-        }
-        heard.thread_unblock()?;
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
-            _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
-            _ = self.hangup.recv() => Wish::ReopenLog,
-        }
-    }
-
-    /// Until a stop is wished for.
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Wish::Stop(name) = self.next().await {
-                return name;
-            }
-        }
-    }
-}
+/// A stop was wished for before everything was up. It stops a former run's workers, too.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} during start")]
+struct Interrupted(&'static str);
 
 struct Supervisor {
     config: Config,
     read_config: ReadConfig,
     trace: bool,
     utc_offset_s: i32,
-    started: Instant,
+    /// When the instance started, CLOCK_MONOTONIC; predecessors that were taken over included.
+    started_ns: u64,
     instance: Instance,
     writer: EventWriter,
     events: EventPipe,
@@ -207,14 +176,14 @@ struct Supervisor {
     /// How many times in a row it has not told what it must know.
     launcher_silent: u32,
     seats: Seats,
+    /// Workers of a predecessor that nobody can relieve.
+    misfits: Vec<Misfit>,
     scaling: Scaling,
     /// What a predecessor has recorded.
     left: Record,
-    /// What passed because a queue was full, and when that was looked at.
-    passed: Passed,
-    passed_at: Instant,
-    /// When to become another program.
-    upgrade: Option<(Instant, PathBuf)>,
+    upkeep: Upkeep,
+    /// The program to become.
+    upgrade: Option<Upgrade>,
     /// Where programs that were asked whether they can go on here come back.
     upgrade_checks: mpsc::UnboundedSender<upgrade::Checked>,
     upgrades_checked: mpsc::UnboundedReceiver<upgrade::Checked>,
@@ -224,12 +193,20 @@ struct Supervisor {
     generation: u32,
     /// What became of these rules.
     compiled: Compiled,
+    /// The files that they were compiled from, as they were: what is in force does not change
+    /// because another launcher has to compile it once more.
+    sources: Option<OwnedFd>,
+    /// What an upgrade has left of the rules that were in force, until those on disk are compiled.
+    former_rules: Option<KeptRules<OwnedFd>>,
     /// The last one that was tried.
     last_generation: u32,
     reloading: Option<Reloading>,
     /// Whether what is in the kernel is this supervisor's. Before that it may be a dead
     /// predecessor's, whose workers go on inspecting.
     took_over: bool,
+    /// Workers of a predecessor were taken over, and its netfilter rules are still those in force:
+    /// a failure leaves them all, because a stop would take away what works.
+    rests_on_former: bool,
 }
 
 impl Supervisor {
@@ -239,23 +216,27 @@ impl Supervisor {
         let utc_offset_s = utc_offset_s();
         let instance = Instance::claim(&config.control.directory, &config.name)?;
         // Before anything else: should this start be cut short, nothing passes uninspected.
-        if gate::close_claimed(&config)? {
-            log::info!("the gate is closed until packets are steered");
+        let left = instance.read()?;
+        match gate::close_claimed(&config) {
+            Ok(true) => log::info!("the gate is closed until packets are steered"),
+            Ok(false) => {}
+            // Its rules let nothing pass uninspected either.
+            Err(error) if left.is_served() => {
+                log::error!("the gate could not be closed, what runs goes on: {error:#}");
+            }
+            Err(error) => return Err(error),
         }
         if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
-            log::warn!("oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}");
+            log::warn!(
+                "oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}; without memory \
+                 workers still end first, but other programs may end later"
+            );
         }
-        // In the words of the loader, which would find it last.
-        for interface in &config.interfaces {
-            if if_nametoindex(interface.as_str()).is_err() {
-                return Err(LoadError::NoInterface(interface.clone()).into());
-            }
-        }
+        check_interfaces(&config, left.is_served())?;
         std::fs::create_dir_all(&config.log.directory)
             .with_context(|| format!("creating {}", config.log.directory.display()))?;
         // Workers whose launcher has ended are this process's to forget.
         prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
-        let left = instance.read()?;
         let workers = left.workers(&config);
         let mut inheritance = Inheritance::of(&left);
         let logs = config.event_logs(utc_offset_s)?;
@@ -263,6 +244,10 @@ impl Supervisor {
             Some(ends) => EventWriter::resume(ends, logs)?,
             None => EventWriter::start(logs, config.log.buffer)?,
         };
+        let now_ns = monotonic_ns();
+        let goes_on = inheritance.board.is_some();
+        let mut history = History::after(&left, goes_on, now_ns);
+        let (mut retired, upgrades) = history::totals(&left, goes_on);
         let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
         let (feedback, workers_feedback) = match inheritance.feedback.take() {
             Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
@@ -270,27 +255,44 @@ impl Supervisor {
         };
         let spoken = Readable::of(&feedback)?;
         let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
-        let deaths = Deaths::new(&config).context("the list of suspects")?;
+        let deaths = Deaths::new(
+            &config,
+            inheritance.watchlist.take(),
+            history.deaths,
+            now_ns,
+        )
+        .context("the list of suspects")?;
         let launching = Launching::start()?;
         // Last: from here on there is something in the kernel that `stop` removes.
-        let steering = Steering::load(&config, &workers)?;
-        if !inheritance.seats.is_empty() && steering.workers_map()? != left.workers_map {
-            // They beat where nobody looks any more.
-            log::warn!("the workers of a former run beat in another map");
-            inheritance.seats.clear();
-        }
-        let seats = Seats::new(&config, &workers, inheritance.seats)
+        // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
+        // with the verifier's log, takes seconds.
+        let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
+        let beats_here = steering.workers_map()? == left.workers_map;
+        let mut sorting = Sorting::of(&left, inheritance.seats, beats_here);
+        let seats = Seats::new(&config, &workers, &mut sorting.usable, &mut history)
             .context("memory shared with the workers")?;
+        // Those that a predecessor had bound: others are yet to be.
+        let bound = seats.iter().filter(|it| it.socket().is_some());
+        let bound: Vec<_> = bound.map(|it| it.queue).collect();
+        let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
+        history.retire(&mut retired);
+        let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
+        retired.queue_passed += passed.close_others(&queues);
+        let generation = history.next_generation();
         Ok(Self {
             trace,
             utc_offset_s,
-            started: Instant::now(),
+            started_ns: history.started_ns,
             instance,
             writer,
             events,
             board,
-            rejecter: Rejecter::new(inheritance.tally.take(), left.rejecter)
-                .context("the rejecter's counters")?,
+            rejecter: Rejecter::new(
+                inheritance.tally.take(),
+                left.rejecter,
+                history.rejecter_restarts,
+            )
+            .context("the rejecter's counters")?,
             feedback,
             spoken,
             workers_feedback,
@@ -298,23 +300,26 @@ impl Supervisor {
             launching,
             launcher_due: None,
             launcher_since: Instant::now(),
-            launcher_restarts: 0,
+            launcher_restarts: history.launcher_restarts,
             launcher_silent: 0,
             seats,
-            scaling: Scaling::after(left.retired.clone()),
-            passed: Passed::default(),
-            passed_at: Instant::now(),
+            misfits: sorting.misfits(),
+            scaling: Scaling::after(retired),
+            upkeep: Upkeep::new(passed),
             upgrade: None,
             upgrade_checks,
             upgrades_checked,
-            upgrades: left.upgrades,
+            upgrades,
             left,
             deaths,
-            generation: FIRST_GENERATION,
+            generation,
             compiled: Compiled::default(),
-            last_generation: FIRST_GENERATION,
+            sources: None,
+            former_rules: inheritance.rules.take(),
+            last_generation: generation,
             reloading: None,
             took_over: false,
+            rests_on_former: false,
             read_config,
             config,
         })
@@ -324,8 +329,10 @@ impl Supervisor {
         tokio::select! {
             started = self.start() => started?,
             name = signals.stop() => {
-                self.take_over()?;
-                bail!("{name} during start")
+                if !self.took_over {
+                    self.take_over()?;
+                }
+                return Err(Interrupted(name).into());
             }
         }
         self.serve(signals).await
@@ -335,6 +342,7 @@ impl Supervisor {
         self.prepare_launcher().await?;
         // Only now: a predecessor's workers have gone on inspecting.
         self.take_over()?;
+        self.shut_out_quarantined();
         // The launcher, by which a successor finds workers that were never recorded.
         self.record();
         self.seats.open_queues(&self.config)?;
@@ -342,8 +350,7 @@ impl Supervisor {
             self.spawn(seat);
         }
         self.wait_for_workers().await?;
-        self.steering.install(&self.config, &self.seats)?;
-        self.count_passed();
+        self.put_rules_in().await?;
         log::info!(
             "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
             self.config.name,
@@ -359,6 +366,7 @@ impl Supervisor {
     /// Ends what a predecessor left running, except for the workers that will hand over their
     /// queues. From here on a failure undoes everything, as long as there are no such workers.
     fn take_over(&mut self) -> anyhow::Result<()> {
+        self.let_misfits_go()?;
         let mut staying: Vec<_> = self.seats.processes().collect();
         let workers = staying.len();
         if workers > 0 {
@@ -381,6 +389,7 @@ impl Supervisor {
         }
         self.steering.vacate(&self.seats);
         self.took_over = true;
+        self.rests_on_former = workers > 0;
         Ok(())
     }
 
@@ -404,31 +413,41 @@ impl Supervisor {
         if succeeding {
             patience = patience.max(SUCCEED_WITHIN);
         }
-        let all = async {
-            while !self.seats.all_up() {
-                tokio::select! {
-                    message = self.launching.next(), if self.launcher_due.is_none() => {
-                        match message? {
-                            None if !succeeding => bail!("the launcher has ended"),
-                            message => self.on_launcher(message)?,
-                        }
-                    }
-                    () = self.spoken.wait() => self.on_feedback(),
-                    () = sleep(LOOK_EVERY), if succeeding => {
-                        self.seats.judge(&self.config, &mut self.steering);
-                        self.look()?;
-                        self.seats.end_late_starters(&self.config);
-                    }
-                }
-                if !succeeding && let Some((seat, how)) = self.seats.first_dead() {
-                    bail!("{seat} ended at its start: {how}");
-                }
-            }
-            Ok(())
-        };
+        let all = self.attend_until(succeeding, |this| this.seats.all_up());
         timeout(patience, all)
             .await
             .with_context(|| format!("no heartbeat from every worker in {patience:?}"))?
+    }
+
+    /// Answers what launcher and workers say during a start, until `done`; `replacing` what ends
+    /// meanwhile, or failing with it.
+    async fn attend_until(
+        &mut self,
+        replacing: bool,
+        done: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        // One for all rounds: what workers say may come more often.
+        let mut look = ticks(LOOK_EVERY);
+        while !done(self) {
+            tokio::select! {
+                message = self.launching.next(), if self.launcher_due.is_none() => {
+                    match message? {
+                        None if !replacing => bail!("the launcher has ended"),
+                        message => self.on_launcher(message)?,
+                    }
+                }
+                () = self.spoken.wait() => self.on_feedback(),
+                _ = look.tick() => if replacing {
+                    self.seats.judge(&self.config, &mut self.steering);
+                    self.look()?;
+                    self.seats.end_late_starters(&self.config);
+                }
+            }
+            if !replacing && let Some((seat, how)) = self.seats.first_dead() {
+                bail!("{seat} ended at its start: {how}");
+            }
+        }
+        Ok(())
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -481,9 +500,17 @@ impl Supervisor {
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
-                () = until(self.upgrade.as_ref()), if self.upgrade.is_some() => {
-                    if let Err(error) = self.become_other_program() {
-                        log::error!("not upgraded: {error:#}");
+                () = Upgrade::due(self.upgrade.as_ref()),
+                    // What changes rules would end in the middle of it.
+                    if self.upgrade.is_some() && !self.upkeep.is_busy() =>
+                {
+                    match self.advance_upgrade(signals).await {
+                        Ok(None) => {}
+                        Ok(Some(name)) => {
+                            log::info!("{name}: stopping, and no upgrade");
+                            break Ok(());
+                        }
+                        Err(error) => log::error!("not upgraded: {error:#}"),
                     }
                 }
                 _ = look.tick() => {
@@ -492,11 +519,10 @@ impl Supervisor {
                     self.seats.judge_progress(&self.config, &self.steering);
                     self.return_suspects();
                 }
-                _ = rules.tick(), if !self.scaling.is_installing() => {
-                    self.steering.watch_rules(&self.config, &self.seats);
-                }
+                _ = rules.tick() => self.keep_up_rules(),
+                ended = self.upkeep.ended() => self.upkept(ended),
                 _ = sweep.tick() => self.sweep(),
-                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.emit_stats(),
+                _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.record_stats(),
                 Some(ask) = asked.recv() => self.on_ask(ask),
             }
         };
@@ -521,7 +547,8 @@ impl Supervisor {
     }
 
     fn status_response(&mut self) -> Response {
-        self.count_passed_if_due();
+        // For the next one who asks: nobody waits for the tools.
+        self.count_if_due();
         match serde_json::to_value(self.snapshot()) {
             Ok(value) => Response::Ok(value),
             Err(error) => Response::Error(error.to_string()),
@@ -557,8 +584,8 @@ impl Supervisor {
             Some(FromLauncher::Compiled {
                 generation,
                 compiled,
-                image,
-            }) if self.launching.is_ready() => self.compiled(generation, compiled, image)?,
+                files,
+            }) if self.launching.is_ready() => self.compiled(generation, compiled, files)?,
             Some(FromLauncher::Compiled { compiled, .. }) => self.launcher_is_back(compiled)?,
             Some(FromLauncher::NotCompiled {
                 generation,
@@ -577,15 +604,41 @@ impl Supervisor {
         Ok(())
     }
 
-    fn look_after_predecessors(&mut self) {
+    /// Also while the rules are compiled at a start: those who serve die of packets then as well.
+    pub(super) fn look_after_predecessors(&mut self) {
         self.rejecter.look_after_former();
-        let Some(unserved) = self.seats.look_after_predecessors() else {
+        let pages = self.steering.pages();
+        let departed = self.seats.look_after_predecessors(&self.config, pages);
+        if departed.is_empty() {
             return;
-        };
-        for seat in unserved {
-            self.steering.set_down(seat);
         }
-        self.record();
+        let mut findings = Vec::new();
+        for departed in &departed {
+            let seat = departed.seat;
+            if departed.untimely
+                && let Some(occupancy) = self.seats.get(seat)
+            {
+                let end = End {
+                    seat,
+                    pid: departed.pid,
+                    how: departed.how.clone(),
+                };
+                let finding = self.deaths.ended(end, &occupancy.desk, monotonic_ns());
+                self.act_on(&finding);
+                findings.push(finding);
+            }
+            if departed.leaves_nobody() {
+                self.steering.set_down(seat);
+            }
+            self.seats.let_go_on(departed);
+        }
+        // Before that the record is the former supervisor's, and says what it has started.
+        if self.took_over {
+            self.record();
+        }
+        for finding in findings {
+            self.report(finding);
+        }
     }
 
     /// What has to be looked at often because nobody tells.
@@ -599,6 +652,9 @@ impl Supervisor {
                 self.report(finding);
             }
         }
+        // Before there is somebody again who may receive what waits.
+        self.seats
+            .settle_overdue(&self.config, &self.board, self.steering.pages());
         if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
             self.replace_launcher();
         }
@@ -641,17 +697,34 @@ impl Supervisor {
         {
             self.steering.set_down(seat);
         }
+        self.act_on(&finding);
+        Some(finding)
+    }
+
+    /// Has the programs know what is thought of flows now.
+    fn act_on(&mut self, finding: &Finding) {
         if let Some(flow) = &finding.forgotten {
             self.steering.acquit(&flow.key);
         }
-        if let Some(flow) = &finding.accused
-            && flow.standing == Standing::Quarantined
-            && self.config.quarantine() == Disposition::Drop
-        {
-            let until_ns = now_ns.saturating_add(nanoseconds(self.deaths.quarantine()));
+        if let Some(flow) = &finding.accused {
+            self.shut_out(flow);
+        }
+    }
+
+    /// Has the programs drop a flow that is quarantined, if that is the policy.
+    fn shut_out(&mut self, flow: &Watched) {
+        if flow.standing == Standing::Quarantined && self.config.quarantine() == Disposition::Drop {
+            let quarantine = nanoseconds(self.deaths.quarantine());
+            let until_ns = flow.since_ns.saturating_add(quarantine);
             self.steering.shut_out(&flow.key, until_ns);
         }
-        Some(finding)
+    }
+
+    /// Those of a predecessor: the maps may not be the ones that it had, nor the policy.
+    fn shut_out_quarantined(&mut self) {
+        for flow in self.deaths.flows().to_vec() {
+            self.shut_out(&flow);
+        }
     }
 
     fn report(&mut self, finding: Finding) {
@@ -682,7 +755,7 @@ impl Supervisor {
         }
     }
 
-    /// Forgets what has been long ago.
+    /// Forgets what has been long ago, and notes for a successor what has been since.
     fn sweep(&mut self) {
         self.steering.sweep(&self.config);
         for flow in self.deaths.forget_old(monotonic_ns()) {
@@ -690,6 +763,7 @@ impl Supervisor {
                 self.steering.acquit(&flow.key);
             }
         }
+        self.record();
     }
 
     /// What the workers have said, up to a bound: they can say more than this process can
@@ -740,6 +814,8 @@ impl Supervisor {
             seats: self.seats.sitting(),
             retired: self.scaling.retired().clone(),
             upgrades: self.upgrades,
+            backend: self.backend(),
+            history: self.history(),
             kept: None,
         })
     }
@@ -750,82 +826,45 @@ impl Supervisor {
         self.record();
         self.launching.end();
     }
+}
 
-    /// Undoes everything, in the reverse order of the start; goes on after a failure.
-    async fn stop(mut self) -> anyhow::Result<()> {
-        if !self.took_over && !self.left.alive().is_empty() {
-            log::warn!("the workers of a former run, and what it installed, are left as they are");
-            self.launching.end();
-            return Ok(());
-        }
-        // The rules go last: with a base chain the kernel drops what is queued anywhere in the
-        // network namespace (nfqnl_nf_hook_drop).
-        self.abandon_scaling().await;
-        let released = self.steering.release();
-        self.seats.ask_to_stop();
-        let ended = timeout(STOP_WITHIN, async {
-            while self.seats.any_running() {
-                match self.launching.next().await {
-                    Ok(Some(FromLauncher::Exited { seat, pid, how })) => {
-                        self.seats.ended(seat, pid, &how);
-                    }
-                    Ok(Some(FromLauncher::Spawned { seat, pid, .. })) => {
-                        self.seats.spawned(seat, pid);
-                        self.seats.ask_to_stop();
-                    }
-                    Ok(Some(FromLauncher::NotSpawned { seat, message })) => {
-                        self.seats.not_spawned(seat, &message, &self.config);
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => {
-                        // Without the launcher nobody tells.
-                        sleep(LOOK_EVERY).await;
-                        self.seats.forget_ended();
-                    }
-                }
+/// That there are all of them, in the words of the loader, which would find it last. One that is
+/// absent at this moment is no reason to end workers that serve: it is waited for then.
+fn check_interfaces(config: &Config, is_served: bool) -> Result<(), LoadError> {
+    for interface in &config.interfaces {
+        if if_nametoindex(interface.as_str()).is_err() {
+            let absent = LoadError::NoInterface(interface.clone());
+            if !is_served {
+                return Err(absent);
             }
-        });
-        if ended.await.is_err() {
-            log::warn!("workers did not end within {STOP_WITHIN:?}: killed");
-            self.seats.kill();
-            self.await_killed().await;
-        }
-        self.seats.settle_pending(&self.config, &self.board);
-        let removed = self.steering.uninstall(&self.config);
-        self.emit_stats();
-        let unloaded = self.steering.unload();
-        // Closing its socket ends the launcher.
-        self.launching.end();
-        // Absent when the start failed early.
-        let _ = std::fs::remove_file(self.config.control_socket());
-        self.instance.forget();
-        log::info!("stopped");
-        released.and(removed).and(unloaded)
-    }
-
-    /// SIGKILL takes effect a moment after it was sent, and a process inside the kernel later.
-    async fn await_killed(&mut self) {
-        let deadline = Instant::now() + KILL_WITHIN;
-        while self.seats.any_running() && Instant::now() < deadline {
-            sleep(LOOK_EVERY).await;
-            self.seats.forget_ended();
+            log::warn!("{absent}: what runs goes on without it until it comes");
         }
     }
+    Ok(())
 }
 
 fn stats_period(config: &Config) -> Duration {
     Duration::from_secs(config.log.stats_seconds.max(1))
 }
 
-/// When an upgrade is due.
-async fn until(upgrade: Option<&(Instant, PathBuf)>) {
-    if let Some((due, _)) = upgrade {
-        sleep(due.saturating_duration_since(Instant::now())).await;
-    }
-}
-
 fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_interface_ends_a_start_but_nothing_that_serves() {
+        let config = Config {
+            interfaces: vec!["lo".into(), "absent0".into()],
+            ..Config::default()
+        };
+        let error = check_interfaces(&config, false).unwrap_err();
+        assert!(error.to_string().contains("absent0"), "{error}");
+        check_interfaces(&config, true).unwrap();
+    }
 }

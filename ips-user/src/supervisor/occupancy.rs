@@ -1,6 +1,5 @@
 //! One seat: what is held for it, who sits there, and what became of those who did.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use anyhow::Context;
 use nix::sys::signal::Signal;
 
 use super::duty::Duty;
+use super::history::Past;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -17,15 +17,14 @@ use super::overload::Strain;
 use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
+use super::vacancy::Vacancy;
 use super::watch::{self, Watch};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::health::{Change, Limits, Pulse};
-use crate::metrics::board::{Board, Cell};
 use crate::metrics::queue_truth::QueueTruth;
-use crate::source::PacketId;
-use crate::source::nfqueue::{NfQueue, QueueSocket, settle_through};
-use crate::sys::process::{monotonic_ns, wall_us};
+use crate::source::nfqueue::{NfQueue, QueueSocket};
+use crate::sys::process::monotonic_ns;
 
 /// A worker that lived this long did not die of its start: the next pause is the shortest.
 const LIVED: Duration = Duration::from_secs(1);
@@ -35,8 +34,6 @@ const LIVED: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_millis(30);
 /// The first pause; before it, one replacement comes at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// How many ends of processes are remembered of each seat.
-const EXITS: usize = 8;
 
 /// What a seat is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,17 +47,6 @@ pub(super) enum Phase {
         /// When.
         until: Instant,
     },
-}
-
-/// The end of a process.
-#[derive(Debug)]
-pub(super) struct Exit {
-    /// When.
-    pub(super) at: Instant,
-    /// Microseconds since 1970-01-01 00:00 UTC.
-    pub(super) wall_us: i64,
-    /// Why.
-    pub(super) how: String,
 }
 
 /// One seat.
@@ -87,16 +73,14 @@ pub(super) struct Occupancy {
     announced: Option<u32>,
     pub(super) phase: Phase,
     since: Instant,
+    /// Since when nobody has been serving the queue; `None` while somebody is.
+    pub(super) vacancy: Option<Vacancy>,
     pause: Duration,
     /// When its flows go to the backup if it is not served until then.
     give_up_at: Option<Instant>,
     pub(super) pulse: Pulse,
     pub(super) strain: Strain,
-    pub(super) restarts: u64,
-    pub(super) trips: u64,
-    pub(super) hangs: u64,
-    /// The last ones, the latest at the end.
-    pub(super) exits: VecDeque<Exit>,
+    pub(super) past: Past,
 }
 
 /// What is held for it, and what it is.
@@ -113,6 +97,7 @@ impl Occupancy {
         let mut occupancy = Self::with(bequest.seat, duty, bequest.queue, bequest.desk);
         occupancy.socket = Some(bequest.socket);
         occupancy.predecessor = bequest.process.map(Predecessor::new);
+        occupancy.vacancy = occupancy.vacancy.filter(|_| bequest.process.is_none());
         occupancy
     }
 
@@ -133,14 +118,12 @@ impl Occupancy {
             announced: None,
             phase: Phase::Starting,
             since: Instant::now(),
+            vacancy: Some(Vacancy::since(Instant::now())),
             pause: Duration::ZERO,
             give_up_at: None,
             pulse: Pulse::default(),
             strain: Strain::default(),
-            restarts: 0,
-            trips: 0,
-            hangs: 0,
-            exits: VecDeque::with_capacity(EXITS),
+            past: Past::default(),
         }
     }
 
@@ -175,9 +158,14 @@ impl Occupancy {
         self.process.is_some() || self.predecessor.is_some() || self.asked
     }
 
+    /// Whether the launcher has not answered within `patience`.
+    pub(super) fn is_unanswered(&self, patience: Duration) -> bool {
+        self.asked && self.since.elapsed() > patience
+    }
+
     /// How the last process ended.
     pub(super) fn last_exit(&self) -> Option<&str> {
-        self.exits.back().map(|exit| exit.how.as_str())
+        self.past.last_exit()
     }
 }
 
@@ -196,6 +184,7 @@ impl Occupancy {
         let succeeds = self.predecessor.is_some();
         launching.spawn(self.seat, succeeds, &self.desk, &theirs, socket)?;
         self.asked = true;
+        self.since = Instant::now();
         Ok(())
     }
 
@@ -241,6 +230,7 @@ impl Occupancy {
             self.give_up_at = None;
             self.phase = Phase::Up;
             self.pulse = Pulse::default();
+            self.end_vacancy();
         }
         news
     }
@@ -268,25 +258,18 @@ impl Occupancy {
 
     pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
-        self.pause = if self.restarts == 0 || self.since.elapsed() >= LIVED {
+        self.pause = if self.past.restarts == 0 || self.since.elapsed() >= LIVED {
             Duration::ZERO
         } else {
             (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
         };
         self.process = None;
         self.watch = None;
-        if self.exits.len() == EXITS {
-            self.exits.pop_front();
-        }
-        let now = Instant::now();
-        self.exits.push_back(Exit {
-            at: now,
-            wall_us: wall_us(),
-            how,
-        });
+        self.past.ended(monotonic_ns(), how);
         self.phase = Phase::Vacant {
-            until: now + self.pause,
+            until: Instant::now() + self.pause,
         };
+        self.begin_vacancy();
     }
 
     /// Its process has ended: whether its flows go to the backup at once. If not,
@@ -310,15 +293,24 @@ impl Occupancy {
         if due {
             self.phase = Phase::Starting;
             self.since = now;
-            self.restarts += 1;
+            self.past.restarts += 1;
         }
         due
     }
 
-    /// Kills a process that has not begun to serve within `patience`.
-    pub(super) fn end_if_late(&mut self, patience: Duration) {
-        let late = self.phase == Phase::Starting && self.since.elapsed() > patience;
-        let Some(process) = self.process.filter(|_| late) else {
+    /// Kills a process that has not begun to serve within `workers.start_ms`; when nobody else
+    /// serves the queue and packets wait there, within `workers.hang_max_ms` if that is sooner.
+    pub(super) fn end_if_late(&mut self, config: &Config, waits: impl FnOnce(u16) -> bool) {
+        let start = Duration::from_millis(config.workers.start_ms);
+        let longest = watch::patience(config).longest.min(start);
+        let elapsed = self.since.elapsed();
+        if self.phase != Phase::Starting || self.process.is_none() || elapsed <= longest {
+            return;
+        }
+        // What the kernel says is asked last: that lists every queue of the network namespace.
+        let missed = elapsed <= start && self.predecessor.is_none() && waits(self.queue);
+        let patience = if missed { longest } else { start };
+        let Some(process) = self.process.filter(|_| elapsed > patience) else {
             return;
         };
         let (seat, pid) = (self.seat, process.pid);
@@ -359,7 +351,7 @@ impl Occupancy {
         };
         match self.pulse.judge(now_ns, heartbeat_ns, tripped, limits) {
             Some(Change::Tripped) => {
-                self.trips += 1;
+                self.past.trips += 1;
                 steering.set_stale(seat);
                 let flows = match seat {
                     Seat::Worker(_) => "its flows go to the backup",
@@ -377,7 +369,7 @@ impl Occupancy {
         let patience = watch::patience(config);
         let watch = self.watch.as_mut();
         let hung = watch.is_some_and(|it| it.look(seat, now_ns, heartbeat_ns, patience));
-        self.hangs += u64::from(hung);
+        self.past.hangs += u64::from(hung);
     }
 
     /// Looks at whether it takes the packets that wait for it.
@@ -393,7 +385,7 @@ impl Occupancy {
         let received = steering.pages().received(seat.slot());
         let (now_ns, patience) = (monotonic_ns(), watch::patience(config));
         let look = |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
-        self.hangs += u64::from(self.watch.as_mut().is_some_and(look));
+        self.past.hangs += u64::from(self.watch.as_mut().is_some_and(look));
     }
 
     /// When its heartbeat is to be judged next: when it turns stale, or what was found can be
@@ -411,29 +403,10 @@ impl Occupancy {
     }
 }
 
-impl Occupancy {
-    /// What waits in its queue gets the verdict of the policy.
-    pub(super) fn settle_pending(&self, config: &Config, board: &Board, truth: QueueTruth) {
-        let Some(socket) = &self.socket else {
-            return;
-        };
-        let (seat, waiting) = (self.seat, truth.waiting);
-        let (last, disposition) = (PacketId(truth.last_id), config.settle());
-        match settle_through(socket.as_fd(), self.queue, last, disposition) {
-            Ok(()) => {
-                let row = board.row(seat);
-                row.add(Cell::Settled, row.unsettled());
-                log::warn!("{seat}: {waiting} packets were still queued: {disposition:?}");
-            }
-            Err(error) => {
-                log::warn!("{seat}: {waiting} packets still queued are dropped: {error}");
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn occupancy() -> (Occupancy, Config) {
@@ -457,7 +430,44 @@ mod tests {
             assert!(!occupancy.falls_due(until), "it counts as starting");
         }
         assert_eq!(pauses, [0, 10, 20, 35, 35]);
-        assert_eq!(occupancy.restarts, 5);
+        assert_eq!(occupancy.past.restarts, 5);
+    }
+
+    #[test]
+    fn a_starter_that_packets_wait_for_has_no_longer_than_a_worker_may_hang() {
+        let sleeping = || {
+            let sleeping = std::process::Command::new("sleep").arg("1000").spawn();
+            sleeping.unwrap()
+        };
+        for (elapsed_ms, waits, relieves, killed) in [
+            (1500, true, false, true),
+            (1500, false, false, false),
+            (1500, true, true, false),
+            (500, true, false, false),
+            (5500, false, false, true),
+            (5500, true, true, true),
+        ] {
+            let (mut occupancy, mut config) = occupancy();
+            (config.workers.start_ms, config.workers.hang_max_ms) = (5000, 1000);
+            let (mut child, mut former) = (sleeping(), sleeping());
+            let predecessor = relieves.then(|| Started::of(former.id()).unwrap());
+            occupancy.predecessor = predecessor.map(Predecessor::new);
+            occupancy.spawned(child.id());
+            let elapsed = Duration::from_millis(elapsed_ms);
+            occupancy.since = Instant::now().checked_sub(elapsed).unwrap();
+            occupancy.end_if_late(&config, |_| waits);
+            let signal = |status: std::process::ExitStatus| status.signal();
+            if !killed {
+                assert!(child.try_wait().unwrap().is_none(), "{elapsed_ms} {waits}");
+                // The test ends it with another signal than the supervisor does.
+                let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+                nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+            }
+            let expected = if killed { libc::SIGKILL } else { libc::SIGTERM };
+            assert_eq!(signal(child.wait().unwrap()), Some(expected));
+            former.kill().unwrap();
+            former.wait().unwrap();
+        }
     }
 
     #[test]
@@ -468,16 +478,5 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(3600);
         assert!(!occupancy.falls_due(later));
         assert!(!occupancy.is_occupied());
-    }
-
-    #[test]
-    fn the_last_few_ends_of_processes_are_remembered() {
-        let (mut occupancy, config) = occupancy();
-        for pid in 0..20 {
-            occupancy.exited(pid, &format!("exit status {pid}"), &config);
-        }
-        assert_eq!(occupancy.exits.len(), EXITS);
-        assert_eq!(occupancy.exits[0].how, "exit status 12");
-        assert_eq!(occupancy.last_exit(), Some("exit status 19"));
     }
 }

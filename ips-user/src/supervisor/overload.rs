@@ -28,10 +28,6 @@ pub(super) struct Strain {
     load: Load,
     /// How long the longest waiting packet has been waiting.
     pub(super) now: Duration,
-    /// The longest that was ever.
-    pub(super) longest: Duration,
-    /// How many times it was overloaded.
-    pub(super) overloads: u64,
     /// Shed until the present overload began.
     shed_before: u64,
 }
@@ -81,10 +77,10 @@ fn judge(
     let serves = occupancy.serves_steadily();
     let fill = fill(truth, occupancy.socket().map(AsFd::as_fd), config);
     let seat = occupancy.seat;
-    let strain = &mut occupancy.strain;
+    let (strain, past) = (&mut occupancy.strain, &mut occupancy.past);
     let now_ns = monotonic_ns();
     strain.now = strain.delay.look(now_ns, truth.last_id, truth.waiting);
-    strain.longest = strain.longest.max(strain.now);
+    past.longest_delay = past.longest_delay.max(strain.now);
     // What waits for a worker that is dead or hangs is none of its load: that is judged by its
     // heartbeat, and what has piled up meanwhile shall be inspected.
     let (delay, fill) = match serves {
@@ -101,7 +97,7 @@ fn judge(
     let shed = board.row(seat).get(Cell::Shed);
     match shift? {
         Shift::Entered => {
-            strain.overloads += 1;
+            past.overloads += 1;
             strain.shed_before = shed;
             Some(entered(seat, delay, fill, config))
         }

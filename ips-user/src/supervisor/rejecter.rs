@@ -17,13 +17,18 @@ pub(super) struct Rejecter {
 }
 
 impl Rejecter {
-    /// Before there is a process; with the counters and the rejecter of a predecessor.
-    pub(super) fn new(tally: Option<Tally>, former: Option<Started>) -> io::Result<Self> {
+    /// Before there is a process; with the counters and the rejecter of a predecessor, and how
+    /// often that was started again.
+    pub(super) fn new(
+        tally: Option<Tally>,
+        former: Option<Started>,
+        restarts: u64,
+    ) -> io::Result<Self> {
         Ok(Self {
             tally: tally.map_or_else(Tally::create, Ok)?,
             process: None,
             former: former.into_iter().collect(),
-            ends: 0,
+            ends: restarts,
         })
     }
 
@@ -52,6 +57,11 @@ impl Rejecter {
     /// Its process.
     pub(super) fn process(&self) -> Option<Started> {
         self.process
+    }
+
+    /// How many times it was started again.
+    pub(super) fn restarts(&self) -> u64 {
+        self.ends
     }
 
     /// For `sluice status`.

@@ -5,7 +5,7 @@
 //! sent the new image and the new configuration, and takes them over between two batches. A
 //! worker that does not do so in time is killed, because its replacement has them from its start.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Supervisor;
-use super::message::{Compiled, ToWorker};
+use super::message::{Compiled, CompiledFiles, ToWorker};
 use super::seat::Seat;
 use crate::config::{self, Config};
 use crate::control::Response;
@@ -79,7 +79,7 @@ impl Supervisor {
         }
         let generation = self.last_generation + 1;
         let begun = self.reread().and_then(|config| {
-            self.launching.compile(generation, &config, lenient)?;
+            self.launching.compile(generation, &config, lenient, None)?;
             Ok(config)
         });
         match begun {
@@ -113,9 +113,10 @@ impl Supervisor {
         &mut self,
         generation: u32,
         compiled: Compiled,
-        image: Option<OwnedFd>,
+        files: Option<CompiledFiles>,
     ) -> anyhow::Result<()> {
-        let image = image.context("rules compiled without an image")?;
+        let CompiledFiles { image, sources } =
+            files.context("rules compiled without an image and their files")?;
         let Some(mut reloading) = self
             .reloading
             .take_if(|reloading| reloading.generation == generation)
@@ -124,6 +125,7 @@ impl Supervisor {
         };
         let former = std::mem::replace(&mut self.config, reloading.config.clone());
         (self.generation, self.compiled) = (generation, compiled);
+        self.sources = Some(sources);
         if let Err(error) = self.steering.set_times(&self.config) {
             log::error!("reload: the eBPF programs keep their times: {error:#}");
         }

@@ -13,6 +13,7 @@ mod retirement;
 use std::collections::VecDeque;
 use std::fmt;
 
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -24,6 +25,7 @@ use super::moving::Moved;
 use super::seat::Seat;
 use super::{Supervisor, steering};
 use crate::control::Response;
+use crate::metrics::queue_truth::QueueTruth;
 use crate::metrics::snapshot::Retired;
 use crate::netfilter::{self, Installed, NetfilterError};
 
@@ -125,6 +127,12 @@ impl Scaling {
         &self.retired
     }
 
+    /// What the kernel had counted of a queue whose socket is closed next.
+    pub(super) fn note_dropped(&mut self, truth: QueueTruth) {
+        self.retired.queue_dropped += truth.queue_dropped;
+        self.retired.user_dropped += truth.user_dropped;
+    }
+
     /// Whether rules are being installed in another thread.
     pub(super) fn is_installing(&self) -> bool {
         match &self.change {
@@ -149,7 +157,7 @@ enum Change {
     Removal(Removal),
 }
 
-type Rules = JoinHandle<Result<Installed, NetfilterError>>;
+pub(super) type Rules = JoinHandle<Result<Installed, NetfilterError>>;
 
 impl Supervisor {
     /// Goes on with the change under way, or begins the next one.
@@ -160,6 +168,7 @@ impl Supervisor {
             // Workers that hand over know two flow tables, and new ones need a launcher.
             None if self.seats.any_predecessor()
                 || !self.launching.is_ready()
+                || self.rests_on_former
                 || self.upgrade.is_some() =>
             {
                 Ok(())
@@ -175,9 +184,10 @@ impl Supervisor {
         }
     }
 
-    /// Before a stop: what changes rules in another thread has to come to its end.
-    pub(super) async fn abandon_scaling(&mut self) {
-        let rules = match self.scaling.change.take() {
+    /// Before a stop: returns what changes rules in another thread, which has to come to its end
+    /// before the stop removes them.
+    pub(super) fn abandon_scaling(&mut self) -> Option<Rules> {
+        match self.scaling.change.take() {
             Some(Change::Table(change)) => match change.step {
                 TableStep::Rules(rules) => Some(rules),
                 TableStep::Joining | TableStep::Moving(_) => None,
@@ -187,11 +197,14 @@ impl Supervisor {
                 _ => None,
             },
             None => None,
-        };
-        if let Some(rules) = rules {
-            // Whatever came of it is removed by the stop.
-            let _ = rules.await;
         }
+    }
+
+    /// Takes the rules that a change has had installed.
+    fn take_rules(&mut self, rules: Result<Installed, NetfilterError>) -> anyhow::Result<()> {
+        let installed = rules.inspect_err(|error| self.upkeep.note_failure(error));
+        self.steering.note_rules(installed.context("netfilter")?);
+        Ok(())
     }
 
     /// Has the rules say what the seats are, but for some, in a thread of its own: the tools

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use super::duty::{Duty, LastingDuty};
+use super::history::History;
 use super::inheritance::Bequest;
 use super::instance::Started;
 use super::launching::Launching;
@@ -17,7 +18,6 @@ use super::seat::Seat;
 use super::steering::Steering;
 use super::succession::Predecessor;
 use crate::config::{Config, Transport};
-use crate::metrics::board::Board;
 use crate::metrics::queue_truth;
 use crate::source::nfqueue;
 
@@ -29,15 +29,16 @@ pub(super) struct Seats {
 
 impl Seats {
     /// One for each of the workers, in order, and the backup: served by those that a predecessor
-    /// has left, as far as they fit the configuration, or vacant. The others of `left` are
-    /// dropped.
+    /// has left, as far as they fit the configuration, or vacant. The others stay in `left`. Each
+    /// goes on with its part of the history.
     ///
     /// # Errors
     /// When memory or descriptors run out.
     pub(super) fn new(
         config: &Config,
         workers: &[(Seat, LastingDuty)],
-        mut left: Vec<Bequest>,
+        left: &mut Vec<Bequest>,
+        history: &mut History,
     ) -> io::Result<Self> {
         let workers = workers
             .iter()
@@ -45,10 +46,12 @@ impl Seats {
             .chain([(Seat::Backup, Duty::Serving)]);
         let seats = workers.map(|(seat, duty)| {
             let fits = |it: &Bequest| it.fits(seat, config);
-            match left.iter().position(fits) {
-                Some(index) => Ok(Occupancy::inherited(left.swap_remove(index), duty)),
-                None => Occupancy::new(seat, duty, config),
-            }
+            let mut occupancy = match left.iter().position(fits) {
+                Some(index) => Occupancy::inherited(left.swap_remove(index), duty),
+                None => Occupancy::new(seat, duty, config)?,
+            };
+            occupancy.past = history.take(seat);
+            Ok(occupancy)
         });
         Ok(Self {
             seats: seats.collect::<io::Result<_>>()?,
@@ -277,12 +280,12 @@ impl Seats {
         due.collect()
     }
 
-    /// Kills the processes that have not begun to serve within `workers.start_ms`: their end
-    /// brings replacements.
+    /// Kills the processes that have not begun to serve in time: their end brings replacements,
+    /// and what waits for them does not wait any longer.
     pub(super) fn end_late_starters(&mut self, config: &Config) {
-        let patience = Duration::from_millis(config.workers.start_ms);
+        let waits = |queue| queue_truth::of(queue).is_some_and(|it| it.waiting > 0);
         for occupancy in &mut self.seats {
-            occupancy.end_if_late(patience);
+            occupancy.end_if_late(config, waits);
         }
     }
 
@@ -360,16 +363,6 @@ impl Seats {
             }
         }
     }
-
-    /// After the workers have left: what still waits, because one had to be killed, gets the
-    /// verdict of the policy. Closing the sockets would drop it.
-    pub(super) fn settle_pending(&self, config: &Config, board: &Board) {
-        for occupancy in &self.seats {
-            if let Some(truth) = queue_truth::of(occupancy.queue).filter(|it| it.waiting > 0) {
-                occupancy.settle_pending(config, board, truth);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -382,7 +375,9 @@ mod tests {
         let mut config = Config::default();
         config.workers.count = 1;
         let workers = [(SEAT, LastingDuty::Serving)];
-        (Seats::new(&config, &workers, Vec::new()).unwrap(), config)
+        let history = &mut History::default();
+        let seats = Seats::new(&config, &workers, &mut Vec::new(), history);
+        (seats.unwrap(), config)
     }
 
     fn phase(seats: &Seats) -> Phase {

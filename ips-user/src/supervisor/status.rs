@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Supervisor;
 use super::deaths::standing_name;
 use super::duty::Duty;
+use super::history::{Exit as Ended, Past};
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use crate::desk::Overload;
@@ -21,7 +22,6 @@ use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::metrics::snapshot::{
     Exit, Kernel, Retired, Sandbox, Snapshot, WATCHED_SHOWN, WatchedFlow, Worker, cells,
 };
-use crate::netfilter::Fail;
 use crate::sys::process::{monotonic_ns, wall_us};
 use crate::sys::sandbox::Support;
 
@@ -38,19 +38,21 @@ impl Supervisor {
         Snapshot {
             instance: self.config.name.clone(),
             pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: self.after_start(monotonic_ns()).as_secs(),
             upgrades: self.upgrades,
             launcher_restarts: self.launcher_restarts,
             fail: self.config.fail.to_string(),
             transport: self.config.queue.transport.to_string(),
             netfilter: self.steering.netfilter(),
-            rules_restored: self.steering.rules_restored(),
+            rules_restored: self.upkeep.restored,
+            rules_given_up: self.upkeep.given_up,
             interfaces: self.steering.attachments().clone(),
             generation: self.generation,
             rules: self.compiled.rules,
             rules_skipped: self.compiled.skipped,
             rules_wrong: self.compiled.wrong,
             image_bytes: self.compiled.image_bytes,
+            source_bytes: self.compiled.source_bytes,
             compile_peak_bytes: self.compiled.peak_bytes,
             workers,
             backup,
@@ -116,44 +118,52 @@ impl Supervisor {
             Phase::Starting => "starting",
             Phase::Vacant { .. } => "down",
         };
+        let past: &Past = &occupancy.past;
         Worker {
             seat: occupancy.seat,
             pid: occupancy.pid().unwrap_or(0),
             generation: occupancy.generation,
             state: state.into(),
             queue: occupancy.queue,
-            restarts: occupancy.restarts,
-            trips: occupancy.trips,
-            hangs: occupancy.hangs,
-            last_exit: occupancy.last_exit().map(str::to_owned),
-            exits: occupancy
-                .exits
-                .iter()
-                .map(|exit| Exit {
-                    uptime_seconds: exit.at.duration_since(self.started).as_secs_f64(),
-                    unix_us: exit.wall_us,
-                    reason: exit.how.clone(),
-                })
-                .collect(),
+            restarts: past.restarts,
+            trips: past.trips,
+            hangs: past.hangs,
+            unserved_ms: occupancy.unserved(Instant::now()).as_millis() as u64,
+            vacancies: past.vacancies,
+            last_exit: past.last_exit().map(str::to_owned),
+            exits: past.exits().map(|exit| self.exit(exit)).collect(),
             heartbeat_age_ms: Duration::from_nanos(age_ns).as_millis() as u64,
             delay_ms: occupancy.strain.now.as_millis() as u64,
-            delay_max_ms: occupancy.strain.longest.as_millis() as u64,
+            delay_max_ms: past.longest_delay.as_millis() as u64,
             overload: match occupancy.strain.level() {
                 Overload::None => "none",
                 Overload::Some => "some",
                 Overload::All => "all",
             }
             .into(),
-            overloads: occupancy.strain.overloads,
+            overloads: past.overloads,
             cells: cells(self.board.row(occupancy.seat)),
             kernel: queues
                 .iter()
                 .find(|truth| truth.queue == occupancy.queue)
                 .map(|truth| Kernel {
-                    passed: self.passed.of(occupancy.queue),
+                    passed: self.upkeep.passed.of(occupancy.queue),
                     ..(*truth).into()
                 })
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How long the instance had been running then.
+    fn after_start(&self, then_ns: u64) -> Duration {
+        Duration::from_nanos(then_ns.saturating_sub(self.started_ns))
+    }
+
+    fn exit(&self, exit: &Ended) -> Exit {
+        Exit {
+            uptime_seconds: self.after_start(exit.at_ns).as_secs_f64(),
+            unix_us: exit.wall_us,
+            reason: exit.how.clone(),
         }
     }
 
@@ -178,47 +188,11 @@ impl Supervisor {
         retired
     }
 
-    /// Looks at the rules' counters if that is worth two processes: once a second at most, and
-    /// when some queue may have been full.
-    pub(super) fn count_passed_if_due(&mut self) {
-        let due = self.passed_at.elapsed() >= Duration::from_secs(1);
-        if !due || self.scaling.is_installing() {
-            return;
-        }
-        let queues = queue_truth::read().unwrap_or_default();
-        let full = self.config.queue.length / 2;
-        let is_full = |queue| {
-            queues
-                .iter()
-                .any(|it| it.queue == queue && it.waiting > full)
-        };
-        let may_have_been = |it: &Occupancy| it.strain.overloads > 0 || is_full(it.queue);
-        if self.seats.iter().any(may_have_been) {
-            self.count_passed();
-        }
-    }
-
-    /// Counts what passed because a queue was full.
-    pub(super) fn count_passed(&mut self) {
-        self.passed_at = Instant::now();
-        if self.config.fail != Fail::Open || !self.config.queue.gso {
-            return;
-        }
-        match self.steering.queue_counters() {
-            Ok(rules) => {
-                let queues = queue_truth::read().unwrap_or_default();
-                self.passed.update(&rules, &queues);
-            }
-            Err(error) => log::warn!("the counters of the netfilter rules: {error}"),
-        }
-    }
-
-    /// Writes a `stats` event.
+    /// Writes a `stats` event of what is known.
     pub(super) fn emit_stats(&mut self) {
         if !self.config.engine.stats.enabled {
             return;
         }
-        self.count_passed();
         let now = Timestamp {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
@@ -249,6 +223,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "restarts": seat.restarts,
                 "trips": seat.trips,
                 "hangs": seat.hangs,
+                "vacancies": seat.vacancies,
                 "delay_ms": seat.delay_ms,
                 "delay_max_ms": seat.delay_max_ms,
                 "overloads": seat.overloads,
@@ -329,6 +304,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "id": 0,
                 "generation": snapshot.generation,
                 "memory": snapshot.image_bytes,
+                "sources": snapshot.source_bytes,
                 "rules_loaded": snapshot.rules,
                 "rules_failed": snapshot.rules_wrong,
                 "rules_skipped": snapshot.rules_skipped.saturating_sub(snapshot.rules_wrong),
@@ -338,7 +314,7 @@ fn stats(snapshot: &Snapshot) -> Value {
         },
         "sluice": {
             "queue_dropped": queue_dropped,
-            "queue_passed": snapshot.seats().map(|seat| seat.kernel.passed).sum::<u64>(),
+            "queue_passed": snapshot.queue_passed(),
             "user_dropped": user_dropped,
             "settled": total(Cell::Settled),
             "shed": total(Cell::Shed),
@@ -358,6 +334,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "kept": snapshot.kept,
             "convicted": snapshot.convicted,
             "rules_restored": snapshot.rules_restored,
+            "rules_given_up": snapshot.rules_given_up,
             "steering": counters(snapshot),
             "workers": workers,
         },

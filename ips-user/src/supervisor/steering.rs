@@ -19,16 +19,12 @@ use crate::config::{Backend, Config};
 use crate::loader::{self, Adopted, KernelLog, LoadOptions, Programs, XdpMode, XdpPolicy};
 use crate::maps::{PlacementCount, Placements, SteeringMaps, WorkerPages, worker_table};
 use crate::metrics::snapshot::Attachment;
-use crate::netfilter::Backend::IptablesLegacy;
-use crate::netfilter::{self, RuleWatch};
+use crate::netfilter;
 use crate::sys::process::{monotonic_ns, random_words};
 use crate::sys::readable::Readable;
 
 /// Events handled before anything else has its turn.
 const EVENTS_AT_ONCE: usize = 1024;
-/// The rules are looked at without a reason every so many times: of the legacy tables of
-/// iptables nothing is heard.
-const IDLE_LOOKS: u32 = 10;
 
 /// Programs, maps and rules of one instance.
 pub(super) struct Steering {
@@ -44,12 +40,6 @@ pub(super) struct Steering {
     /// Index of each interface when it was last looked at, `None` when it was not there.
     indices: BTreeMap<String, Option<u32>>,
     netfilter: Option<netfilter::Installed>,
-    /// Hears when somebody changes rules; `None` when the kernel lets nobody listen.
-    rule_watch: Option<RuleWatch>,
-    /// Looks at the rules since the last one that nothing but time was the reason for.
-    idle_looks: u32,
-    /// How often the rules were put back after somebody had changed or removed them.
-    rules_restored: u64,
     /// Adoptions seen since the last line about them in the log.
     adoptions_unsaid: u64,
 }
@@ -118,9 +108,6 @@ impl Steering {
             attachments: BTreeMap::new(),
             indices: BTreeMap::new(),
             netfilter: None,
-            rule_watch: None,
-            idle_looks: 0,
-            rules_restored: 0,
             adoptions_unsaid: 0,
         };
         this.note_times(config);
@@ -165,17 +152,24 @@ impl Steering {
         }
     }
 
-    /// Queues marked packets, then has packets marked.
-    pub(super) fn install(&mut self, config: &Config, seats: &Seats) -> anyhow::Result<()> {
-        let installed = netfilter::install(&plan(config, seats.queued())?).context("netfilter")?;
-        log::info!("netfilter: {installed}");
-        self.note_rules(installed);
-        self.rule_watch = RuleWatch::open()
-            .inspect_err(|error| log::warn!("changes of netfilter rules cannot be heard: {error}"))
-            .ok();
+    /// Has packets marked. The rules that queue them are there already. With `going_on`, a
+    /// predecessor's programs have them marked until now, and an interface to which ours cannot be
+    /// attached is tried again by [`Self::follow_interfaces`].
+    pub(super) fn begin_marking(
+        &mut self,
+        config: &Config,
+        seats: &Seats,
+        going_on: bool,
+    ) -> anyhow::Result<()> {
         self.configure(&seats.workers(|duty| duty == Duty::Serving))?;
         for interface in &config.interfaces {
-            self.attach(interface, config.steering.xdp)?;
+            match self.attach(interface, config.steering.xdp) {
+                Err(error) if going_on => {
+                    log::error!("{interface} is NOT inspected by this program: {error:#}");
+                    self.indices.insert(interface.clone(), None);
+                }
+                attached => attached?,
+            }
         }
         self.maps.write_config(&self.steer)?;
         let keep: Vec<_> = config.interfaces.iter().map(String::as_str).collect();
@@ -191,6 +185,16 @@ impl Steering {
             log::warn!("netfilter: {warning}");
         }
         self.netfilter = Some(installed);
+    }
+
+    /// The same rules as before, put in once more: what they warn of has been said.
+    pub(super) fn put_back(&mut self, installed: netfilter::Installed) {
+        self.netfilter = Some(installed);
+    }
+
+    /// The rules, once they are installed.
+    pub(super) fn installed(&self) -> Option<&netfilter::Installed> {
+        self.netfilter.as_ref()
     }
 
     /// The entries of the table.
@@ -283,46 +287,6 @@ impl Steering {
                 log::error!("{interface} is NOT inspected: {error:#}");
             }
         }
-    }
-
-    /// Puts the rules back when somebody has removed or changed them, as a firewall's reload
-    /// does. Costs a read of a socket while nobody changes any rules.
-    pub(super) fn watch_rules(&mut self, config: &Config, seats: &Seats) {
-        let Some(installed) = &self.netfilter else {
-            return;
-        };
-        self.idle_looks += 1;
-        let heard = self.rule_watch.as_ref().map(RuleWatch::has_changed);
-        let may_go_unheard = heard.is_none() || installed.backend == IptablesLegacy;
-        let due = may_go_unheard && self.idle_looks >= IDLE_LOOKS;
-        if heard != Some(true) && !due {
-            return;
-        }
-        self.idle_looks = 0;
-        match netfilter::is_intact(installed) {
-            Ok(true) => return,
-            Ok(false) => log::warn!("somebody has changed the netfilter rules: putting them back"),
-            Err(error) => log::warn!("netfilter rules: {error}: putting them in anew"),
-        }
-        let restored = plan(config, seats.queued()).and_then(|plan| Ok(netfilter::install(&plan)?));
-        match restored {
-            Ok(installed) => {
-                self.rules_restored += 1;
-                self.netfilter = Some(installed);
-                if self.rule_watch.is_none() {
-                    self.rule_watch = RuleWatch::open().ok();
-                }
-            }
-            Err(error) => {
-                log::error!("packets are NOT queued: netfilter: {error:#}");
-                // Nothing may be heard before somebody changes rules again.
-                self.rule_watch = None;
-            }
-        }
-    }
-
-    pub(super) fn rules_restored(&self) -> u64 {
-        self.rules_restored
     }
 
     /// Has the programs write the marks that the rules, now installed, understand. A
@@ -469,12 +433,6 @@ impl Steering {
         self.maps.placements.count().unwrap_or_default()
     }
 
-    /// Packets that each queue's rules have counted; none before they are installed.
-    pub(super) fn queue_counters(&self) -> anyhow::Result<BTreeMap<u16, u64>> {
-        let installed = self.netfilter.as_ref();
-        Ok(installed.map_or(Ok(BTreeMap::new()), netfilter::queue_counters)?)
-    }
-
     pub(super) fn netfilter(&self) -> String {
         self.netfilter
             .as_ref()
@@ -489,6 +447,15 @@ impl Steering {
     pub(super) fn release(&mut self) -> anyhow::Result<()> {
         self.steer.workers = 0;
         let written = self.maps.write_config(&self.steer);
+        written.context("having the eBPF programs stop marking")
+    }
+
+    /// The same until [`Self::install`]; otherwise the programs go on as a predecessor has
+    /// configured them.
+    pub(super) fn suspend(&mut self) -> anyhow::Result<()> {
+        let mut steer = self.maps.config()?;
+        steer.workers = 0;
+        let written = self.maps.write_config(&steer);
         written.context("having the eBPF programs stop marking")
     }
 

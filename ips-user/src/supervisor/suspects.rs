@@ -1,6 +1,5 @@
 //! The flows that workers died of, and how long that is held against them.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -41,16 +40,20 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    /// Nobody is suspected yet.
-    ///
-    /// # Errors
-    /// When memory or descriptors run out.
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
-            list: Watchlist::create()?,
-            flows: Vec::new(),
-            counters: SuspectCounters::default(),
-        })
+    /// Goes on with an empty list or that of a predecessor, who may have died in the middle of a
+    /// change: what can be read is taken. Its workers go on reading it.
+    pub(super) fn resume(list: Watchlist, counters: SuspectCounters, now_ns: u64) -> Self {
+        let mut flows = list.salvage();
+        for flow in &mut flows {
+            // Workers can write there as well: nothing is held against a flow for ever.
+            flow.since_ns = flow.since_ns.min(now_ns);
+        }
+        list.publish(&flows);
+        Self {
+            list,
+            flows,
+            counters,
+        }
     }
 
     /// A worker died or hung with a packet of this flow in hand. When this returns, every
@@ -135,6 +138,11 @@ mod tests {
         quarantined: Duration::from_nanos(1000),
     };
 
+    fn new() -> Suspects {
+        let list = Watchlist::create().unwrap();
+        Suspects::resume(list, SuspectCounters::default(), 0)
+    }
+
     fn key(port: u16) -> FlowKey {
         FlowKey {
             low_port: port,
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_flow_is_suspected_after_one_death_and_quarantined_after_two() {
-        let mut suspects = Suspects::new().unwrap();
+        let mut suspects = new();
         for (deaths, standing) in [
             (1, Standing::Suspect),
             (2, Standing::Quarantined),
@@ -169,8 +177,32 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_goes_on_with_the_list_and_so_do_the_workers_that_have_it() {
+        let mut former = new();
+        former.accuse(&key(1), 5);
+        former.accuse(&key(2), 6);
+        former.accuse(&key(2), 7);
+        former.accuse(&key(3), 900);
+        let workers = Watchlist::map(former.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let list = Watchlist::map(former.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let (flows, counters) = (former.flows().to_vec(), former.counters());
+        drop(former);
+        let mut suspects = Suspects::resume(list, counters, 100);
+        assert_eq!(suspects.flows()[..2], flows[..2]);
+        assert_eq!(suspects.flows()[2].since_ns, 100, "not in the future");
+        let (accused, _) = suspects.accuse(&key(1), 101);
+        assert_eq!(
+            (accused.standing, accused.deaths),
+            (Standing::Quarantined, 2)
+        );
+        assert_eq!(workers.read().unwrap(), suspects.flows());
+        let counters = suspects.counters();
+        assert_eq!((counters.suspected, counters.quarantined), (3, 2));
+    }
+
+    #[test]
     fn suspects_are_forgotten_sooner_than_quarantined_flows() {
-        let mut suspects = Suspects::new().unwrap();
+        let mut suspects = new();
         suspects.accuse(&key(1), 0);
         suspects.accuse(&key(2), 0);
         suspects.accuse(&key(2), 10);
@@ -188,7 +220,7 @@ mod tests {
 
     #[test]
     fn when_the_list_is_full_the_oldest_suspect_makes_room() {
-        let mut suspects = Suspects::new().unwrap();
+        let mut suspects = new();
         suspects.accuse(&key(0), 0);
         suspects.accuse(&key(0), 0);
         for port in 1..CAPACITY as u16 {

@@ -17,13 +17,12 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::{Pod, Zeroable};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, munmap};
 use nix::unistd::ftruncate;
 
 use super::arena::{WINDOW_BYTES, WINDOWS, fill, map_at, window};
 use super::process::random_words;
+use super::sealed;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"sluicef1");
 /// Where the value begins: a page for the header and the note.
@@ -46,11 +45,6 @@ pub unsafe trait Freeze: Clone {}
 // databases into vectors of ours). `tests/rule_image.rs` visits everything in one in another
 // process.
 unsafe impl Freeze for crate::detect::Engine {}
-
-/// Nobody can change anything any more.
-fn seals() -> SealFlag {
-    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL
-}
 
 /// The beginning of the file.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -89,8 +83,7 @@ pub fn file(name: &std::ffi::CStr) -> io::Result<File> {
         // Not zero, which would mean none.
         ANCESTOR.store(random_words()?[0] | 1, Ordering::Relaxed);
     }
-    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    Ok(file.into())
+    sealed::file(name)
 }
 
 /// Writes a copy of a value into an empty file made by [`file()`] in this process or one that it
@@ -127,8 +120,7 @@ pub fn freeze<T: Freeze, N: Pod>(
     ftruncate(file, header.bytes as i64)?;
     file.write_all_at(bytemuck::bytes_of(&header), 0)?;
     file.write_all_at(bytemuck::bytes_of(&note()), NOTE_AT as u64)?;
-    fcntl(file, FcntlArg::F_ADD_SEALS(seals()))?;
-    Ok(())
+    sealed::seal(file)
 }
 
 /// A sealed file with a value of type `T` and a note of type `N` in it.
@@ -147,8 +139,7 @@ impl<T, N: Pod> FrozenFile<T, N> {
     /// When it is something else, was not finished, or was made by a process that has no ancestor
     /// in common with this one.
     pub fn open(file: OwnedFd) -> io::Result<Self> {
-        let present = fcntl(&file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain);
-        if !present.is_ok_and(|present| present.contains(seals())) {
+        if !sealed::is_sealed(&file) {
             return Err(wrong("the image is not sealed"));
         }
         let file = File::from(file);

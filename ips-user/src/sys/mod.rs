@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod process;
 pub mod readable;
 pub mod sandbox;
+pub mod sealed;
 pub mod shared_words;
 pub mod softirq;
 pub mod vitals;

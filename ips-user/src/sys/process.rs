@@ -172,6 +172,9 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     }
 }
 
+/// `OOM_SCORE_ADJ_MAX` (linux/oom.h).
+const MOST_OOM_SCORE: i32 = 1000;
+
 /// Sets how much the kernel's OOM killer prefers this process, -1000 (never) to 1000 (first),
 /// and what it starts from now on: proc_pid_oom_score_adj(5). To lower it needs
 /// CAP_SYS_RESOURCE.
@@ -180,6 +183,17 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
 /// When the kernel refuses.
 pub fn set_oom_score(adjustment: i32) -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+}
+
+/// Has the OOM killer prefer this process by so much more than it does, which is what it was
+/// before its fork. That needs no capability.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_oom_score(by: i32) -> io::Result<()> {
+    let now = fs::read_to_string("/proc/self/oom_score_adj")?;
+    let now: i32 = now.trim().parse().map_err(io::Error::other)?;
+    set_oom_score(now.saturating_add(by).min(MOST_OOM_SCORE))
 }
 
 /// Lets the calling process use at most `bytes` more memory of its own than it does now

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -26,14 +27,21 @@ pub(super) fn empty_file(flows: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// Waits until a predecessor has handed over, `patience` at most, and returns what it has
-/// written: nothing when it died before it could.
+/// written: nothing when it died before it could. `None` when `stop` was set and the predecessor
+/// has not been told to hand over: then it works off its queue itself.
 pub(super) fn await_flows(
     desk: &Desk,
     done_before: u64,
     patience: Duration,
-) -> anyhow::Result<Vec<u8>> {
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<Vec<u8>>> {
     let began = Instant::now();
     while desk.commands_done() == done_before {
+        // In this order: what is carried out in between is no pending command any more.
+        let untold = stop.load(Ordering::Relaxed) && desk.command().is_none();
+        if untold && desk.commands_done() == done_before {
+            return Ok(None);
+        }
         if began.elapsed() > patience {
             bail!("the predecessor has not handed over within {patience:?}");
         }
@@ -45,7 +53,7 @@ pub(super) fn await_flows(
         file.rewind()?;
         file.read_to_end(&mut bytes)?;
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -59,19 +67,25 @@ mod tests {
     fn a_successor_reads_what_its_predecessor_has_written_and_nothing_else() {
         let desk = Desk::create(4096).unwrap();
         let patience = Duration::from_secs(20);
+        // A command that was given is waited for also at a stop.
+        let stop = AtomicBool::new(true);
         for (text, result, expected) in [("flows", 1, "flows"), ("x", 1, "x"), ("y", NOTHING, "")] {
             let before = desk.commands_done();
             let number = desk.give(Command::HandOver);
             std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| await_flows(&desk, before, patience).unwrap());
+                let waiting = scope.spawn(|| await_flows(&desk, before, patience, &stop).unwrap());
                 empty_file(desk.flows())
                     .unwrap()
                     .write_all(text.as_bytes())
                     .unwrap();
                 desk.carried_out(number, result);
-                assert_eq!(waiting.join().unwrap(), expected.as_bytes());
+                assert_eq!(waiting.join().unwrap().unwrap(), expected.as_bytes());
             });
         }
-        await_flows(&desk, desk.commands_done(), Duration::ZERO).unwrap_err();
+        let go_on = AtomicBool::new(false);
+        let before = desk.commands_done();
+        await_flows(&desk, before, Duration::ZERO, &go_on).unwrap_err();
+        let stopped = await_flows(&desk, before, patience, &stop);
+        assert_eq!(stopped.unwrap(), None, "nobody will hand over to it");
     }
 }

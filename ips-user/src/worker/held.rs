@@ -1,10 +1,12 @@
 //! The descriptors that a worker holds under fixed numbers, so that a new supervisor can fetch
-//! copies from a worker that has survived its own (pidfd_getfd(2)).
+//! copies from a worker that has survived its own (pidfd_getfd(2)). That may be a worker of an
+//! earlier program: a number never means something else, and those that came later may be absent.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use crate::desk::Desk;
+use crate::desk::watchlist::Watchlist;
 use crate::metrics::board::Board;
 use crate::supervisor::message::{Channel, Equipment};
 use crate::sys::descriptors::move_to;
@@ -17,9 +19,15 @@ pub const DESK: [RawFd; 3] = [201, 202, 203];
 pub const BOARD: RawFd = 204;
 /// Its end of the seat's channel.
 pub const CHANNEL: RawFd = 205;
+/// The list of flows that workers died of.
+pub const WATCHLIST: RawFd = 206;
 
 /// Puts everything in its place.
-pub(super) fn place(equipment: Equipment, board: &Board) -> io::Result<Equipment> {
+pub(super) fn place(
+    equipment: Equipment,
+    board: &Board,
+    watchlist: &Watchlist,
+) -> io::Result<Equipment> {
     let Equipment {
         desk,
         channel,
@@ -33,8 +41,10 @@ pub(super) fn place(equipment: Equipment, board: &Board) -> io::Result<Equipment
         move_to(flows?, DESK[2])?,
     ];
     let channel: OwnedFd = move_to(channel.into_fd(), CHANNEL)?;
-    // Only held: this process has mapped it already.
-    std::mem::forget(move_to(board.as_fd().try_clone_to_owned()?, BOARD)?);
+    // Only held: this process has mapped them already.
+    for (file, number) in [(board.as_fd(), BOARD), (watchlist.as_fd(), WATCHLIST)] {
+        std::mem::forget(move_to(file.try_clone_to_owned()?, number)?);
+    }
     Ok(Equipment {
         desk: Desk::of_files(files)?,
         channel: Channel::from_fd(channel),

@@ -16,7 +16,8 @@ use sluice_tests::elsewhere::Elsewhere;
 use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
-use crate::rig::{Gateway, Setup, all_up, alone, seat, signal};
+use crate::rig::{Gateway, Setup, all_up, alone, every_id_received, seat, signal};
+use crate::succession::upgrade;
 
 /// A worker hangs when it has not beaten for so long.
 const STALE_MS: u64 = 400;
@@ -76,7 +77,7 @@ fn a_tcp_stream_survives_a_kill_of_whoever_serves_it_every_200_ms() {
     let status = gateway.await_status("up", all_up);
     let restarts: u64 = status.seats().map(|seat| seat.restarts).sum();
     assert_eq!(restarts, killed.len() as u64, "{status}");
-    gateway.await_settled();
+    every_id_received(&gateway.await_settled());
 }
 
 #[test]
@@ -199,6 +200,8 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
     gateway.process().signal(Signal::SIGSTOP).expect("it runs");
     let killed = Instant::now();
     signal(&victim, Signal::SIGKILL);
+    // What was on its way has arrived when the heartbeat is stale.
+    sleep(gateway.config.stale());
     load.await_progress(8 << 20);
     println!("moving after {:?}", killed.elapsed());
     assert!(killed.elapsed() < gateway.config.stale() + Duration::from_secs(1));
@@ -211,7 +214,7 @@ fn while_the_supervisor_hangs_the_kernel_itself_finds_a_dead_worker() {
 }
 
 /// With everybody stopped and full queues, requests answered: those that waited are not.
-fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
+fn answered_with_full_queues(fail: Fail) -> (Gateway, RequestReport, Snapshot) {
     let mut gateway = Gateway::start(|setup| {
         setup.config.fail = fail;
         setup.config.queue.length = 16;
@@ -242,36 +245,62 @@ fn answered_with_full_queues(fail: Fail) -> (RequestReport, Snapshot) {
         signal(worker, Signal::SIGCONT);
     }
     gateway.process().signal(Signal::SIGCONT).expect("it runs");
-    let before = gateway.events().len();
-    gateway.await_status("statistics written", |_| gateway.events().len() > before);
+    // The first may be from what was counted before the stop.
+    let records = || {
+        let events = gateway.events();
+        let stats = events.iter().filter(|it| it["event_type"] == "stats");
+        stats.count()
+    };
+    let before = records();
+    gateway.await_status("statistics written", |_| records() > before + 1);
     let settled = gateway.await_settled();
     assert!(settled.counters["nobody_alive"] > 0, "{settled}");
-    (report, settled)
+    (gateway, report, settled)
+}
+
+/// The last record knows what has passed as well, though the rules are gone by then.
+fn passed_is_recorded_at_the_end(mut gateway: Gateway, passed: u64) {
+    assert!(gateway.stop().success());
+    let events = gateway.events();
+    let last = events.iter().rfind(|it| it["event_type"] == "stats");
+    let recorded = last.expect("statistics")["stats"]["sluice"]["queue_passed"].as_u64();
+    assert_eq!(recorded, Some(passed));
 }
 
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_passes_if_it_fails_open() {
     require_queues!();
-    let (report, status) = answered_with_full_queues(Fail::Open);
+    let (mut gateway, report, status) = answered_with_full_queues(Fail::Open);
     // Sixteen of each of two queues wait.
     assert!(report.answered >= 400 - 2 * 17, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert_eq!(dropped, 0, "{status}");
     // Requests and the answers that they got; there was no other traffic.
-    let passed: u64 = status.seats().map(|seat| seat.kernel.passed).sum();
-    let all = passed + status.total(Cell::Received);
+    let all = status.queue_passed() + status.total(Cell::Received);
     assert!(
         all >= report.sent + report.answered,
         "{all}: {report:?} {status}"
     );
+    // The queues outlive the supervisor, and so does what is known of them.
+    let passed = |status: &Snapshot| -> Vec<u64> {
+        let seats = status.seats();
+        seats.map(|seat| seat.kernel.passed).collect()
+    };
+    upgrade(&gateway);
+    assert_eq!(passed(&gateway.status()), passed(&status));
+    gateway.kill_supervisor();
+    gateway.launch();
+    assert_eq!(passed(&gateway.status()), passed(&status));
+    passed_is_recorded_at_the_end(gateway, status.queue_passed());
 }
 
 #[test]
 fn when_everybody_hangs_and_the_queues_are_full_traffic_is_dropped_and_counted_if_it_fails_closed()
 {
     require_queues!();
-    let (report, status) = answered_with_full_queues(Fail::Closed);
+    let (gateway, report, status) = answered_with_full_queues(Fail::Closed);
     assert_eq!(report.answered, 0, "{report:?}");
     let dropped: u64 = status.seats().map(|seat| seat.kernel.queue_dropped).sum();
     assert!(dropped >= 400 - 2 * 17, "{status}");
+    passed_is_recorded_at_the_end(gateway, status.queue_passed());
 }

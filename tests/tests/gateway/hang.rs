@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sluice::config::Config;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::{Snapshot, Worker};
 use sluice::netfilter::Fail;
@@ -73,20 +74,49 @@ fn continued_in_time(gateway: &Gateway, report: &RequestReport, known_after: Dur
     assert!(report.slowest < known_after + 2 * slack, "{report:?}");
 }
 
+/// A way to hang, and how long it takes to be known.
+struct Hang {
+    how: fn(&Worker),
+    reason: &'static str,
+    known_after: fn(&Config) -> Duration,
+}
+
+const HANGS: [Hang; 3] = [
+    Hang {
+        how: |worker| signal(worker, Signal::SIGSTOP),
+        reason: "hung: stopped",
+        known_after: Config::stale,
+    },
+    Hang {
+        how: |worker| Sabotage::Sleep.commit(worker.pid).expect("a deadlock"),
+        reason: "hung: sleeps",
+        known_after: Config::stale,
+    },
+    Hang {
+        how: |worker| Sabotage::Loop.commit(worker.pid).expect("a loop"),
+        reason: "hung: endless loop, ",
+        // It has to be given the time on a CPU that it wastes: with others that want it, later.
+        known_after: |config| config.stale() + 4 * Duration::from_millis(config.workers.hang_ms),
+    },
+];
+
 #[test]
-fn the_flows_of_a_stopped_worker_continue_within_the_stale_time_and_it_is_replaced() {
+fn the_flows_of_a_hung_worker_continue_within_the_stale_time_and_it_is_replaced() {
     require_queues!();
     let _alone = alone();
-    let gateway = gateway();
-    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = one_flow(&gateway, 1500);
-    let victim = gateway.busiest();
-    signal(&victim, Signal::SIGSTOP);
-    let report = requester.finish().expect("requests");
-    replaced_because(&gateway, &victim, "hung: stopped");
-    continued_in_time(&gateway, &report, gateway.config.stale());
-    nothing_lost(&report, &elsewhere, &gateway);
-    gateway.await_settled();
+    for hang in HANGS {
+        println!("{}", hang.reason);
+        let gateway = gateway();
+        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+        let (_replier, requester) = one_flow(&gateway, 1500);
+        let victim = gateway.busiest();
+        (hang.how)(&victim);
+        let report = requester.finish().expect("requests");
+        replaced_because(&gateway, &victim, hang.reason);
+        continued_in_time(&gateway, &report, (hang.known_after)(&gateway.config));
+        nothing_lost(&report, &elsewhere, &gateway);
+        gateway.await_settled();
+    }
 }
 
 #[test]
@@ -161,40 +191,6 @@ fn flows_that_the_kernel_gave_to_the_backup_stay_there_when_their_worker_is_repl
     });
     assert!(through.contains_key(&victim.queue), "{through:?}");
     load.finish();
-    gateway.await_settled();
-}
-
-#[test]
-fn a_worker_in_an_endless_loop_is_replaced() {
-    require_queues!();
-    let _alone = alone();
-    let gateway = gateway();
-    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = one_flow(&gateway, 1500);
-    let victim = gateway.busiest();
-    Sabotage::Loop.commit(victim.pid).expect("a loop");
-    let report = requester.finish().expect("requests");
-    replaced_because(&gateway, &victim, "hung: endless loop, ");
-    // It has to be given the time on a CPU that it wastes: with others that want it, later.
-    let computed = Duration::from_millis(gateway.config.workers.hang_ms);
-    continued_in_time(&gateway, &report, gateway.config.stale() + 4 * computed);
-    nothing_lost(&report, &elsewhere, &gateway);
-    gateway.await_settled();
-}
-
-#[test]
-fn a_worker_in_a_deadlock_is_replaced() {
-    require_queues!();
-    let _alone = alone();
-    let gateway = gateway();
-    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = one_flow(&gateway, 1500);
-    let victim = gateway.busiest();
-    Sabotage::Sleep.commit(victim.pid).expect("a deadlock");
-    let report = requester.finish().expect("requests");
-    replaced_because(&gateway, &victim, "hung: sleeps");
-    continued_in_time(&gateway, &report, gateway.config.stale());
-    nothing_lost(&report, &elsewhere, &gateway);
     gateway.await_settled();
 }
 

@@ -1,6 +1,8 @@
 //! Starts, stops, crashes and restarts: what is left, what goes on, what comes back.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -377,6 +379,26 @@ fn a_signal_at_any_moment_of_the_start_stops_it_and_leaves_nothing() {
         nothing_left(&gateway);
         assert_eq!(ruleset(&lab), before, "{log}");
     }
+}
+
+#[test]
+fn a_stop_ends_also_what_the_launcher_has_forked_and_not_told_of() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let launcher = gateway.status().launcher.cast_signed();
+    // To the supervisor a worker like any other, but for the message that never came.
+    let untold = gateway.directory.path().join("sluice-7");
+    fs::copy("/bin/sleep", &untold).expect("a copy");
+    let mut untold = Command::new(untold);
+    let untold = untold.arg("1000").process_group(launcher).spawn();
+    let mut untold = untold.expect("start sleep");
+    let stopped = gateway.stop();
+    let ended = untold.try_wait().expect("a child");
+    // It is this test's to end if it has not been.
+    let _ = untold.kill();
+    untold.wait().expect("a child");
+    assert!(stopped.success(), "{}", gateway.log());
+    assert!(ended.is_some(), "it was left running: {}", gateway.log());
 }
 
 #[test]

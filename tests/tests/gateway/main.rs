@@ -19,3 +19,6 @@ mod rig;
 mod scaling;
 mod steering;
 mod succession;
+mod takeover;
+mod upkeep;
+mod vacancy;

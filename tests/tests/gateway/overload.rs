@@ -22,15 +22,19 @@ const SIZE: usize = 1200;
 /// How many rules a payload of `a` has to be searched for in vain.
 const RULES: usize = 5;
 
+/// The same where inspection shall cost many times as much as the rest of a packet's way: a rate
+/// between the two can then be met by shedding some flows only.
+const MANY_RULES: usize = 40;
+
 /// Rules that cost much for a payload of `a`, and match none of them.
-fn costly_rules() -> String {
+fn costly_rules(count: usize) -> String {
     let rule = |sid: usize| {
         format!(
             "alert udp any any -> any any (msg:\"costly\"; content:\"aaaaaaaa\"; \
              content:\"b{sid:04}\"; within:5; sid:{sid};)\n"
         )
     };
-    (1..=RULES).map(rule).collect()
+    (1..=count).map(rule).collect()
 }
 
 fn one_worker(setup: &mut Setup, latency_ms: u64, policy: ExceptionPolicy) {
@@ -39,7 +43,7 @@ fn one_worker(setup: &mut Setup, latency_ms: u64, policy: ExceptionPolicy) {
     config.overload.latency_ms = latency_ms;
     config.overload.recover_ms = 300;
     config.exceptions.overload = policy;
-    setup.rules = costly_rules();
+    setup.rules = costly_rules(RULES);
 }
 
 /// Sends datagrams of `a` from the client at a steady rate over some flows.
@@ -115,16 +119,16 @@ fn receiver(gateway: &Gateway) -> (UdpSocket, (IpAddr, u16)) {
     (socket, (address, port))
 }
 
-/// Datagrams of `a` that the one worker inspects in a second, no more.
+/// Datagrams of `a` that the one worker takes in a second, most of them uninspected.
 fn capacity(gateway: &Gateway, to: (IpAddr, u16)) -> u64 {
     let flood = Flood::start(gateway, to, 100_000);
     sleep(Duration::from_millis(300));
     let before = gateway.status().total(Cell::Received);
     sleep(Duration::from_secs(1));
-    let inspected = gateway.status().total(Cell::Received) - before;
+    let taken = gateway.status().total(Cell::Received) - before;
     flood.finish();
-    println!("capacity {inspected} packets a second");
-    inspected
+    println!("capacity {taken} packets a second");
+    taken
 }
 
 /// Stops a worker for most of the time, until dropped.
@@ -262,41 +266,43 @@ fn the_least_risky_flows_are_shed_first() {
     let gateway = Gateway::start(|setup| {
         one_worker(setup, 100, ExceptionPolicy::PassPacket);
         setup.config.overload.shed_first_bytes = 20_000;
+        setup.rules = costly_rules(MANY_RULES);
         setup.rules += "alert udp any any -> any any (content:\"evil\"; sid:9000;)\n";
     });
-    let (socket, to) = receiver(&gateway);
+    let (_socket, to) = receiver(&gateway);
     let evil = gateway.lab.client().enter(|| UdpSocket::bind("0.0.0.0:0"));
     let evil = evil.expect("a client");
-    // What passes the capacity of the transport itself leaves no choice: then all is shed. Where
-    // that is differs by machine.
-    let capacity = capacity(&gateway, to);
-    let mut seen = Vec::new();
-    for tenths in [30, 20, 14, 10, 7, 5, 3] {
+    // What passes the capacity of the transport itself leaves no choice: then all is shed. What
+    // piles up while somebody else has the CPU shall be shed fast, too.
+    let rate = capacity(&gateway, to) / 4;
+    let mut shares = Vec::new();
+    // Whoever takes the worker's CPU away for a moment takes its choice away too: not each time.
+    for _ in 0..6 {
         gateway.await_settled();
-        gateway.await_status("calm", |status| status.workers[0].overload == "none");
-        let before = gateway.status();
-        let flood = Flood::start(&gateway, to, capacity * tenths / 10);
+        let before = gateway.await_status("calm", |status| status.workers[0].overload == "none");
+        let flood = Flood::start(&gateway, to, rate);
         let start = Instant::now();
         let mut sent = 0;
-        while start.elapsed() < Duration::from_secs(2) {
+        while start.elapsed() < Duration::from_secs(3) {
             evil.send_to(b"evil", to).expect("it is taken");
             sent += 1;
             sleep(Duration::from_millis(10));
         }
-        flood.finish();
+        let flooded = flood.finish();
         let after = gateway.await_settled();
         println!("{after}");
         let more = |cell| after.total(cell) - before.total(cell);
-        // A flow that has had a match is inspected as long as any is; on a busy machine there are
-        // moments in which none is.
-        let alerts = more(Cell::Alerts);
-        seen.push((tenths, more(Cell::Shed), alerts, sent));
-        if more(Cell::Shed) > 100 && alerts * 2 >= sent {
-            drop(socket);
+        let (alerts, shed) = (more(Cell::Alerts), more(Cell::Shed));
+        println!("{alerts} alerts of {sent} packets, {shed} of {flooded} shed");
+        assert!(shed > flooded / 4, "{after}");
+        // A flow that has had a match is inspected as long as any is: at the beginning there is
+        // a moment in which none is.
+        if sent > 100 && alerts * 5 >= sent * 4 {
             return;
         }
+        shares.push((alerts, sent));
     }
-    panic!("tenths of the capacity, shed, alerts, of so many: {seen:?}");
+    panic!("alerts, of so many packets: {shares:?}");
 }
 
 #[test]

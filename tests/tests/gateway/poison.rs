@@ -10,6 +10,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
 use sluice::netfilter::Fail;
@@ -19,9 +21,12 @@ use sluice_tests::witness::Witness;
 
 use crate::load::{Load, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, PATIENCE, Setup, all_up, alone, signal};
+use crate::succession::{ask_for_upgrade, await_upgraded, upgrade};
 
 /// Time in which a datagram that is let through arrives on a busy machine.
 const ARRIVES: Duration = Duration::from_millis(400);
+/// For some thousand datagrams, which take much more room than their bytes.
+const RECEIVE_BUFFER: usize = 16 << 20;
 /// Memory that a worker may take.
 const MEMORY: u64 = 192 << 20;
 /// Bytes of a pcap file before those of its only packet, and where its link type stands.
@@ -57,6 +62,8 @@ impl Datagrams {
         let client = lab.client().enter(|| bind(lab.client_v4()));
         let to = server.local_addr().expect("an address");
         client.connect(to).expect("a route");
+        // Nobody reads before all has been sent: that shall have room.
+        setsockopt(&server, RcvBufForce, &RECEIVE_BUFFER).expect("a large buffer");
         server
             .set_read_timeout(Some(ARRIVES))
             .expect("a bound on the time");
@@ -232,8 +239,7 @@ fn datagrams_hang(fault: &str, how: &str) {
         assert!(began.elapsed() < PATIENCE, "{}", gateway.status());
         flow.send(&poison(fault));
         sent += 1;
-        // All of them shall have room in the buffer of the socket that nobody reads yet.
-        sleep(Duration::from_millis(30));
+        sleep(Duration::from_millis(10));
     }
     println!("{sent} datagrams in {:?}", began.elapsed());
     await_deaths(&gateway, 2);
@@ -328,6 +334,110 @@ fn a_connection_that_kills_two_workers_is_dropped_if_it_fails_closed() {
     // Its sentence is no matter of another connection's.
     let (_witness, stream) = connect(&gateway);
     assert!(answered(&stream, "good night", PATIENCE));
+}
+
+#[test]
+fn what_is_held_against_a_flow_outlives_upgrades_and_the_supervisor() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Open, |_| {});
+    let load = Load::start(&gateway, gateway.lab.server_v6().into());
+    let flow = Datagrams::open(&gateway);
+    flow.send(&poison("segv"));
+    await_deaths(&gateway, 1);
+    let known = |gateway: &Gateway, suspects, quarantined, deaths: u32| {
+        let status = gateway.status();
+        assert_eq!(
+            (status.suspects, status.quarantined),
+            (suspects, quarantined),
+            "{status}"
+        );
+        assert_eq!(status.watched[0].deaths, deaths, "{status}");
+        assert_eq!(
+            (status.deaths.in_flow, restarts(&status)),
+            (u64::from(deaths), u64::from(deaths)),
+            "{status}"
+        );
+    };
+    upgrade(&gateway);
+    known(&gateway, 1, 0, 1);
+    gateway.kill_supervisor();
+    gateway.launch();
+    known(&gateway, 1, 0, 1);
+    flow.arriving();
+    // One death more is enough.
+    flow.send(&poison("segv"));
+    await_deaths(&gateway, 2);
+    known(&gateway, 0, 1, 2);
+    for takeover in [false, true] {
+        if takeover {
+            gateway.kill_supervisor();
+            // While there is no supervisor the workers know it as well.
+            flow.send(&poison("segv"));
+            gateway.launch();
+        } else {
+            upgrade(&gateway);
+        }
+        for _ in 0..20 {
+            flow.send(&poison("segv"));
+        }
+        flow.send("good");
+        assert_eq!(flow.arriving().pop().as_deref(), Some("good"));
+        known(&gateway, 0, 1, 2);
+    }
+    load.await_progress(1 << 20);
+    load.finish();
+    gateway.await_settled();
+}
+
+#[test]
+fn a_flow_that_kills_who_is_about_to_be_relieved_is_a_suspect_and_no_backup_dies_of_it() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Open, |_| {});
+    let flow = Datagrams::open(&gateway);
+    ask_for_upgrade(&gateway);
+    let begun = gateway
+        .process()
+        .wait_for_line("goes on from here", PATIENCE);
+    begun.expect("it says so");
+    // The former launcher leaves; the new program loads and compiles for longer.
+    sleep(Duration::from_millis(30));
+    flow.send(&poison("segv"));
+    let status = await_upgraded(&gateway, 1);
+    assert_eq!(
+        (status.deaths.in_flow, restarts(&status)),
+        (1, 1),
+        "{status}"
+    );
+    assert_eq!((status.suspects, status.quarantined), (1, 0), "{status}");
+    for _ in 0..5 {
+        flow.send(&poison("segv"));
+    }
+    let status = await_deaths(&gateway, 2);
+    assert_eq!((status.suspects, status.quarantined), (0, 1), "{status}");
+    assert_eq!(status.backup.restarts, 0, "{status}");
+    flow.arriving();
+    gateway.await_settled();
+}
+
+#[test]
+fn a_quarantined_flow_stays_shut_out_after_an_upgrade_and_a_takeover() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = gateway(Fail::Closed, |_| {});
+    let flow = Datagrams::open(&gateway);
+    for deaths in 1..=2 {
+        flow.send(&poison("abort"));
+        await_deaths(&gateway, deaths);
+    }
+    upgrade(&gateway);
+    gateway.kill_supervisor();
+    gateway.launch();
+    let status = gateway.status();
+    assert_eq!((status.quarantined, status.convicted), (1, 1), "{status}");
+    flow.send("good");
+    assert_eq!(flow.arriving(), Vec::<String>::new());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `sluice run` in the gateway of a lab, what it says about itself, and its traces.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -89,6 +90,8 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     /// The rule file's text.
     pub(crate) rules: String,
+    /// Where it looks for programs, when not where this test does.
+    pub(crate) path: Option<OsString>,
 }
 
 /// An instance in the gateway of a lab. Dropping it ends it and removes what it left.
@@ -96,6 +99,7 @@ pub(crate) struct Gateway {
     pub(crate) lab: Arc<Lab>,
     pub(crate) config: Config,
     pub(crate) directory: TempDir,
+    path: Option<OsString>,
     sluice: Option<Process>,
 }
 
@@ -116,6 +120,7 @@ impl Gateway {
         let mut setup = Setup {
             config: Config::default(),
             rules: String::new(),
+            path: None,
         };
         let config = &mut setup.config;
         config.name = format!(
@@ -142,6 +147,7 @@ impl Gateway {
             lab: Arc::clone(lab),
             config: setup.config,
             directory,
+            path: setup.path,
             sluice: None,
         };
         gateway.write_config();
@@ -168,6 +174,9 @@ impl Gateway {
         let mut command = self.lab.gateway().command(program());
         command.args(["run", "-c"]).arg(self.config_file());
         command.args(arguments);
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
         self.sluice = Some(Process::spawn(&mut command).expect("start sluice"));
     }
 
@@ -404,6 +413,15 @@ pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
     let pids = String::from_utf8_lossy(&output.stdout);
     let pids = pids.split_whitespace().map(str::parse);
     pids.collect::<Result<_, _>>().expect("numbers")
+}
+
+/// Fails unless each seat has received every packet that the kernel has given an id, but those
+/// that the socket's buffer had no room for. Of queues that were bound once and are at rest.
+pub(crate) fn every_id_received(status: &Snapshot) {
+    for seat in status.seats() {
+        let seen = seat.cell(Cell::Received) + seat.cell(Cell::Overruns);
+        assert_eq!(seen as u32, seat.kernel.last_id, "{}: {status}", seat.seat);
+    }
 }
 
 /// Whether every seat is served.

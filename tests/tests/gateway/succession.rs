@@ -1,19 +1,32 @@
 //! Other processes take over: a new program, a new supervisor, a new launcher. Nothing is lost,
 //! and no flow is learned anew.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use ips_common::FlowKey;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
+use sluice::supervisor::feedback::{FeedbackSocket, Message};
+use sluice::supervisor::seat::Seat;
+use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
-use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
+use sluice_tests::{require_queues, rule_set};
 
-use crate::rig::{Gateway, PATIENCE, all_up, alone, processes, program};
+use crate::load::{await_replaced, nothing_lost, requests};
+use crate::reload::reload;
+use crate::rig::{
+    Gateway, PATIENCE, all_up, alone, every_id_received, lab, processes, program, signal,
+};
 
 /// Byte-exact streams and requests with replies while others take over.
 struct Load {
@@ -83,6 +96,7 @@ impl Load {
         let elsewhere = self.elsewhere.lost(&gateway.lab).expect("counters");
         let (by_sluice, _) = attribute(report.lost, elsewhere);
         let after = gateway.await_settled();
+        every_id_received(&after);
         assert_eq!((by_sluice, report.corrupt), (0, 0), "{report:?} {after}");
         let anew = |status: &Snapshot| status.total(Cell::FlowsMidstream);
         assert_eq!(anew(&after), anew(&self.before), "{after}");
@@ -97,16 +111,41 @@ fn pids(status: &Snapshot) -> Vec<u32> {
     status.seats().map(|seat| seat.pid).collect()
 }
 
-fn upgrade(gateway: &Gateway) {
-    let before = gateway.status();
-    let request = Request::Upgrade { program: program() };
-    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
+    ask_for_upgrade_to(gateway, program());
+}
+
+fn ask_for_upgrade_to(gateway: &Gateway, program: PathBuf) {
+    let request = Request::Upgrade { program };
+    let deadline = Instant::now() + PATIENCE;
+    let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    let mut answer = ask();
+    // Whoever was relieved just now may not have been seen to end.
+    while matches!(&answer, Response::Error(why) if why.contains("try again in a moment")) {
+        assert!(Instant::now() < deadline, "{answer:?}");
+        sleep(Duration::from_millis(5));
+        answer = ask();
+    }
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
+}
+
+pub(crate) fn upgrade(gateway: &Gateway) {
+    upgrade_to(gateway, program());
+}
+
+fn upgrade_to(gateway: &Gateway, program: PathBuf) {
+    let before = gateway.status();
+    ask_for_upgrade_to(gateway, program);
+    await_upgraded(gateway, before.upgrades + 1);
+}
+
+/// Waits until so many programs have taken over and the last one serves.
+pub(crate) fn await_upgraded(gateway: &Gateway, upgrades: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let after = gateway.try_status();
-        if after.is_some_and(|it| it.upgrades > before.upgrades && all_up(&it)) {
-            return;
+        if let Some(after) = after.filter(|it| it.upgrades >= upgrades && all_up(it)) {
+            return after;
         }
         assert!(
             Instant::now() < deadline,
@@ -115,6 +154,19 @@ fn upgrade(gateway: &Gateway) {
         );
         sleep(Duration::from_millis(10));
     }
+}
+
+/// Kills the launcher and waits until another one has relieved all workers.
+pub(crate) fn replace_launcher(gateway: &Gateway) -> Snapshot {
+    let before = gateway.status();
+    let known = pids(&before);
+    let launcher = Pid::from_raw(before.launcher.cast_signed());
+    kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+    gateway.await_status("replaced", |status| {
+        status.launcher_restarts == before.launcher_restarts + 1
+            && all_up(status)
+            && pids(status).iter().all(|pid| !known.contains(pid))
+    })
 }
 
 /// The supervisor, the launcher, the rejecter, two workers and the backup, and after a moment
@@ -170,7 +222,7 @@ fn an_upgrade_to_what_cannot_go_on_here_is_refused_and_changes_nothing() {
         assert!(why.contains(said), "{why}");
     }
     // The configuration that the new program would find is broken.
-    std::fs::write(gateway.config_file(), "nmae = 1").expect("write");
+    fs::write(gateway.config_file(), "nmae = 1").expect("write");
     let request = Request::Upgrade { program: program() };
     let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
     assert!(
@@ -178,6 +230,261 @@ fn an_upgrade_to_what_cannot_go_on_here_is_refused_and_changes_nothing() {
         "{answer:?}"
     );
     assert_eq!(pids(&gateway.status()), pids(&before));
+}
+
+#[test]
+fn an_upgrade_without_its_rule_file_is_refused() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let before = gateway.status();
+    fs::remove_file(&gateway.config.rules.files[0]).expect("remove the rules");
+    let request = Request::Upgrade { program: program() };
+    let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    assert!(
+        matches!(&answer, Response::Error(why) if why.contains("test.rules")),
+        "{answer:?}"
+    );
+    assert_eq!(pids(&gateway.status()), pids(&before));
+}
+
+/// A program that says it can go on, and before it does so has something happen.
+fn program_after(gateway: &Gateway, happens: &str) -> PathBuf {
+    let path = gateway.directory.path().join("program");
+    let real = program();
+    let real = real.display();
+    let script = format!("#!/bin/sh\n[ \"$1\" = run ] && {{ {happens}\n}}\nexec {real} \"$@\"\n");
+    fs::write(&path, script).expect("write a program");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("make it one");
+    path
+}
+
+#[test]
+fn rules_that_become_unusable_during_an_upgrade_stay_in_force_as_they_were() {
+    require_queues!();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = "drop tcp any any -> any any (msg:\"x\"; content:\"evil\"; sid:9;)\n".into();
+    });
+    let before = gateway.status();
+    let rules = gateway.config.rules.files[0].display();
+    let program = program_after(&gateway, &format!("rm -f {rules}"));
+    upgrade_to(&gateway, program);
+    let after = gateway.status();
+    assert_eq!((after.generation, after.pid), (1, before.pid), "{after}");
+    let log = gateway.log();
+    assert!(log.contains("stays so"), "{log}");
+    assert!(log.contains(" 1 rules (0 skipped)"), "{log}");
+    // With them a launcher can be replaced as with any, and a reload has the next number.
+    assert_eq!(replace_launcher(&gateway).generation, 1);
+    fs::write(&gateway.config.rules.files[0], "").expect("write the rules");
+    reload(&gateway);
+    assert_eq!(gateway.status().generation, 3);
+}
+
+#[test]
+fn an_interface_that_is_absent_during_an_upgrade_is_waited_for() {
+    require_queues!();
+    let gateway = Gateway::start(|_| {});
+    let name = gateway.config.interfaces[1].clone();
+    let link = |arguments: &[&str]| {
+        gateway.lab.gateway().run("ip", arguments).expect("ip");
+    };
+    link(&["link", "set", &name, "down"]);
+    link(&["link", "set", &name, "name", "elsewhere0"]);
+    upgrade(&gateway);
+    assert!(
+        gateway.log().contains("goes on without it"),
+        "{}",
+        gateway.log()
+    );
+    link(&["link", "set", "elsewhere0", "name", &name]);
+    link(&["link", "set", &name, "up"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !gateway
+        .log()
+        .contains(&format!("{name} is another interface now"))
+    {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    assert!(
+        !gateway.log().contains("NOT inspected:"),
+        "{}",
+        gateway.log()
+    );
+}
+
+#[test]
+fn rules_that_cannot_be_put_in_at_an_upgrade_leave_those_that_are() {
+    require_queues!();
+    let _alone = alone();
+    let tools = tempfile::tempdir().expect("a directory");
+    let (path, broken) = crate::upkeep::breakable_tools(tools.path());
+    let gateway = Gateway::start(|setup| setup.path = Some(path));
+    let load = Load::start(&gateway, 3000);
+    fs::write(&broken, "").expect("break the tools");
+    upgrade(&gateway);
+    load.moves();
+    assert!(
+        gateway.log().contains("a former run's rules go on"),
+        "{}",
+        gateway.log()
+    );
+    fs::remove_file(&broken).expect("mend the tools");
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.log().matches("netfilter: ").count() < 3 {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(20));
+    }
+    load.finish(&gateway);
+}
+
+/// The workers' end of their way to the supervisor: the socket that the launcher has as well and
+/// that nobody waits at.
+fn feedback(status: &Snapshot) -> FeedbackSocket {
+    const O_NONBLOCK: u64 = 0o4000;
+    let sockets = |pid: u32| -> Vec<(PathBuf, i32)> {
+        let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+        let entries = entries.flatten().filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            Some((fs::read_link(entry.path()).ok()?, number))
+        });
+        entries
+            .filter(|(target, _)| target.to_string_lossy().starts_with("socket:"))
+            .collect()
+    };
+    let shared = sockets(status.launcher);
+    let never_waits = |number: i32| {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", status.pid));
+        let info = info.expect("about a descriptor");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u64::from_str_radix(flags.expect("flags").trim(), 8).expect("octal");
+        flags & O_NONBLOCK != 0
+    };
+    let mut ours = sockets(status.pid).into_iter();
+    let (_, number) = ours
+        .find(|(target, number)| shared.iter().any(|it| it.0 == *target) && never_waits(*number))
+        .expect("the workers' end");
+    let supervisor = PidFd::open(status.pid).expect("it runs");
+    FeedbackSocket::from_fd(supervisor.fetch(number).expect("a descriptor of it"))
+}
+
+#[test]
+fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|_| {});
+    let feedback = feedback(&gateway.status());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // When it is full there is enough to be heard.
+                let _ = feedback.send(Message::Convict {
+                    seat: Seat::Worker(0),
+                    key: FlowKey::default(),
+                    signature_id: 1,
+                });
+                sleep(Duration::from_micros(300));
+            }
+        });
+        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(&gateway)));
+        over.store(true, Ordering::Relaxed);
+        if let Err(why) = upgraded {
+            std::panic::resume_unwind(why);
+        }
+    });
+}
+
+#[test]
+fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_it() {
+    require_queues!();
+    let _alone = alone();
+    let mut gateway = Gateway::prepare(&lab(), |setup| {
+        setup.rules = "alert udp any any -> any any (msg:\"x\"; sid:9;)\n".into();
+        setup.config.log.stats_seconds = 0;
+        setup.config.log.buffer = 8 << 20;
+    });
+    // A pipe that nobody reads, in the place of the log.
+    fs::create_dir_all(&gateway.config.log.directory).expect("a directory");
+    let log = gateway.config.event_log().expect("the event log is a file");
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let mut both = fs::OpenOptions::new();
+    let pipe = both.read(true).write(true).open(&log).expect("its ends");
+    gateway.launch();
+    let (_replier, requester) = requests(&gateway, 1500);
+    requester.finish().expect("requests");
+    ask_for_upgrade(&gateway);
+    let deadline = Instant::now() + Duration::from_secs(6);
+    while !gateway
+        .log()
+        .contains("not upgraded: the event log has taken nothing")
+    {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        let asked = Instant::now();
+        assert_eq!(gateway.status().upgrades, 0);
+        assert!(asked.elapsed() < Duration::from_secs(1), "it was deaf");
+        sleep(Duration::from_millis(50));
+    }
+    let reader = std::thread::spawn(move || {
+        let mut pipe = pipe;
+        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+    });
+    upgrade(&gateway);
+    // It ends with this program: it has the other end of the pipe as well.
+    drop(reader);
+}
+
+/// The process that compiles rules, stopped in the middle of it.
+pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let compiler = processes(&gateway.lab).into_iter().find(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "sluice-compile")
+        });
+        if let Some(pid) = compiler {
+            let pid = Pid::from_raw(pid.cast_signed());
+            kill(pid, Signal::SIGSTOP).expect("it runs");
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "nobody compiles");
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time() {
+    require_queues!();
+    let _alone = alone();
+    let gateway = Gateway::start(|setup| {
+        setup.rules = rule_set::rules(rule_set::LARGE / 8);
+        setup.config.steering.stale_ms = 300;
+    });
+    let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+    let (_replier, requester) = requests(&gateway, 3000);
+    sleep(Duration::from_millis(300));
+    let victim = gateway.busiest();
+    ask_for_upgrade(&gateway);
+    let compiler = stop_compiler(&gateway);
+    signal(&victim, Signal::SIGSTOP);
+    let deadline = Instant::now() + PATIENCE;
+    let killed = format!("{} (pid {}) hung: stopped: killed", victim.seat, victim.pid);
+    while !gateway.log().contains(&killed) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
+    }
+    // What waited for it goes by policy, still without anybody who could take its place.
+    let settled = format!("{} has not been served for", victim.seat);
+    while !gateway.log().contains(&settled) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
+    }
+    kill(compiler, Signal::SIGCONT).expect("it is stopped");
+    nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
+    let deadline = Instant::now() + PATIENCE;
+    while !gateway.try_status().is_some_and(|it| all_up(&it)) {
+        assert!(Instant::now() < deadline, "{}", gateway.log());
+        sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -213,15 +520,122 @@ fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
     let gateway = Gateway::start(|_| {});
     let load = Load::start(&gateway, 2000);
     let before = gateway.status();
-    let known = pids(&before);
-    let launcher = nix::unistd::Pid::from_raw(before.launcher.cast_signed());
-    nix::sys::signal::kill(launcher, Signal::SIGKILL).expect("kill the launcher");
-    let after = gateway.await_status("replaced", |status| {
-        status.launcher_restarts == 1
-            && all_up(status)
-            && pids(status).iter().all(|pid| !known.contains(pid))
-    });
-    assert_eq!(after.pid, before.pid);
+    let after = replace_launcher(&gateway);
+    assert_eq!((after.pid, after.generation), (before.pid, 1), "{after}");
     load.finish(&gateway);
     nobody_has_stayed_behind(&gateway);
+}
+
+/// What the status has about former processes of each seat.
+fn history(status: &Snapshot) -> Vec<([u64; 3], Vec<String>)> {
+    status
+        .seats()
+        .map(|seat| {
+            let exits = seat.exits.iter();
+            let exits = exits.map(|exit| format!("{}: {}", exit.unix_us, exit.reason));
+            ([seat.restarts, seat.trips, seat.hangs], exits.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn what_has_happened_is_still_known_after_an_upgrade_and_a_takeover() {
+    require_queues!();
+    let mut gateway = Gateway::start(|_| {});
+    let victim = gateway.status().workers[0].clone();
+    signal(&victim, Signal::SIGABRT);
+    await_replaced(&gateway, &victim);
+    replace_launcher(&gateway);
+    assert_eq!(reload(&gateway).generation, 2);
+    let before = gateway.await_status("up", all_up);
+    assert_eq!(before.workers[0].restarts, 1, "{before}");
+    assert_eq!(before.deaths.idle, 1, "{before}");
+
+    for (generation, upgraded) in [(3, true), (4, false), (5, true)] {
+        if upgraded {
+            upgrade(&gateway);
+        } else {
+            gateway.kill_supervisor();
+            gateway.launch();
+        }
+        let after = gateway.status();
+        assert_eq!(after.generation, generation, "{after}");
+        assert!(after.seats().all(|seat| seat.generation == generation));
+        assert_eq!(history(&after), history(&before), "{after}");
+        assert_eq!(after.deaths, before.deaths, "{after}");
+        assert_eq!(after.launcher_restarts, 1, "{after}");
+        assert!(after.uptime_seconds >= before.uptime_seconds, "{after}");
+        let exit = |status: &Snapshot| status.workers[0].exits[0].uptime_seconds;
+        assert!((exit(&after) - exit(&before)).abs() < 0.001, "{after}");
+    }
+    // It goes on from there.
+    assert_eq!(reload(&gateway).generation, 6);
+    let victim = gateway.status().workers[0].clone();
+    signal(&victim, Signal::SIGABRT);
+    let after = await_replaced(&gateway, &victim);
+    assert_eq!(after.workers[0].restarts, 2, "{after}");
+    assert_eq!(after.workers[0].exits.len(), 2, "{after}");
+    // A new start is one.
+    assert!(gateway.stop().success());
+    gateway.launch();
+    let anew = gateway.status();
+    assert_eq!((anew.generation, anew.launcher_restarts), (1, 0), "{anew}");
+    assert_eq!(anew.workers[0].restarts, 0, "{anew}");
+}
+
+/// Stops an instance whose workers are being relieved.
+fn stops_quickly(gateway: &mut Gateway) {
+    let stopped = Instant::now();
+    gateway.stop();
+    // Loading the eBPF programs, which a stop waits for, may take seconds on a busy machine.
+    println!("stopped after {:?}", stopped.elapsed());
+    let log = gateway.log();
+    assert!(!log.contains("did not end within"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.leftovers(), Vec::<String>::new(), "{log}");
+}
+
+#[test]
+fn a_stop_at_any_moment_of_an_upgrade_is_quick_and_loses_nothing() {
+    require_queues!();
+    let _alone = alone();
+    let mut relieved = 0;
+    for step in 0..8 {
+        let mut gateway = Gateway::start(|_| {});
+        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+        let (_replier, requester) = requests(&gateway, 1000);
+        ask_for_upgrade(&gateway);
+        let begun = gateway
+            .process()
+            .wait_for_line("goes on from here", PATIENCE);
+        begun.expect("it says so");
+        sleep(Duration::from_millis(60) * step);
+        stops_quickly(&mut gateway);
+        relieved += u32::from(gateway.log().contains("of a former run are taken over"));
+        nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
+    }
+    assert!(relieved > 0, "no stop came while workers were relieved");
+}
+
+#[test]
+fn a_stop_while_workers_of_a_dead_launcher_are_relieved_is_quick() {
+    require_queues!();
+    let _alone = alone();
+    for step in 0..6 {
+        let mut gateway = Gateway::start(|_| {});
+        let launcher = gateway.status().launcher.cast_signed();
+        let launcher = Pid::from_raw(launcher);
+        kill(launcher, Signal::SIGKILL).expect("kill the launcher");
+        let compiled = "a new launcher has compiled";
+        gateway
+            .process()
+            .wait_for_line(compiled, PATIENCE)
+            .expect("it says so");
+        sleep(Duration::from_millis(15) * step);
+        stops_quickly(&mut gateway);
+    }
 }

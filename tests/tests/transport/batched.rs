@@ -128,11 +128,39 @@ fn a_full_receive_buffer_passes_packets_with_fail_open() {
     let queue = Transport::Batched.open(&lab, &tight).unwrap();
     send_numbered(&lab, address, 0..200, SIZE);
     let passed = take_all(&server).len() as u64;
+    // Those that passed have an id as well, and are counted by the socket only.
+    let state = state(&lab);
+    assert_eq!((state.last_id, state.user_dropped), (200, 0), "{state:?}");
     let serving = Serving::start(queue, |_| Verdict::ACCEPT);
     let waited = take_all(&server).len() as u64;
     let counters = serving.counters();
     assert_eq!((counters.overruns, counters.received), (passed, waited));
     assert_eq!(passed + waited, 200);
+}
+
+#[test]
+fn a_full_queue_gives_no_id_to_what_it_has_no_room_for() {
+    require_queues!();
+    for fail_open in [false, true] {
+        let lab = lab_with_rules();
+        let address = lab.server_v4().into();
+        let server = receiver(&lab, address);
+        let short = QueueOptions {
+            max_length: 50,
+            fail_open,
+            ..options()
+        };
+        let queue = Transport::Batched.open(&lab, &short).unwrap();
+        send_numbered(&lab, address, 0..200, SIZE);
+        let passed = take_all(&server).len();
+        let state = wait_for(&lab, "a full queue", |state| state.waiting == 50);
+        assert_eq!((state.last_id, state.user_dropped), (50, 0), "{state:?}");
+        let expected = if fail_open { (150, 0) } else { (0, 150) };
+        assert_eq!((passed as u64, state.queue_dropped), expected);
+        let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+        assert_eq!(take_all(&server).len(), 50);
+        assert_eq!(serving.counters().received, 50);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use sluice::source::nfqueue::{Taken, settle_through, take_waiting};
 use sluice_tests::{Process, require_queues};
 
 use super::*;
@@ -84,6 +85,42 @@ fn open_socket(lab: &Lab) -> OwnedFd {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn what_waits_for_a_worker_that_does_not_come_is_taken_out_unseen_and_settled() {
+    require_queues!();
+    for disposition in [Disposition::Accept, Disposition::Drop] {
+        let lab = lab_with_rules();
+        let address = lab.server_v4().into();
+        let server = receiver(&lab, address);
+        let socket = open_socket(&lab);
+        send_numbered(&lab, address, 0..30, 100);
+        let state = wait_for(&lab, "30 packets", |state| state.waiting == 30);
+        for (most, first, last) in [(20, 1, 20), (100, 21, 30)] {
+            let taken = take_waiting(socket.as_fd(), most).unwrap();
+            assert_eq!(taken.packets, u64::from(last - first + 1));
+            assert_eq!(taken.ends, Some((PacketId(first), PacketId(last))));
+            settle_through(socket.as_fd(), state.queue, PacketId(last), disposition).unwrap();
+            let left = 30 - last;
+            wait_for(&lab, "those settled", |state| state.waiting == left);
+        }
+        // That nothing is pending is no error, and leaves a message that is no packet.
+        settle_through(socket.as_fd(), state.queue, PacketId(30), disposition).unwrap();
+        let taken = take_waiting(socket.as_fd(), 100).unwrap();
+        assert_eq!(taken, Taken::default());
+
+        let mut worker = start_worker(&socket, &[]);
+        worker.wait_for_line("serving", PATIENCE).unwrap();
+        send_numbered(&lab, address, 30..40, 100);
+        let arrived: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
+        let expected: Vec<u8> = match disposition {
+            Disposition::Accept => (0..40).collect(),
+            Disposition::Drop => (30..40).collect(),
+        };
+        assert_eq!(arrived, expected, "{disposition:?}");
+        wait_for(&lab, "nothing pending", |state| state.waiting == 0);
+    }
+}
 
 #[test]
 fn what_a_killed_worker_had_in_hand_is_settled_and_the_rest_is_served() {

@@ -4,27 +4,25 @@
 //! happens on the machine meets both. The ratios carry over to other machines, the absolute
 //! figures do not.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use nix::sys::signal::Signal;
+use anyhow::Result;
 use serde_json::json;
 use sluice_tests::Namespace;
 use sluice_tests::elsewhere::{snmp, tcp_extended};
 use sluice_tests::stream::{Extent, Sender, Sink};
 
+use super::kills::{Victim, kill_for};
 use super::pinned::{Cpus, on_cpu};
 use super::report::median;
-use crate::stage::interrupt::{INTERRUPTED, Interrupt, Interrupted};
+use crate::progress::Progress;
+use crate::stage::interrupt::Interrupt;
 use crate::stage::report::Report;
-use crate::stage::status::{Seat, Status};
-use crate::stage::{Settings, Stage, processes};
-use crate::toolchain::{bpf, system};
+use crate::stage::status::Seat;
+use crate::stage::{Settings, Stage, command};
 use crate::workspace::Workspace;
-use crate::{build, progress};
 
 /// Throughput under kills, as a share of the undisturbed one.
 const THROUGHPUT: f64 = 0.9;
@@ -68,16 +66,6 @@ pub(crate) struct EnduranceArgs {
     quick: bool,
 }
 
-/// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Victim {
-    /// The workers in turn
-    Worker,
-    /// Whoever got the most packets since the last kill, the backup too
-    Busiest,
-}
-
 /// What one phase gave.
 #[derive(Clone, Debug, serde::Serialize)]
 struct Phase {
@@ -105,42 +93,23 @@ impl Phase {
 
 /// Runs the command.
 pub(crate) fn endurance(workspace: &Workspace, arguments: &EnduranceArgs) -> Result<ExitCode> {
-    if let Some(missing) = sluice_tests::requirement::missing_for_queues() {
-        bail!("the benchmark cannot run: {missing}");
-    }
-    system::ensure(system::ALL)?;
-    build::object(workspace, bpf::ensure(workspace)?)?;
-    build::program(workspace, true)?;
-    let interrupt = Interrupt::take_over()?;
-    let cpus = Cpus::choose()?;
+    command::prepare(workspace, "the benchmark", true)?;
     let mut arguments = arguments.clone();
     if arguments.quick {
         (arguments.rounds, arguments.seconds) = (1, 2);
     }
-    let mut report = Report::new();
-    let measured = measure(workspace, &arguments, interrupt, cpus, &mut report);
-    let phases = match measured {
-        Ok(phases) => phases,
-        Err(error) if error.is::<Interrupted>() => {
-            println!("Interrupted; everything has been removed.");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        Err(error) => return Err(error),
-    };
-    conclude(&arguments, &phases, &mut report);
-    report.print();
-    if let Some(path) = &arguments.json {
-        let about = json!({
+    let json = arguments.json.as_deref();
+    let ending = command::perform("The benchmark", json, |interrupt, report, about| {
+        let cpus = Cpus::choose()?;
+        let phases = measure(workspace, &arguments, interrupt, cpus, report)?;
+        conclude(&arguments, &phases, report);
+        *about = json!({
             "cpus": cpus, "seconds": arguments.seconds, "streams": arguments.streams,
             "kill_ms": arguments.kill_ms, "victim": arguments.victim, "phases": phases,
         });
-        report.write(path, &about)?;
-    }
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        Ok(())
+    })?;
+    Ok(ending.into())
 }
 
 fn measure(
@@ -171,23 +140,38 @@ fn measure(
         2 * arguments.rounds,
         arguments.seconds
     ));
-    let mut stage = Stage::set(&workspace.sluice(true), interrupt, settings)?;
+    let program = workspace.sluice(true);
+    command::on_stage(&program, interrupt, settings, report, |stage, report| {
+        let phases = take_turns(stage, arguments, cpus, report)?;
+        let (_, left) = stage.stop()?;
+        let data = json!({ "left": left });
+        command::add_leftovers(report, &left, "nothing left".to_owned(), data);
+        Ok(phases)
+    })
+}
+
+fn take_turns(
+    stage: &mut Stage,
+    arguments: &EnduranceArgs,
+    cpus: Cpus,
+    report: &Report,
+) -> Result<Vec<Phase>> {
     let mut phases = Vec::new();
     for round in 0..arguments.rounds {
         // Another one begins each time.
         for disturbed in [round % 2 == 1, round % 2 == 0] {
-            let mut line = progress::Progress::new(format!("round {}", round + 1));
-            line.tick(if disturbed {
+            let name = if disturbed {
                 "with kills"
             } else {
                 "undisturbed"
-            });
-            let phase = play(&stage, arguments, cpus, disturbed)?;
+            };
+            let mut line = Progress::new(format!("round {}", round + 1));
+            line.tick(name);
+            let phase = play(stage, arguments, cpus, disturbed)?;
             line.clear();
             report.note(&format!(
-                "round {}, {:<11}: {:6.2} Gbit/s, {:4} of {} segments sent again ({} had arrived), longest gap {} ms, {} kills{}",
+                "round {}, {name:<11}: {:6.2} Gbit/s, {:4} of {} segments sent again ({} had arrived), longest gap {} ms, {} kills{}",
                 round + 1,
-                if disturbed { "with kills" } else { "undisturbed" },
                 phase.gigabits,
                 phase.retransmitted,
                 phase.segments,
@@ -200,18 +184,6 @@ fn measure(
             stage.ensure_running()?;
         }
     }
-    let (_, left) = stage.stop()?;
-    report.add(
-        "A clean stop leaves nothing behind",
-        left.is_empty(),
-        if left.is_empty() {
-            "nothing left".to_owned()
-        } else {
-            left.join("; ")
-        },
-        json!({ "left": left }),
-    );
-    stage.discard_directory();
     Ok(phases)
 }
 
@@ -235,7 +207,12 @@ fn play(stage: &Stage, arguments: &EnduranceArgs, cpus: Cpus, disturbed: bool) -
     let received = || sinks.iter().map(Sink::received).sum::<u64>();
     let (first, began) = (received(), Instant::now());
     let kills = if disturbed {
-        kill_for(stage, arguments, length)?
+        kill_for(
+            stage,
+            arguments.victim,
+            Duration::from_millis(arguments.kill_ms.max(1)),
+            length,
+        )?
     } else {
         stage.interrupt.pause(length)?;
         0
@@ -270,57 +247,6 @@ fn play(stage: &Stage, arguments: &EnduranceArgs, cpus: Cpus, disturbed: bool) -
         bytes: sinks.iter().map(Sink::received).sum(),
         faults,
     })
-}
-
-/// Kills every `kill_ms` for so long; how many had somebody to kill.
-fn kill_for(stage: &Stage, arguments: &EnduranceArgs, length: Duration) -> Result<u64> {
-    let interval = Duration::from_millis(arguments.kill_ms.max(1));
-    let began = Instant::now();
-    let mut killed = BTreeSet::new();
-    let mut queued = stage.queued()?;
-    let mut turn = 0;
-    while began.elapsed() < length {
-        let now = stage.queued()?;
-        let through: Vec<(u16, u32)> = now
-            .iter()
-            .filter_map(|(queue, last)| {
-                let (_, before) = queued.iter().find(|(other, _)| other == queue)?;
-                Some((*queue, last.wrapping_sub(*before)))
-            })
-            .collect();
-        queued = now;
-        // A supervisor that is busy with a death may answer late.
-        if let Ok(status) = stage.glance() {
-            let alive = |seat: &&Seat| seat.state == "up" && !killed.contains(&seat.pid);
-            let victim = match arguments.victim {
-                Victim::Worker => next(&status, turn, alive),
-                Victim::Busiest => busiest(&status, &through).filter(alive),
-            };
-            if let Some(pid) = victim.map(|seat| seat.pid) {
-                processes::signal(pid, Signal::SIGKILL)?;
-                killed.insert(pid);
-            }
-        }
-        turn += 1;
-        let due = began + interval * u32::try_from(turn)?;
-        stage
-            .interrupt
-            .pause(due.saturating_duration_since(Instant::now()))?;
-    }
-    Ok(killed.len() as u64)
-}
-
-/// The worker whose turn it is, or the next one that works.
-fn next(status: &Status, turn: usize, alive: impl Fn(&&Seat) -> bool) -> Option<&Seat> {
-    let workers = &status.workers;
-    (0..workers.len())
-        .map(|step| &workers[(turn + step) % workers.len()])
-        .find(alive)
-}
-
-fn busiest<'a>(status: &'a Status, through: &[(u16, u32)]) -> Option<&'a Seat> {
-    let (queue, _) = through.iter().max_by_key(|(_, packets)| *packets)?;
-    status.seat_of(*queue)
 }
 
 /// What does not come to rest after a phase.
@@ -425,46 +351,4 @@ fn conclude(arguments: &EnduranceArgs, phases: &[Phase], report: &mut Report) {
         format!("{kills:?} kills of {planned} planned in each phase"),
         json!({ "kills": kills, "planned": planned }),
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status(states: [&str; 3]) -> Status {
-        let seat = |number: u16, state: &str| {
-            json!({
-                "seat": format!("worker {number}"), "pid": 10 + number, "state": state,
-                "queue": 101 + number, "restarts": 0, "trips": 0,
-                "received": 0, "accepted": 0, "dropped": 0,
-                "kernel": {"waiting": 0, "queue_dropped": 0, "user_dropped": 0},
-            })
-        };
-        let workers: Vec<_> = (0..)
-            .zip(states)
-            .map(|(number, state)| seat(number, state))
-            .collect();
-        serde_json::from_value(json!({
-            "netfilter": "nft", "interfaces": {}, "rules": 0, "counters": {},
-            "workers": workers, "backup": seat(9, "up"),
-        }))
-        .expect("a status")
-    }
-
-    #[test]
-    fn workers_are_killed_in_turn_and_those_that_are_down_are_passed_over() {
-        let up = |seat: &&Seat| seat.state == "up";
-        let pid = |states, turn| next(&status(states), turn, up).map(|seat| seat.pid);
-        assert_eq!(pid(["up", "up", "up"], 4), Some(11));
-        assert_eq!(pid(["up", "down", "up"], 4), Some(12));
-        assert_eq!(pid(["up", "down", "down"], 4), Some(10));
-        assert_eq!(pid(["down"; 3], 4), None);
-    }
-
-    #[test]
-    fn the_busiest_seat_is_the_one_whose_queue_got_the_most() {
-        let status = status(["up"; 3]);
-        let busiest = busiest(&status, &[(101, 5), (110, 9), (102, 7)]);
-        assert_eq!(busiest.map(|seat| seat.queue), Some(110));
-    }
 }

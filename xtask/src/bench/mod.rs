@@ -9,6 +9,7 @@ use crate::workspace::Workspace;
 
 mod endurance;
 mod generator;
+mod kills;
 mod memory;
 mod overload;
 mod path;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use sluice_tests::queue_state;
 
@@ -16,12 +16,10 @@ use super::memory::Peak;
 use super::path::dropped_by;
 use super::pinned::Cpus;
 use super::udp::{self, Account, Inspected};
-use crate::build;
-use crate::stage::interrupt::{INTERRUPTED, Interrupt, Interrupted};
+use crate::stage::interrupt::{Interrupt, Interrupted};
 use crate::stage::report::Report;
 use crate::stage::status::Status;
-use crate::stage::{Settings, Stage};
-use crate::toolchain::{bpf, system};
+use crate::stage::{Settings, Stage, command};
 use crate::workspace::Workspace;
 
 /// Offered load, as a multiple of what can be inspected.
@@ -48,7 +46,7 @@ pub(crate) struct OverloadArgs {
     workers: u32,
     /// Rules that each packet has to be compared with in vain: so many that the generator can
     /// make three times what the workers can inspect
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     rules: u32,
     /// Only this fail policy
     #[arg(long, value_parser = ["open", "closed"])]
@@ -79,38 +77,25 @@ struct Overload {
 
 /// Runs the command.
 pub(crate) fn overload(workspace: &Workspace, arguments: &OverloadArgs) -> Result<ExitCode> {
-    if let Some(missing) = sluice_tests::requirement::missing_for_queues() {
-        bail!("the benchmark cannot run: {missing}");
-    }
-    system::ensure(system::ALL)?;
-    build::object(workspace, bpf::ensure(workspace)?)?;
-    build::program(workspace, true)?;
-    let interrupt = Interrupt::take_over()?;
-    let mut report = Report::new();
-    let mut runs = Vec::new();
-    for fail in ["open", "closed"] {
-        if arguments.fail.as_ref().is_some_and(|only| only != fail) {
-            continue;
-        }
-        report.act(&format!("fail {fail}"));
-        match run(workspace, arguments, fail, interrupt.clone(), &mut report) {
-            Ok(overload) => runs.push(overload),
-            Err(error) if error.is::<Interrupted>() => {
-                println!("Interrupted; everything has been removed.");
-                return Ok(ExitCode::from(INTERRUPTED));
+    command::prepare(workspace, "the benchmark", true)?;
+    let json = arguments.json.as_deref();
+    let ending = command::perform("The benchmark", json, |interrupt, report, about| {
+        let mut runs = Vec::new();
+        for fail in ["open", "closed"] {
+            if arguments.fail.as_ref().is_some_and(|only| only != fail) {
+                continue;
             }
-            Err(error) => report.failed(&format!("Overload with fail {fail} ends"), &error),
+            report.act(&format!("fail {fail}"));
+            match run(workspace, arguments, fail, interrupt.clone(), report) {
+                Ok(overload) => runs.push(overload),
+                Err(error) if error.is::<Interrupted>() => return Err(error),
+                Err(error) => report.failed(&format!("Overload with fail {fail} ends"), &error),
+            }
         }
-    }
-    report.print();
-    if let Some(path) = &arguments.json {
-        report.write(path, &json!({ "runs": runs }))?;
-    }
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        *about = json!({ "runs": runs });
+        Ok(())
+    })?;
+    Ok(ending.into())
 }
 
 fn run(
@@ -132,16 +117,17 @@ fn run(
             arguments.workers, cpus.inspector
         ),
     };
-    let mut stage = Stage::set(&workspace.sluice(true), interrupt, settings)?;
-    udp::prepare(&stage.lab)?;
-    let generator = workspace.bpf_object().with_file_name("generator");
-    let overload = overwhelm(&stage, &generator, arguments, (fail, cpus), report);
-    stage.ensure_running()?;
-    let overload = overload?;
-    judge(&stage.status()?, &overload, report);
-    stage.stop()?;
-    stage.discard_directory();
-    Ok(overload)
+    let program = workspace.sluice(true);
+    command::on_stage(&program, interrupt, settings, report, |stage, report| {
+        udp::prepare(&stage.lab)?;
+        let generator = workspace.bpf_object().with_file_name("generator");
+        let overload = overwhelm(stage, &generator, arguments, (fail, cpus), report);
+        stage.ensure_running()?;
+        let overload = overload?;
+        judge(&stage.status()?, &overload, report);
+        stage.stop()?;
+        Ok(overload)
+    })
 }
 
 /// Measures the capacity, then offers three times as much.

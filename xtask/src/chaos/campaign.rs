@@ -185,6 +185,9 @@ impl<'a> Campaign<'a> {
                 if matches!(&self.order, Some(order) if order.kind == Kind::BadReload) {
                     return Ok(Turn::Later);
                 }
+                if !self.every_queue_is_held_twice() {
+                    return Ok(Turn::Later);
+                }
                 // Whether an order that was not carried out yet will be, nobody knows.
                 if let Some(order) = self.order.take() {
                     self.certain &= order.kind != Kind::Reload;
@@ -208,6 +211,17 @@ impl<'a> Campaign<'a> {
         *self.done.entry(fault.kind).or_default() += 1;
         self.note(report, did);
         Ok(Turn::Had)
+    }
+
+    /// Whether each queue's socket is open in a worker as well as in the supervisor. Without that
+    /// the supervisor's end is the end of a queue, and nobody is left who could count what was
+    /// in it: that everything dies is not what this campaign is about.
+    fn every_queue_is_held_twice(&self) -> bool {
+        // One that has been killed and not been waited for has no memory any more.
+        let lives = |pid| processes::kilobytes(pid, "VmRSS").is_some();
+        self.stage
+            .glance()
+            .is_ok_and(|status| status.seats().all(|seat| seat.pid != 0 && lives(seat.pid)))
     }
 
     fn give_order(&mut self, fault: Fault) -> Result<String> {

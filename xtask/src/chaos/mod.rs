@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ mod order;
 mod plan;
 mod rules;
 mod strike;
+mod traffic;
 mod watch;
 
 use ability::Abilities;
@@ -27,12 +28,11 @@ use campaign::Campaign;
 use load::Load;
 use plan::{Event, Kind};
 
-use crate::stage::interrupt::{INTERRUPTED, Interrupt, Interrupted};
+use crate::stage::command::{self, Ending};
+use crate::stage::interrupt::Interrupt;
 use crate::stage::report::Report;
 use crate::stage::{Settings, Stage};
-use crate::toolchain::system;
 use crate::workspace::Workspace;
-use crate::{build, setup};
 
 /// Workers at the start, besides the backup.
 const WORKERS: usize = 3;
@@ -102,43 +102,26 @@ impl Arguments {
 
 /// Runs the command; success only if nothing was lost, broken or unaccounted for.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    let setup = setup::ensure(workspace, system::ALL)?;
-    build::object(workspace, setup.source)?;
-    build::program(workspace, !arguments.debug)?;
-    if let Some(reason) = sluice_tests::requirement::missing_for_queues() {
-        bail!("the campaign cannot run here: {reason}");
-    }
-    let interrupt = Interrupt::take_over()?;
-    let mut report = Report::new();
-    let mut lab = String::new();
-    let played = play(workspace, arguments, interrupt, &mut report, &mut lab);
-    if let Err(error) = played {
-        if error.is::<Interrupted>() {
-            println!("Interrupted; everything has been removed.");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        report.failed("The campaign comes to its end", &error);
-    }
-    checks::namespaces(&lab, &mut report);
-    report.print();
-    if let Some(path) = &arguments.json {
-        let about = json!({
+    command::prepare(workspace, "the campaign", !arguments.debug)?;
+    let json = arguments.json.as_deref();
+    let ending = command::perform("The campaign", json, |interrupt, report, about| {
+        *about = json!({
             "seed": arguments.seed, "seconds": arguments.seconds, "fail": arguments.fail(),
             "again": arguments.again(),
         });
-        report.write(path, &about)?;
-        println!("The table with all figures: {}", path.display());
-    }
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
+        let mut lab = String::new();
+        let played = play(workspace, arguments, interrupt, report, &mut lab);
+        checks::namespaces(&lab, report);
+        played
+    })?;
+    if ending == Ending::Failed {
         println!(
             "\nSeed {} failed; the same plan again: {}",
             arguments.seed,
             arguments.again()
         );
-        ExitCode::FAILURE
-    })
+    }
+    Ok(ending.into())
 }
 
 fn play(
@@ -167,22 +150,11 @@ fn play(
             arguments.fail()
         ),
     };
-    let mut stage = Stage::set(&workspace.sluice(!arguments.debug), interrupt, settings)?;
-    lab.push_str(stage.lab.name());
-    let played = disturb(&mut stage, arguments, report);
-    let worth_a_look = match &played {
-        Ok(()) => !report.holds(),
-        Err(error) => !error.is::<Interrupted>(),
-    };
-    if !worth_a_look {
-        stage.discard_directory();
-    } else if let Ok(directory) = stage.keep_log() {
-        println!(
-            "\nSluice's logs, events and configuration: {}",
-            directory.display()
-        );
-    }
-    played
+    let program = workspace.sluice(!arguments.debug);
+    command::on_stage(&program, interrupt, settings, report, |stage, report| {
+        lab.push_str(stage.lab.name());
+        disturb(stage, arguments, report)
+    })
 }
 
 fn disturb(stage: &mut Stage, arguments: &Arguments, report: &mut Report) -> Result<()> {

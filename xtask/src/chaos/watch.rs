@@ -57,6 +57,8 @@ pub(super) struct Watch {
     /// Seats that were not up at the last look, since when.
     vacant: BTreeMap<u16, Instant>,
     longest_vacancy: Duration,
+    /// The last id of each queue, `None` once it was bound anew.
+    ids: BTreeMap<u16, Option<u32>>,
     last: Option<Status>,
 }
 
@@ -128,6 +130,10 @@ impl Watch {
                 let total = self.totals.entry((seat.queue, name)).or_default();
                 total.see(value);
             }
+            let (id, ids) = (seat.kernel.last_id, &mut self.ids);
+            let last = ids.entry(seat.queue).or_insert(Some(id));
+            // Ids are compared on the circle: half of it is "before".
+            *last = last.filter(|it| id.wrapping_sub(*it) < 1 << 31).map(|_| id);
             let works = seat.serves();
             if works {
                 self.vacant.remove(&seat.queue);
@@ -151,7 +157,16 @@ impl Watch {
                 struck.became = Some(Became::Dissolved);
             }
         }
+        for (queue, last) in &mut self.ids {
+            last.take_if(|_| status.seat_of(*queue).is_none());
+        }
         self.last = Some(status);
+    }
+
+    /// Whether a queue has gone on since it was first seen: then its ids are those of every
+    /// packet that its seat has received.
+    pub(super) fn bound_once(&self, queue: u16) -> bool {
+        matches!(self.ids.get(&queue), Some(Some(_)))
     }
 
     /// The last look.
@@ -249,6 +264,29 @@ mod tests {
         watch.see(status(101, 8, "up"));
         assert_eq!(watch.unanswered().count(), 0);
         assert_eq!(watch.all()[0].reason(), Some("signal SIGKILL"));
+    }
+
+    #[test]
+    fn a_queue_that_was_gone_or_begins_anew_was_not_bound_once() {
+        let mut watch = Watch::default();
+        let mut see = |queue: u16, id: u32| {
+            let mut status = status(queue, 7, "up");
+            status.workers[0].kernel.last_id = id;
+            watch.see(status);
+            [101, 102].map(|queue| watch.bound_once(queue))
+        };
+        assert_eq!(see(101, 5), [true, false]);
+        assert_eq!(see(101, 9), [true, false]);
+        // Another worker sits there now, and the first one comes back.
+        assert_eq!(see(102, 9), [false, true]);
+        assert_eq!(see(101, 99), [false, false]);
+        let mut watch = Watch::default();
+        for (id, expected) in [(u32::MAX, true), (3, true), (2, false), (4, false)] {
+            let mut status = status(101, 7, "up");
+            status.workers[0].kernel.last_id = id;
+            watch.see(status);
+            assert_eq!(watch.bound_once(101), expected, "{id}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::json;
 
 mod accounting;
@@ -23,9 +23,9 @@ mod verdicts;
 
 use events::Events;
 
-use crate::stage::interrupt::{INTERRUPTED, Interrupt, Interrupted};
+use crate::stage::interrupt::Interrupted;
 use crate::stage::report::Report;
-use crate::stage::{Settings, Stage};
+use crate::stage::{Settings, Stage, command};
 
 /// A worker whose heartbeat is older than this is bypassed; the default of Sluice.
 const STALE: Duration = Duration::from_millis(200);
@@ -34,51 +34,17 @@ const WORKERS: usize = 2;
 
 /// Plays the demonstration with this `sluice`; success only if every promise held.
 pub(crate) fn run(sluice: &Path, json: Option<&Path>) -> Result<ExitCode> {
-    if let Some(reason) = sluice_tests::requirement::missing_for_queues() {
-        bail!("the demonstration cannot run here: {reason}");
-    }
-    let interrupt = Interrupt::take_over()?;
-    let mut report = Report::new();
-    let played = play(sluice, interrupt, &mut report);
-    if let Err(error) = played {
-        if error.is::<Interrupted>() {
-            println!("Interrupted; everything has been removed.");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        report.failed("The demonstration comes to its end", &error);
-    }
-    report.print();
-    if let Some(path) = json {
-        report.write(path, &json!({ "workers": WORKERS }))?;
-        println!("The table with all figures: {}", path.display());
-    }
-    Ok(if report.holds() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Sets the stage, plays all acts, and takes the stage down whatever happens.
-fn play(sluice: &Path, interrupt: Interrupt, report: &mut Report) -> Result<()> {
-    report.act("three namespaces: client ── gateway with Sluice ── server");
-    let mut stage = Stage::set(sluice, interrupt, settings())?;
-    let events = Events::follow(&stage.event_log());
-    introduce(&stage, report)?;
-    let played = acts(&mut stage, &events, report);
-    let worth_a_look = match &played {
-        Ok(()) => !report.holds(),
-        Err(error) => !error.is::<Interrupted>(),
-    };
-    if !worth_a_look {
-        stage.discard_directory();
-    } else if let Ok(directory) = stage.keep_log() {
-        println!(
-            "\nSluice's logs, events and configuration: {}",
-            directory.display()
-        );
-    }
-    played
+    command::ensure_queues("the demonstration")?;
+    let ending = command::perform("The demonstration", json, |interrupt, report, about| {
+        *about = json!({ "workers": WORKERS });
+        report.act("three namespaces: client ── gateway with Sluice ── server");
+        command::on_stage(sluice, interrupt, settings(), report, |stage, report| {
+            let events = Events::follow(&stage.event_log());
+            introduce(stage, report)?;
+            acts(stage, &events, report)
+        })
+    })?;
+    Ok(ending.into())
 }
 
 fn settings() -> Settings {

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use sluice_tests::queue_state;
 use sluice_tests::{Lab, LabOptions, Process};
 
+pub(crate) mod command;
 pub(crate) mod interrupt;
 mod leftovers;
 pub(crate) mod processes;

@@ -70,9 +70,14 @@ impl Report {
         self.add(promise, false, first, json!({ "error": text }));
     }
 
+    /// How many promises did not hold so far.
+    pub(crate) fn broken(&self) -> usize {
+        self.rows.iter().filter(|row| !row.ok).count()
+    }
+
     /// Whether there are promises and all of them held.
     pub(crate) fn holds(&self) -> bool {
-        !self.rows.is_empty() && self.rows.iter().all(|row| row.ok)
+        !self.rows.is_empty() && self.broken() == 0
     }
 
     /// Prints the table.
@@ -93,7 +98,7 @@ impl Report {
                 row.evidence
             );
         }
-        let kept = self.rows.iter().filter(|row| row.ok).count();
+        let kept = self.rows.len() - self.broken();
         println!(
             "\n{}\n{table}\n{kept} of {} promises held, {:.0} s",
             self.paint("1", "  ok  promise and evidence"),
@@ -146,5 +151,6 @@ mod tests {
         assert!(report.holds());
         report.add("two", false, "not seen".to_owned(), Value::Null);
         assert!(!report.holds());
+        assert_eq!(report.broken(), 1);
     }
 }

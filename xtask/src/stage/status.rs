@@ -83,6 +83,9 @@ pub(crate) struct Seat {
     /// TCP flows learnt from the middle of a connection.
     #[serde(default)]
     pub(crate) flows_midstream: u64,
+    /// Packets that the socket's buffer had no room for.
+    #[serde(default)]
+    pub(crate) overruns: u64,
     /// How its last process ended.
     #[serde(default)]
     pub(crate) last_exit: Option<String>,
@@ -96,7 +99,10 @@ impl Seat {
         self.name == "backup"
     }
 
-    /// Whether its process does its work, also when it gets no new flows.
+    /// Whether its process does its work, also when it gets no new flows: a worker that retires
+    /// keeps the flows that it holds for up to `scaling.drain_seconds`, which outlasts any
+    /// campaign, and is replaced when it dies, as one that is drained. One that is leaving gets no
+    /// packets and is not replaced; then its seat is gone.
     pub(crate) fn serves(&self) -> bool {
         self.pid != 0 && !["starting", "stale", "down"].contains(&self.state.as_str())
     }
@@ -112,6 +118,22 @@ impl Seat {
     pub(crate) fn balanced(&self) -> bool {
         self.in_hand() == 0
     }
+
+    /// What the kernel has given ids to and nobody received; negative: what was counted twice.
+    /// Of a queue that was bound once and has come to rest; ids wrap.
+    ///
+    /// The kernel gives an id before it finds that the socket's buffer is full, and none when the
+    /// queue is full. This is the only figure about packets received that is not Sluice's own.
+    pub(crate) fn unreceived(&self) -> i64 {
+        let seen = (self.received + self.overruns) as u32;
+        self.kernel.last_id.wrapping_sub(seen).cast_signed().into()
+    }
+
+    /// Whether every id is accounted for. What a process took and died before it had noted it is
+    /// known within what a full buffer refused in the meantime, and exactly when it refused none.
+    pub(crate) fn received_all(&self) -> bool {
+        (-self.overruns.cast_signed()..=0).contains(&self.unreceived())
+    }
 }
 
 /// The kernel's view of a queue.
@@ -123,6 +145,9 @@ pub(crate) struct Kernel {
     pub(crate) queue_dropped: u64,
     /// Dropped because the socket's buffer was full.
     pub(crate) user_dropped: u64,
+    /// Id of the last packet queued.
+    #[serde(default)]
+    pub(crate) last_id: u32,
 }
 
 impl Status {
@@ -179,5 +204,37 @@ impl Status {
     /// A counter of the eBPF programs; one that is not there has never counted.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_nobody_received_and_packets_counted_twice_are_told_apart() {
+        for (received, overruns, last_id, unreceived, fine) in [
+            (10, 0, 10, 0, true),
+            (10, 0, 11, 1, false),
+            (11, 0, 10, -1, false),
+            (10, 5, 15, 0, true),
+            // How much of the buffer's refusals lay in a gap is not always known.
+            (13, 5, 15, -3, true),
+            (16, 5, 15, -6, false),
+            (9, 5, 15, 1, false),
+            ((1_u64 << 32) + 3, 0, 3, 0, true),
+        ] {
+            let seat = serde_json::from_value(serde_json::json!({
+                "seat": "worker 0", "pid": 1, "state": "up", "queue": 101, "restarts": 0,
+                "trips": 0, "received": received, "accepted": 0, "dropped": 0,
+                "overruns": overruns,
+                "kernel": {
+                    "waiting": 0, "queue_dropped": 0, "user_dropped": 0, "last_id": last_id,
+                },
+            }));
+            let seat: Seat = seat.expect("a seat");
+            let found = (seat.unreceived(), seat.received_all());
+            assert_eq!(found, (unreceived, fine), "{received} {overruns} {last_id}");
+        }
     }
 }

@@ -479,7 +479,7 @@ fn variables_can_be_set() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_a_finding() {
-    let loaded = RuleSet::default().load(&["/nonexistent/x.rules".into()]);
+    let loaded = RuleSet::default().load(&["/nonexistent/x.rules".into()], &Sources::disk());
     assert!(loaded.has_errors());
     assert!(
         loaded.diagnostics[0]
@@ -515,7 +515,7 @@ fn published_rule_files_load_without_a_panic() {
         .collect();
     assert!(!files.is_empty());
     for file in files {
-        let loaded = parser().load(std::slice::from_ref(&file));
+        let loaded = parser().load(std::slice::from_ref(&file), &Sources::disk());
         println!(
             "{}: {} rules, {} loaded, {} unsupported, {} wrong",
             file.display(),

@@ -20,11 +20,16 @@ use super::{
 use crate::sys::pages::Pages;
 use message::{Message, Messages, QueuedPacket};
 use socket::Receiver;
+use survey::Survey;
 use verdict::VerdictBuffer;
 
 mod message;
 mod socket;
+mod survey;
+mod unserved;
 mod verdict;
+
+pub use unserved::{Taken, settle_through, take_waiting};
 
 /// Room for everything in a message but the payload.
 const METADATA: usize = 4096;
@@ -179,25 +184,6 @@ fn datagram_bytes(options: &QueueOptions) -> usize {
     usize::from(options.copy_range) + METADATA
 }
 
-/// Gives every packet of a queue still pending with an id up to `last` the same verdict,
-/// without serving the queue: for who holds the socket of a worker that has ended.
-///
-/// # Errors
-/// When the socket fails. That nothing was pending is not an error.
-pub fn settle_through(
-    socket: BorrowedFd<'_>,
-    queue: u16,
-    last: PacketId,
-    disposition: Disposition,
-) -> Result<(), QueueError> {
-    let settlement = verdict::settlement(queue, last, disposition);
-    send_patiently(socket, &settlement).map_err(|source| QueueError::Io {
-        queue,
-        call: "sendmsg(settlement)",
-        source,
-    })
-}
-
 /// How full the receive buffer of a queue's socket is, in percent. Whoever holds the socket may
 /// ask.
 ///
@@ -331,21 +317,20 @@ impl PacketQueue for NfQueue {
         inspector: &mut dyn Inspector,
     ) -> Result<usize, QueueError> {
         // Replies to what was sent are no packets, and packets may stand behind them.
-        let batch = loop {
+        let (packets, (first, highest)) = loop {
             if self.receive(timeout)? == 0 {
                 return Ok(0);
             }
-            let batch = survey(&self.receiver, &mut self.counters);
+            let mut survey = Survey::default();
+            let messages = self.receiver.datagrams().flat_map(Messages::of);
+            messages.for_each(|it| survey.note(&it));
+            self.counters.refused += survey.refused;
+            self.counters.undecodable += survey.undecodable;
             self.limit = limit_after(&self.receiver);
-            if let Some(batch) = batch {
-                break batch;
+            if let Some(ends) = survey.ends {
+                break (survey.packets, ends);
             }
         };
-        let Batch {
-            packets,
-            first,
-            highest,
-        } = batch;
         if let Some((last, disposition)) = inspector.leftovers_before(first) {
             self.settle_through(last, disposition)?;
         }
@@ -416,43 +401,6 @@ fn limit_after(receiver: &Receiver) -> usize {
         bytes += datagram.len();
     }
     (BATCH_BYTES * datagrams / bytes.max(1)).max(LEAST_BATCH)
-}
-
-/// The packets among the received messages.
-struct Batch {
-    packets: usize,
-    first: PacketId,
-    highest: PacketId,
-}
-
-/// Looks for packets among the received messages, and takes note of everything that is none.
-fn survey(receiver: &Receiver, counters: &mut QueueCounters) -> Option<Batch> {
-    let mut packets = 0;
-    let mut ends = None;
-    for message in receiver.datagrams().flat_map(Messages::of) {
-        match message {
-            Message::Packet(packet) => {
-                packets += 1;
-                let id = PacketId(packet.id);
-                let (first, _) = ends.unwrap_or((id, id));
-                ends = Some((first, id));
-            }
-            Message::Reply { errno: 0, .. } => {}
-            // Nothing was pending.
-            Message::Reply {
-                sequence: verdict::SEQUENCE_SETTLE,
-                errno: libc::ENOENT,
-            } => {}
-            Message::Reply { .. } => counters.refused += 1,
-            Message::Unknown => counters.undecodable += 1,
-        }
-    }
-    let (first, highest) = ends?;
-    Some(Batch {
-        packets,
-        first,
-        highest,
-    })
 }
 
 fn packet<'a>(queued: &QueuedPacket<'a>) -> Packet<'a> {

@@ -126,6 +126,11 @@ pub(super) fn discard_first(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes the first datagram out and returns how much of it is in the buffer; the rest is gone.
+pub(super) fn receive_head(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+}
+
 /// Waits until something can be received; false after `timeout`.
 pub(super) fn wait(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let mut descriptors = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];

@@ -192,6 +192,10 @@ impl Supervisor {
                 return Ok(false);
             }
             if !change.done.added.is_empty() {
+                if self.upkeep.is_busy() {
+                    // It knows the rules without the new seats.
+                    return Ok(false);
+                }
                 change.step = TableStep::Rules(self.install_rules(&[])?);
                 return Ok(false);
             }
@@ -201,8 +205,8 @@ impl Supervisor {
             if !rules.is_finished() {
                 return Ok(false);
             }
-            let installed = rules.await?.context("netfilter")?;
-            self.steering.note_rules(installed);
+            let rules = rules.await?;
+            self.take_rules(rules)?;
             self.change_duties(change)?;
         }
         if let TableStep::Moving(moving) = &mut change.step {
@@ -283,6 +287,13 @@ impl Supervisor {
         log::error!("{}: {error:#}", change.wish);
         for &(seat, duty) in &change.former {
             self.seats.assign(seat, duty);
+        }
+        if !change.former.is_empty() {
+            // The table has been put back before this.
+            let workers = self.serving().len() as u32;
+            if let Err(error) = self.steering.write_workers(workers) {
+                log::error!("the programs have another number of workers: {error:#}");
+            }
         }
         let joined = |seat: &Seat| {
             let occupancy = self.seats.get(*seat);

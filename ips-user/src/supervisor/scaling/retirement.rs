@@ -107,16 +107,18 @@ impl Supervisor {
                     queues.any(|truth| Some(truth.queue) == queue && truth.waiting > 0)
                 };
                 let late = removal.began.elapsed() > EMPTY_WITHIN;
-                if late || !removal.seats.iter().any(waits) {
+                // What looks after the rules knows those of these seats.
+                let free = !self.upkeep.is_busy();
+                if free && (late || !removal.seats.iter().any(waits)) {
                     removal.step = RemovalStep::Rules(self.install_rules(&removal.seats)?);
                 }
             }
             RemovalStep::Rules(rules) => {
                 if rules.is_finished() {
-                    match rules.await? {
-                        Ok(installed) => self.steering.note_rules(installed),
+                    let rules = rules.await?;
+                    if let Err(error) = self.take_rules(rules) {
                         // Nothing is marked for them.
-                        Err(error) => log::warn!("rules of seats that go stay: {error}"),
+                        log::warn!("rules of seats that go stay: {error:#}");
                     }
                     for &seat in &removal.seats {
                         self.seats.assign(seat, Duty::Leaving);
@@ -152,15 +154,14 @@ impl Supervisor {
         };
         let truth = queue_truth::of(occupancy.queue);
         if let Some(truth) = truth.filter(|it| it.waiting > 0) {
-            occupancy.settle_pending(&self.config, &self.board, truth);
+            let pages = self.steering.pages();
+            occupancy.settle_pending(&self.config, &self.board, pages, truth);
         }
         let retired = &mut self.scaling.retired;
-        retired.restarts += occupancy.restarts;
-        retired.trips += occupancy.trips;
-        retired.hangs += occupancy.hangs;
+        occupancy.past.retire(retired);
+        retired.queue_passed += self.upkeep.passed.close(occupancy.queue);
         if let Some(truth) = truth {
-            retired.queue_dropped += truth.queue_dropped;
-            retired.user_dropped += truth.user_dropped;
+            self.scaling.note_dropped(truth);
         }
         self.board.row(seat).set(Cell::Flows, 0);
         self.steering.vacate_slot(seat.slot());
