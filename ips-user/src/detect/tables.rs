@@ -26,7 +26,7 @@ impl TableLimits {
         Self {
             hosts: settings.host.memcap.0,
             pairs: settings.ippair.memcap.0,
-            ..Self::default()
+            thresholds: settings.detect.thresholds.memcap.0,
         }
     }
 }
@@ -40,6 +40,17 @@ impl Default for TableLimits {
             thresholds: 16 << 20,
         }
     }
+}
+
+/// Of each table the bytes that it takes now, and how often there was no room in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounters {
+    /// By address.
+    pub hosts: (u64, u64),
+    /// By pair of addresses.
+    pub pairs: (u64, u64),
+    /// Counts of thresholds.
+    pub thresholds: (u64, u64),
 }
 
 /// The tables of one worker.
@@ -63,6 +74,15 @@ impl Tables {
             pairs: HostTable::new(limits.pairs),
             thresholds: ThresholdTable::new(limits.thresholds),
             datasets: Datasets::default(),
+        }
+    }
+
+    /// What they take, and what had no room.
+    pub fn counters(&self) -> TableCounters {
+        TableCounters {
+            hosts: (self.hosts.memuse(), self.hosts.refused),
+            pairs: (self.pairs.memuse(), self.pairs.refused),
+            thresholds: (self.thresholds.memuse(), self.thresholds.uncounted),
         }
     }
 

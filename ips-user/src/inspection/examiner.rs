@@ -96,7 +96,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         &mut self,
         case: &Case<'_>,
         flows: &'f mut FlowTable,
-        memory: &StreamMemory,
+        memory: &mut StreamMemory,
     ) -> Result<InFlow<'f>, End> {
         let packet = case.packet;
         if packet.network.is_none() || packet.is_fragment() {

@@ -1,6 +1,7 @@
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 
 use super::*;
+use crate::detect::NameId;
 use crate::flow::{FlowAction, TcpState};
 
 const CLIENT: [u8; 4] = [203, 0, 113, 9];
@@ -150,12 +151,15 @@ fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
         ..FlowLimits::default()
     };
     let mut table = FlowTable::new(limits, [1, 2]);
-    feed(&mut table, &udp(true, 1), 0);
-    feed(&mut table, &udp(true, 2), 5);
+    for (port, seconds) in [(1, 0), (2, 5)] {
+        feed(&mut table, &udp(true, port), seconds);
+        feed(&mut table, &udp(false, port), seconds);
+    }
     let bytes = udp(true, 3);
     let newcomer = Decoded::parse(&bytes).unwrap();
     assert_eq!(table.packet(&newcomer, at(9)).err(), Some(TableFull));
-    assert_eq!(table.counters().evicted, 0);
+    let counters = table.counters();
+    assert_eq!((counters.evicted, counters.refused), (0, 1));
     // Those that are remembered go on.
     feed(&mut table, &udp(false, 2), 9);
     feed(&mut table, &udp(true, 3), 10);
@@ -166,6 +170,73 @@ fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
             .get(&Decoded::parse(&udp(true, 1)).unwrap().key)
             .is_none()
     );
+}
+
+#[test]
+fn what_was_never_answered_or_is_over_makes_room_first_unless_it_is_dropped() {
+    let key = |bytes: &[u8]| Decoded::parse(bytes).unwrap().key;
+    let limits = FlowLimits {
+        max_flows: 4,
+        spared: Duration::from_secs(10),
+        ..FlowLimits::default()
+    };
+    let mut table = FlowTable::new(limits, [1, 2]);
+    // Answered, dropped, half open, over.
+    feed(&mut table, &udp(true, 1), 0);
+    feed(&mut table, &udp(false, 1), 0);
+    let bytes = tcp(true, 2, "S");
+    let packet = Decoded::parse(&bytes).unwrap();
+    let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+    flow.action = FlowAction::Drop { signature_id: 1 };
+    table.settle(&key(&bytes));
+    feed(&mut table, &tcp(true, 3, "S"), 2);
+    feed(&mut table, &tcp(true, 4, "R"), 3);
+    for port in 5..100 {
+        feed(&mut table, &tcp(true, port, "S"), 4);
+    }
+    assert_eq!(table.len(), 4);
+    assert!(table.get(&key(&udp(true, 1))).is_some());
+    assert!(table.get(&key(&tcp(true, 2, "S"))).is_some());
+    assert!(table.get(&key(&tcp(true, 98, "S"))).is_some());
+    let counters = table.counters();
+    assert_eq!((counters.emergencies, counters.recoveries), (1, 0));
+    // In the emergency half-open ones are forgotten sooner.
+    assert_eq!(table.expire(at(8), 100), 0);
+    assert_eq!(table.expire(at(9), 100), 2);
+    let counters = table.counters();
+    assert_eq!((counters.emergencies, counters.recoveries), (1, 1));
+}
+
+#[test]
+fn what_rules_note_is_paid_for_and_values_that_do_not_fit_are_not_kept() {
+    let mut table = table(20);
+    let most = u64::from(table.max_flows()) * BYTES_OF_FLOW;
+    let name = NameId::of("x");
+    for port in 1..=100 {
+        let bytes = udp(true, port);
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+        flow.marks.note_for_test(name, &[7; 2000]);
+        table.settle(&packet.key);
+        assert!(table.counters().memuse <= most, "{:?}", table.counters());
+        assert!(table.get(&packet.key).unwrap().marks.bit(name));
+    }
+    let counters = table.counters();
+    assert_eq!(counters.unnoted, 0, "{counters:?}");
+    assert!(table.len() >= 4, "{counters:?}");
+    let bytes = udp(true, 101);
+    let packet = Decoded::parse(&bytes).unwrap();
+    let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+    flow.marks.note_for_test(name, &[7; 20_000]);
+    table.settle(&packet.key);
+    let counters = table.counters();
+    assert!(
+        counters.unnoted == 1 && counters.memuse <= most,
+        "{counters:?}"
+    );
+    assert!(table.get(&packet.key).unwrap().marks.bit(name));
+    while table.expire(at(1000), 100) > 0 {}
+    assert_eq!(table.all_noted, 0);
 }
 
 #[test]
@@ -335,7 +406,7 @@ mod connections {
                 .track(&packet, direction, now, options, memory)
                 .unwrap();
             if flow.tcp != before {
-                self.table.reclassify(&packet.key);
+                self.table.settle(&packet.key);
             }
             !matches!(outcome.disposition, StreamDisposition::Drop(_))
         }
@@ -451,7 +522,7 @@ mod connections {
             (60, false)
         );
         tracked.options.memcap = 50 * 720;
-        let (options, memory) = (&tracked.options, &tracked.memory);
+        let (options, memory) = (&tracked.options, &mut tracked.memory);
         let relieved = tracked.table.relieve(memory, options, 1000);
         assert!((10..=20).contains(&relieved), "{relieved}");
         assert!(!tracked.memory.is_short(&tracked.options));
