@@ -23,11 +23,12 @@ fn program() -> PathBuf {
     path
 }
 
-fn run(flood: Flood, policy: &'static str) -> Shown {
+/// What is not as it shall be.
+fn run(flood: Flood, policy: &'static str) -> Option<String> {
     let directory = tempfile::tempdir().expect("a directory");
     let trial = Trial {
         flood,
-        cap: 2 << 20,
+        cap: 4 << 20,
         policy,
         times: 3,
     };
@@ -35,27 +36,28 @@ fn run(flood: Flood, policy: &'static str) -> Shown {
     let shown = shown.expect("a replay");
     println!("{trial:?}: {shown:?}");
     let complaints = trial.complaints(&shown);
-    assert!(complaints.is_empty(), "{trial:?}: {complaints:?}");
-    shown
+    (!complaints.is_empty()).then(|| format!("{flood:?}, {policy}: {}", complaints.join("; ")))
 }
 
 #[test]
 fn a_flood_for_each_table_stays_under_its_cap_and_what_comes_then_is_inspected() {
-    for flood in Flood::ALL {
-        run(flood, "auto");
-    }
+    let complaints: Vec<_> = Flood::ALL
+        .into_iter()
+        .filter_map(|flood| run(flood, "auto"))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }
 
 #[test]
 fn at_the_cap_what_cannot_make_room_goes_by_the_policy_that_is_configured() {
+    let mut complaints = Vec::new();
     for (flood, policies) in [
         (Flood::AnsweredFlow, ["pass-packet", "ignore"]),
         (Flood::Connection, ["pass-flow", "drop-packet"]),
         (Flood::Hole, ["bypass", "pass-packet"]),
         (Flood::Fragment, ["pass-packet", "ignore"]),
     ] {
-        for policy in policies {
-            run(flood, policy);
-        }
+        complaints.extend(policies.into_iter().filter_map(|policy| run(flood, policy)));
     }
+    assert!(complaints.is_empty(), "{complaints:#?}");
 }

@@ -17,6 +17,8 @@ pub(crate) struct Noted<K, V> {
     memcap: usize,
     /// Bytes that values have taken by themselves.
     owned: usize,
+    /// The most bytes that were taken.
+    most: usize,
     /// Which slot is looked at next for one that can go.
     hand: u32,
 }
@@ -34,6 +36,7 @@ impl<K: Copy + Eq + Hash, V> Noted<K, V> {
             slots: Slab::new(),
             memcap,
             owned: 0,
+            most: 0,
             hand: 0,
         }
     }
@@ -46,6 +49,11 @@ impl<K: Copy + Eq + Hash, V> Noted<K, V> {
     /// Bytes taken.
     pub(crate) fn memuse(&self) -> usize {
         self.index.slots() * Self::BYTES + self.owned
+    }
+
+    /// The most that this was.
+    pub(crate) fn most(&self) -> usize {
+        self.most
     }
 
     /// The value of a key.
@@ -103,6 +111,7 @@ impl<K: Copy + Eq + Hash, V> Noted<K, V> {
         let before = owns(value);
         let result = change(value);
         self.owned = self.owned - before + owns(value);
+        self.most = self.most.max(self.memuse());
         Some(result)
     }
 

@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::names::NameId;
+use super::tables::TableUse;
 use super::tag::{self, Tagged};
 use crate::bounded::{Noted, grown, heap};
 use crate::flow::Timestamp;
@@ -80,6 +81,15 @@ impl<K: Copy + Eq + Hash> HostTable<K> {
     /// Bytes that it takes.
     pub fn memuse(&self) -> u64 {
         self.entries.memuse() as u64
+    }
+
+    /// What it takes.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            memuse: self.memuse(),
+            memuse_max: self.entries.most() as u64,
+            refused: self.refused,
+        }
     }
 
     /// Forgets what does not hold any more.

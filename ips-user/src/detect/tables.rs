@@ -42,15 +42,26 @@ impl Default for TableLimits {
     }
 }
 
-/// Of each table the bytes that it takes now, and how often there was no room in it.
+/// What a table takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Bytes taken now.
+    pub memuse: u64,
+    /// The most that this was.
+    pub memuse_max: u64,
+    /// How often there was no room.
+    pub refused: u64,
+}
+
+/// What each table takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCounters {
     /// By address.
-    pub hosts: (u64, u64),
+    pub hosts: TableUse,
     /// By pair of addresses.
-    pub pairs: (u64, u64),
+    pub pairs: TableUse,
     /// Counts of thresholds.
-    pub thresholds: (u64, u64),
+    pub thresholds: TableUse,
 }
 
 /// The tables of one worker.
@@ -80,9 +91,9 @@ impl Tables {
     /// What they take, and what had no room.
     pub fn counters(&self) -> TableCounters {
         TableCounters {
-            hosts: (self.hosts.memuse(), self.hosts.refused),
-            pairs: (self.pairs.memuse(), self.pairs.refused),
-            thresholds: (self.thresholds.memuse(), self.thresholds.uncounted),
+            hosts: self.hosts.usage(),
+            pairs: self.pairs.usage(),
+            thresholds: self.thresholds.usage(),
         }
     }
 

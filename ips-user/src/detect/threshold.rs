@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::marks::{FlowMarks, take};
+use super::tables::TableUse;
 use crate::bounded::Noted;
 use crate::flow::Timestamp;
 use crate::rules::ast::{Action, Threshold, ThresholdKind, Track};
@@ -180,6 +181,15 @@ impl ThresholdTable {
     /// Bytes that it takes.
     pub fn memuse(&self) -> u64 {
         self.entries.memuse() as u64
+    }
+
+    /// What it takes.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            memuse: self.memuse(),
+            memuse_max: self.entries.most() as u64,
+            refused: self.uncounted,
+        }
     }
 
     /// Forgets what is over.

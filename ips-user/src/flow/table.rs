@@ -323,16 +323,27 @@ impl FlowTable {
     /// that are idle longest first and `budget` at most; returns how many. Their flows stay. When
     /// it is short of room for data, complete ones give back what they do not need.
     ///
-    /// Looks at a few flows only, and at none twice until it has had another packet.
+    /// Looks at a few flows only, and at none twice until it has had another packet. That of the
+    /// packet in hand, which needs the room, keeps what it has.
     pub fn relieve(
         &mut self,
+        packet: &Decoded<'_>,
         memory: &mut StreamMemory,
         options: &StreamOptions,
         budget: usize,
     ) -> usize {
+        let own = self.find(&packet.key, self.hash(&packet.key));
+        let has_session = own.is_some_and(|slot| self.flows[slot].session.is_some());
         let mut relieved = 0;
         let mut compacted = 0;
         for collector in [Collector::Sessions, Collector::Data] {
+            let needs_none = match collector {
+                Collector::Sessions => has_session,
+                Collector::Data => packet.payload.is_empty(),
+            };
+            if needs_none {
+                continue;
+            }
             let mut looks = LOOKS_FOR_RELIEF;
             for class in [Class::TcpClosed, Class::TcpNew, Class::TcpEstablished] {
                 if class == Class::TcpEstablished && collector == Collector::Sessions {
@@ -343,6 +354,9 @@ impl FlowTable {
                         break;
                     };
                     looks -= 1;
+                    if Some(slot) == own {
+                        continue;
+                    }
                     let session = &mut self.flows[slot].session;
                     match session {
                         Some(session) if class == Class::TcpEstablished => {

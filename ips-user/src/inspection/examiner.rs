@@ -103,7 +103,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             return Ok(None);
         }
         if packet.tcp().is_some() && memory.is_short(&self.options.stream) {
-            flows.relieve(memory, &self.options.stream, RELIEF);
+            flows.relieve(packet, memory, &self.options.stream, RELIEF);
         }
         match flows.packet(packet, case.now) {
             Ok(flow) => Ok(flow),

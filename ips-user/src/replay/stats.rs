@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::settings::Stats;
+use crate::detect::TableUse;
 use crate::exception::Cause;
 use crate::inspection::InspectionCounters;
 use crate::metrics::figures;
@@ -60,7 +61,7 @@ pub(super) fn stats(counters: &InspectionCounters, counts: &[u64], settings: &St
             "max_frags_reached": defrag.max_fragments_reached,
         }),
     );
-    let table = |(memuse, refused): (u64, u64)| json!({ "memuse": memuse, "memcap": refused });
+    let table = |of: TableUse| json!({ "memuse": of.memuse, "memuse_max": of.memuse_max, "memcap": of.refused });
     put("host", table(counters.tables.hosts));
     put("ippair", table(counters.tables.pairs));
     put(

@@ -523,7 +523,9 @@ mod connections {
         );
         tracked.options.memcap = 50 * 720;
         let (options, memory) = (&tracked.options, &mut tracked.memory);
-        let relieved = tracked.table.relieve(memory, options, 1000);
+        let bytes = segment(true, 1000, "S", 0, b"");
+        let packet = Decoded::parse(&bytes).unwrap();
+        let relieved = tracked.table.relieve(&packet, memory, options, 1000);
         assert!((10..=20).contains(&relieved), "{relieved}");
         assert!(!tracked.memory.is_short(&tracked.options));
         assert!(tracked.flow(1).session.is_some());
