@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sluice_tests::flood::{Flood, Shown, Trial};
+use sluice_tests::flood::{Flood, Trial};
 
 /// The `sluice` that cargo puts beside the test programs.
 fn program() -> PathBuf {

@@ -373,7 +373,7 @@ fn a_tcp_flow_without_its_syn_counts_as_learnt_from_the_middle() {
 mod connections {
     use super::*;
     use crate::reassembly::tcp::{
-        Begun, SessionState, StreamDisposition, StreamMemory, StreamOptions,
+        Begun, Session, SessionState, StreamDisposition, StreamMemory, StreamOptions,
     };
 
     /// A table whose TCP flows are tracked inline.
@@ -532,6 +532,63 @@ mod connections {
         // Whoever is over gives up his session, not his flow.
         assert!(tracked.flow(2).session.is_none());
         assert_eq!(tracked.table.len(), 60);
+    }
+
+    #[test]
+    fn a_handshake_in_hand_keeps_its_connection_and_no_flow_is_looked_at_twice() {
+        let mut tracked = Tracked::new(1000);
+        let relieve = |tracked: &mut Tracked, bytes: &[u8]| {
+            let packet = Decoded::parse(bytes).unwrap();
+            let (options, memory) = (&tracked.options, &mut tracked.memory);
+            tracked.table.relieve(&packet, memory, options, 8)
+        };
+        tracked.options.memcap = 5 * Session::BYTES as u64;
+        tracked.handshake(1, 0);
+        for port in 2..=5 {
+            assert!(tracked.feed(&segment(true, port, "S", 0, b""), 1));
+        }
+        let opening = segment(true, 6, "S", 0, b"");
+        assert_eq!(relieve(&mut tracked, &opening), 1);
+        assert!(tracked.feed(&opening, 2));
+        assert!(tracked.flow(2).session.is_none());
+        let answer = segment(false, 6, "SA", 0, b"");
+        assert_eq!(relieve(&mut tracked, &answer), 0);
+        assert!(tracked.feed(&answer, 2) && tracked.flow(6).session.is_some());
+        // All half-open ones, but none that is complete.
+        tracked.options.memcap = 1;
+        let other = segment(true, 7, "S", 0, b"");
+        assert_eq!(relieve(&mut tracked, &other), 4);
+        assert!(tracked.flow(1).session.is_some());
+        let class = Class::TcpNew;
+        assert_eq!(
+            tracked.table.idle.next_for(Collector::Sessions, class),
+            None
+        );
+        // Another packet, and so perhaps another connection.
+        assert!(tracked.feed(&segment(true, 2, "S", 9, b""), 3));
+        let next = tracked.table.idle.next_for(Collector::Sessions, class);
+        assert_eq!(next.map(|slot| tracked.table.flows[slot].last), Some(at(3)));
+    }
+
+    #[test]
+    fn connections_that_wait_give_back_spare_memory_when_data_needs_it() {
+        let mut tracked = Tracked::new(1000);
+        tracked.handshake(1, 0);
+        // Its buffer grows by half, and is not full.
+        for number in 0..8 {
+            let data = [b'x'; 90];
+            assert!(tracked.feed(&segment(true, 1, "A", number * 90, &data), 1));
+        }
+        let before = tracked.memory.counters().reassembly_memuse;
+        tracked.options.reassembly.memcap = 10_000;
+        let bytes = segment(true, 2, "A", 0, b"data");
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (options, memory) = (&tracked.options, &mut tracked.memory);
+        assert_eq!(tracked.table.relieve(&packet, memory, options, 8), 0);
+        let counters = tracked.memory.counters();
+        assert_eq!(counters.ssn_compacted, 1);
+        assert!(counters.reassembly_memuse < before, "{counters:?}");
+        assert!(tracked.flow(1).session.is_some());
     }
 
     #[test]
