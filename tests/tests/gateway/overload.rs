@@ -24,7 +24,7 @@ const RULES: usize = 5;
 
 /// The same where inspection shall cost many times as much as the rest of a packet's way: a rate
 /// between the two can then be met by shedding some flows only.
-const MANY_RULES: usize = 40;
+const MANY_RULES: usize = 400;
 
 /// Rules that cost much for a payload of `a`, and match none of them.
 fn costly_rules(count: usize) -> String {
