@@ -346,12 +346,14 @@ fn out_of_memory(gateway: &Gateway, cgroup: &Cgroup, supervisor: u32) -> Vec<u32
     let mut all = processes(&gateway.lab);
     // Looked at first, so that one that ends a moment after it is not taken for earlier.
     all.sort_by_key(|pid| *pid != supervisor);
-    let highest = all.iter().copied().map(oom_score_adj).max();
+    let highest = all.iter().copied().filter_map(oom_score_adj).max();
     let raise = 1000 - highest.expect("processes");
     for &pid in &all {
+        let Some(score) = oom_score_adj(pid).map(|score| score + raise) else {
+            continue;
+        };
         let moved = cgroup.write("cgroup.procs", &pid.to_string());
         moved.expect("move a process");
-        let score = oom_score_adj(pid) + raise;
         fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).expect("raise it");
     }
     cgroup
