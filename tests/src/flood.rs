@@ -550,7 +550,7 @@ impl Pcap {
         more: bool,
         data: &[u8],
     ) -> Result<()> {
-        let field = u16::from(more) << 13 | offset / 8;
+        let field = (u16::from(more) << 13) | (offset / 8);
         self.ip((from, SERVER), 17, (id as u16, field), data)
     }
 
