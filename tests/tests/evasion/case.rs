@@ -66,6 +66,9 @@ pub(crate) enum Step {
     AwaitAnswer,
     /// Waits until the server has acknowledged up to here, or a while.
     AwaitAck(i64),
+    /// Sends these again and again until the server has acknowledged up to here, or for a while:
+    /// as hosts do.
+    Persist(Vec<Segment>, i64),
     /// The application connects to us.
     Connect,
     /// The application of [`Listener::Slow`] begins to read.

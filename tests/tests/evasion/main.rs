@@ -106,15 +106,13 @@ fn run(cases: &[Case], mode: Mode) -> Vec<Outcome> {
     let status = gateway.stop();
     assert!(status.success(), "{}", gateway.log());
 
-    let outcomes = plain.iter().map(|plain| {
-        let mut played = plays
-            .iter()
-            .filter(|play| std::ptr::eq(play.case, plain.case));
-        let (attack, twin) = match (played.next(), played.next()) {
-            (Some(first), Some(second)) if first.text == ATTACK => (first, second),
-            (Some(first), Some(second)) => (second, first),
-            _ => panic!("each case is played with both texts"),
+    // Attack and twin of each case, in the order of the cases again.
+    plays.sort_by_key(|play| play.port);
+    let outcomes = plain.iter().zip(plays.chunks(2)).map(|(plain, pair)| {
+        let [attack, twin] = pair else {
+            panic!("each case is played with both texts");
         };
+        assert!(attack.text == ATTACK && twin.text == BENIGN);
         Outcome {
             family: plain.case.family,
             title: plain.case.title(),

@@ -1,6 +1,6 @@
 //! The applications on the server: real sockets of its kernel, and what was read from them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,15 +14,48 @@ use nix::sys::socket::{
 };
 use sluice_tests::Namespace;
 
-use crate::case::Listener;
+use crate::case::{ATTACK, BENIGN, LEN, Listener};
 
 /// Of the applications that read late: enough for a handful of small segments.
 const SMALL_BUFFER: usize = 2304;
 /// SYNs with data that may wait (TCP_FASTOPEN).
 const FAST_OPEN_QUEUE: libc::c_int = 1024;
 
-/// What an application has got, by the client's port.
-type Records = Arc<Mutex<HashMap<u16, Vec<Vec<u8>>>>>;
+/// What an application has got: one unit of a stream, or datagrams.
+#[derive(Default)]
+struct Record {
+    units: Vec<Vec<u8>>,
+    /// The attack, and its twin, were in a unit.
+    whole: [bool; 2],
+}
+
+impl Record {
+    const TEXTS: [&[u8; LEN]; 2] = [ATTACK, BENIGN];
+
+    fn extend_stream(&mut self, bytes: &[u8]) {
+        if self.units.is_empty() {
+            self.units.push(Vec::new());
+        }
+        let known = self.units[0].len();
+        self.units[0].extend(bytes);
+        self.look(0, known.saturating_sub(LEN - 1));
+    }
+
+    fn add_datagram(&mut self, bytes: &[u8]) {
+        self.units.push(bytes.to_vec());
+        self.look(self.units.len() - 1, 0);
+    }
+
+    fn look(&mut self, unit: usize, from: usize) {
+        let fresh = &self.units[unit][from..];
+        for (whole, text) in self.whole.iter_mut().zip(Self::TEXTS) {
+            *whole |= fresh.windows(LEN).any(|window| window == text);
+        }
+    }
+}
+
+/// By the client's port.
+type Records = Arc<Mutex<HashMap<u16, Record>>>;
 
 enum Order {
     Connect(SocketAddr),
@@ -73,16 +106,17 @@ impl Receiver {
     }
 
     /// Whether an application has read `text` in one: in a stream, or in a datagram.
-    pub(crate) fn has(&self, port: u16, text: &[u8]) -> bool {
+    pub(crate) fn has(&self, port: u16, text: &[u8; LEN]) -> bool {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        (records.get(&port).into_iter().flatten())
-            .any(|bytes| bytes.windows(text.len()).any(|window| window == text))
+        let whole = records.get(&port).map_or([false; 2], |it| it.whole);
+        let mut texts = whole.into_iter().zip(Record::TEXTS);
+        texts.any(|(whole, other)| whole && text == other)
     }
 
     /// The same as text, to be shown.
     pub(crate) fn shown(&self, port: u16) -> String {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let units = records.get(&port).into_iter().flatten();
+        let units = records.get(&port).into_iter().flat_map(|it| &it.units);
         let shown: Vec<String> = units
             .map(|bytes| {
                 bytes[bytes.len().saturating_sub(96)..]
@@ -113,6 +147,8 @@ struct Sockets {
     listeners: Vec<(Listener, TcpListener)>,
     datagrams: Vec<UdpSocket>,
     connected: Vec<Connected>,
+    /// Clients' ports whose applications may read.
+    may_read: HashSet<u16>,
 }
 
 impl Sockets {
@@ -121,6 +157,7 @@ impl Sockets {
             listeners: Vec::new(),
             datagrams: Vec::new(),
             connected: Vec::new(),
+            may_read: HashSet::new(),
         };
         for kind in Listener::ALL {
             for by_flow in [false, true] {
@@ -191,6 +228,7 @@ impl Sockets {
                 }
             }
             Order::Read(port) => {
+                self.may_read.insert(port);
                 for connected in self.connected.iter_mut().filter(|it| it.port == port) {
                     connected.reads = true;
                 }
@@ -219,25 +257,22 @@ impl Sockets {
                     self.connected.push(Connected {
                         stream,
                         port: client.port(),
-                        reads: *kind != Listener::Slow,
+                        reads: *kind != Listener::Slow || self.may_read.contains(&client.port()),
                     });
                 }
             }
         }
     }
 
-    fn read_streams(&mut self, records: &mut HashMap<u16, Vec<Vec<u8>>>) {
+    fn read_streams(&mut self, records: &mut HashMap<u16, Record>) {
         let mut buffer = [0; 65_536];
         self.connected.retain_mut(|connected| {
             while connected.reads {
                 match connected.stream.read(&mut buffer) {
                     Ok(0) => return false,
                     Ok(len) => {
-                        let units = records.entry(connected.port).or_default();
-                        if units.is_empty() {
-                            units.push(Vec::new());
-                        }
-                        units[0].extend(&buffer[..len]);
+                        let record = records.entry(connected.port).or_default();
+                        record.extend_stream(&buffer[..len]);
                     }
                     Err(error) => {
                         return matches!(
@@ -253,12 +288,12 @@ impl Sockets {
         });
     }
 
-    fn read_datagrams(&mut self, records: &mut HashMap<u16, Vec<Vec<u8>>>) {
+    fn read_datagrams(&mut self, records: &mut HashMap<u16, Record>) {
         let mut buffer = [0; 65_536];
         for socket in &self.datagrams {
             while let Ok((len, client)) = socket.recv_from(&mut buffer) {
-                let units = records.entry(client.port()).or_default();
-                units.push(buffer[..len].to_vec());
+                let record = records.entry(client.port()).or_default();
+                record.add_datagram(&buffer[..len]);
             }
         }
     }

@@ -27,8 +27,21 @@ impl Mode {
     }
 
     /// Whether the case makes a difference here.
-    pub(crate) fn plays(self, _case: &Case) -> bool {
-        true
+    ///
+    /// What of a stream comes in which segments is the same with tracking; what the kernel makes
+    /// of fragments and options, and of packets that it thinks invalid, is not.
+    pub(crate) fn plays(self, case: &Case) -> bool {
+        const SAME: [&str; 8] = [
+            "beyond depth",
+            "decoys with data",
+            "overlaps, other data",
+            "overlaps, same data",
+            "retransmissions",
+            "segments",
+            "sequence wrap",
+            "urgent data",
+        ];
+        self == Self::Untracked || !SAME.contains(&case.family)
     }
 
     pub(crate) fn is_ordinary(self, case: &Case) -> bool {

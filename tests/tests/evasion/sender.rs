@@ -11,6 +11,7 @@ use sluice_tests::frame::{FrameSocket, hardware_address};
 
 use crate::case::{Case, LEN, Listener, Step};
 use crate::receiver::Receiver;
+use crate::segment::Segment;
 use crate::wire::{ACK, Connection, SYN, reply};
 
 /// Cases under way at a time.
@@ -19,6 +20,9 @@ const AT_A_TIME: usize = 96;
 const ANSWER: Duration = Duration::from_millis(1500);
 /// How long a step waits for an acknowledgement; that it does not come can be the point.
 const ACKNOWLEDGEMENT: Duration = Duration::from_millis(400);
+/// How long it sends again what is not acknowledged, and how often.
+const PERSISTENCE: Duration = Duration::from_millis(1500);
+const AGAIN: Duration = Duration::from_millis(15);
 
 /// One case with one text.
 pub(crate) struct Play<'c> {
@@ -52,6 +56,12 @@ enum Wait {
     Until(Instant),
     Answer(Instant),
     Ack(i64, Instant),
+    Persist {
+        segments: Vec<Segment>,
+        place: i64,
+        next: Instant,
+        end: Instant,
+    },
 }
 
 impl Play<'_> {
@@ -208,10 +218,27 @@ impl Sender {
         hold: bool,
     ) -> Result<()> {
         loop {
-            let go = match play.wait {
-                Wait::Until(time) => now >= time,
-                Wait::Answer(end) => play.connection.answered || now >= end,
-                Wait::Ack(place, end) => play.connection.acknowledged >= place || now >= end,
+            let acknowledged = play.connection.acknowledged;
+            let go = match &mut play.wait {
+                Wait::Until(time) => now >= *time,
+                Wait::Answer(end) => play.connection.answered || now >= *end,
+                Wait::Ack(place, end) => acknowledged >= *place || now >= *end,
+                Wait::Persist {
+                    segments,
+                    place,
+                    next,
+                    end,
+                } => {
+                    let over = acknowledged >= *place || now >= *end;
+                    if !over && now >= *next {
+                        *next = now + AGAIN;
+                        let missing = |it: &&Segment| it.at + it.data.len() as i64 > acknowledged;
+                        for segment in segments.iter().filter(missing) {
+                            self.send(&segment.packet(&play.connection))?;
+                        }
+                    }
+                    over
+                }
             };
             if play.stage == Stage::Settling {
                 play.arrived = receiver.has(play.port, play.text);
@@ -244,6 +271,14 @@ impl Sender {
                 Some(Step::AwaitAnswer) => play.wait = Wait::Answer(now + ANSWER),
                 Some(Step::AwaitAck(place)) => {
                     play.wait = Wait::Ack(place, now + ACKNOWLEDGEMENT);
+                }
+                Some(Step::Persist(segments, place)) => {
+                    play.wait = Wait::Persist {
+                        segments,
+                        place,
+                        next: now,
+                        end: now + PERSISTENCE,
+                    };
                 }
                 Some(Step::Connect) => {
                     debug_assert_eq!(play.case.listener, Listener::Connecting);

@@ -12,11 +12,9 @@ const PIECE: usize = 1400;
 /// So many bytes, then these segments, whose places count from there.
 fn behind(len: usize, segments: impl IntoIterator<Item = Segment>) -> Vec<Step> {
     let mut steps = opened();
-    for at in (0..len).step_by(PIECE) {
-        steps.push(send(data(at, &vec![b'.'; PIECE.min(len - at)])));
-        steps.push(pause_ms(1));
-    }
-    steps.push(Step::AwaitAck(len as i64));
+    let before = (0..len).step_by(PIECE);
+    let piece = |at| data(at, &vec![b'.'; PIECE.min(len - at)]);
+    steps.push(Step::Persist(before.map(piece).collect(), len as i64));
     for segment in segments {
         steps.push(send(segment.with(|it| it.at += len as i64)));
         steps.push(pause_ms(2));

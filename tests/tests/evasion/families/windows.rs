@@ -8,31 +8,24 @@ const FAMILY: &str = "tiny windows";
 /// Bytes of a segment.
 const PIECE: usize = 250;
 
-/// `len` bytes in small segments, as many as there is room for.
-fn filler(len: usize) -> impl Iterator<Item = Step> {
+/// `len` bytes in small segments.
+fn filler(len: usize) -> Vec<Segment> {
     let pieces = (0..len).step_by(PIECE);
-    pieces.flat_map(move |at| {
-        let piece = data(at, &vec![b'.'; PIECE.min(len - at)]);
-        [send(piece), pause_ms(1)]
-    })
+    let piece = |at| data(at, &vec![b'.'; PIECE.min(len - at)]);
+    pieces.map(piece).collect()
 }
 
 /// Fills the window, sends `before` behind it, lets the application read, and goes on.
 fn steps(len: usize, before: Vec<Segment>, after: Vec<Segment>) -> Vec<Step> {
     let mut steps = opened();
-    steps.extend(filler(len));
-    for segment in before {
-        steps.extend([send(segment), pause_ms(2)]);
+    for segment in filler(len).into_iter().chain(before) {
+        steps.extend([send(segment), pause_ms(1)]);
     }
-    steps.extend([Step::Read, pause_ms(30)]);
+    steps.extend([pause_ms(20), Step::Read, pause_ms(30)]);
     // What did not fit, again.
-    for _ in 0..3 {
-        steps.extend(filler(len));
-    }
-    steps.push(Step::AwaitAck(len as i64));
-    for segment in after {
-        steps.extend([send(segment), pause_ms(2)]);
-    }
+    steps.push(Step::Persist(filler(len), len as i64));
+    let end = after.iter().map(|it| it.at + it.data.len() as i64).max();
+    steps.push(Step::Persist(after, end.unwrap_or_default()));
     steps
 }
 
