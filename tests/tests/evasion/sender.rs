@@ -14,8 +14,10 @@ use crate::receiver::Receiver;
 use crate::segment::Segment;
 use crate::wire::{ACK, Connection, SYN, reply};
 
-/// Cases under way at a time.
+/// Cases that send at a time.
 const AT_A_TIME: usize = 96;
+/// Cases under way at a time, those included of which everything was sent.
+const UNDER_WAY: usize = 512;
 /// How long the server's SYN-ACK may take.
 const ANSWER: Duration = Duration::from_millis(1500);
 /// How long a step waits for an acknowledgement; that it does not come can be the point.
@@ -140,7 +142,7 @@ impl Sender {
                 peer_isn: 0,
                 answered: false,
                 timestamps: case.timestamps.then_some((1_000_000, 0)),
-                acknowledged: 0,
+                acknowledged: -1,
                 identification: port,
             },
             steps: (case.steps)(text).into_iter(),
@@ -169,10 +171,13 @@ impl Sender {
             .filter(|index| plays[*index].stage == Stage::Playing)
             .collect();
         loop {
-            while active.len() < AT_A_TIME && next < plays.len() {
+            let sends = |index: &&usize| plays[**index].stage == Stage::Playing;
+            let mut sending = active.iter().filter(sends).count();
+            while sending < AT_A_TIME && active.len() < UNDER_WAY && next < plays.len() {
                 if plays[next].stage == Stage::Waiting {
                     plays[next].stage = Stage::Playing;
                     active.push(next);
+                    sending += 1;
                 }
                 next += 1;
             }

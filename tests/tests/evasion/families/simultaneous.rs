@@ -14,7 +14,13 @@ fn answer() -> Segment {
 
 fn opening(first: impl IntoIterator<Item = Segment>) -> Vec<Step> {
     let mut steps = vec![Step::Connect, Step::AwaitAnswer];
-    steps.extend(paced(first));
+    for (index, step) in paced(first).enumerate() {
+        steps.push(step);
+        if index == 0 {
+            // Nobody sends data before his SYN is acknowledged.
+            steps.push(Step::AwaitAck(0));
+        }
+    }
     steps
 }
 
