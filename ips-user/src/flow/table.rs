@@ -11,7 +11,7 @@ use super::idle::{Class, IdleLists};
 use super::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::config::settings::{self, EngineSettings};
 use crate::decode::Decoded;
-use crate::reassembly::tcp::{StreamMemory, StreamOptions};
+use crate::reassembly::tcp::{Begun, StreamMemory, StreamOptions};
 
 /// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
 /// `flow-timeouts`.
@@ -316,7 +316,8 @@ impl FlowTable {
                 self.counters.reused += 1;
                 self.counters.created += 1;
                 let id = self.take_id();
-                let new = Flow::open(id, packet, now);
+                let mut new = Flow::open(id, packet, now);
+                new.begun = Begun::Again;
                 let old = std::mem::replace(&mut self.flows[slot as usize], new);
                 self.keep_ended(old, FlowEnd::TcpReuse);
                 slot

@@ -64,6 +64,8 @@ pub(crate) enum Step {
     Pause(Duration),
     /// Waits for the server's SYN or SYN-ACK.
     AwaitAnswer,
+    /// Waits for the server's FIN, or a while.
+    AwaitEnd,
     /// Waits until the server has acknowledged up to here, or a while.
     AwaitAck(i64),
     /// Sends these again and again until the server has acknowledged up to here, or for a while:

@@ -12,7 +12,7 @@ use sluice_tests::frame::{FrameSocket, hardware_address};
 use crate::case::{Case, LEN, Listener, Step};
 use crate::receiver::Receiver;
 use crate::segment::Segment;
-use crate::wire::{ACK, Connection, SYN, reply};
+use crate::wire::{ACK, Connection, FIN, SYN, reply};
 
 /// Cases that send at a time.
 const AT_A_TIME: usize = 96;
@@ -58,6 +58,7 @@ enum Wait {
     Until(Instant),
     Answer(Instant),
     Ack(i64, Instant),
+    End(Instant),
     Persist {
         segments: Vec<Segment>,
         place: i64,
@@ -123,8 +124,8 @@ impl Sender {
         patience: Duration,
     ) -> Play<'c> {
         let port = self.next_port;
-        // Its identifications are this and the next three.
-        self.next_port += 4;
+        // Its identifications are this and the next one.
+        self.next_port += 2;
         let family = usize::from(case.ipv6);
         Play {
             case,
@@ -141,6 +142,7 @@ impl Sender {
                 isn: case.isn,
                 peer_isn: 0,
                 answered: false,
+                ended: false,
                 timestamps: case.timestamps.then_some((1_000_000, 0)),
                 acknowledged: -1,
                 identification: port,
@@ -201,6 +203,7 @@ impl Sender {
                     connection.peer_isn = reply.seq;
                     connection.answered = true;
                 }
+                connection.ended |= reply.flags & FIN != 0;
                 if let (Some((_, theirs)), Some(value)) =
                     (&mut connection.timestamps, reply.timestamp)
                 {
@@ -227,6 +230,7 @@ impl Sender {
             let go = match &mut play.wait {
                 Wait::Until(time) => now >= *time,
                 Wait::Answer(end) => play.connection.answered || now >= *end,
+                Wait::End(end) => play.connection.ended || now >= *end,
                 Wait::Ack(place, end) => acknowledged >= *place || now >= *end,
                 Wait::Persist {
                     segments,
@@ -274,6 +278,7 @@ impl Sender {
                 }
                 Some(Step::Pause(time)) => play.wait = Wait::Until(now + time),
                 Some(Step::AwaitAnswer) => play.wait = Wait::Answer(now + ANSWER),
+                Some(Step::AwaitEnd) => play.wait = Wait::End(now + ANSWER),
                 Some(Step::AwaitAck(place)) => {
                     play.wait = Wait::Ack(place, now + ACKNOWLEDGEMENT);
                 }

@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) peer_isn: u32,
     /// Whether the server's SYN or SYN-ACK has come.
     pub(crate) answered: bool,
+    /// Whether the server's FIN has come.
+    pub(crate) ended: bool,
     /// The timestamp option: ours, and the server's latest.
     pub(crate) timestamps: Option<(u32, u32)>,
     /// What the server has acknowledged, as a place.

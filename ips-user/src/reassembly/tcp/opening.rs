@@ -21,12 +21,15 @@ pub enum Begun {
     /// Another process has tracked it and could not hand the session over: it is picked up
     /// whatever the midstream setting.
     Inherited,
+    /// Its SYN came on the ports of a connection that seemed to be over. That may be a pretence
+    /// which never gets to the receiver: it has begun when it is answered.
+    Again,
 }
 
 /// Takes a segment of the flow that owns `session`; begins one where there is none.
 pub fn track(
     session: &mut Option<Box<Session>>,
-    begun: Begun,
+    mut begun: Begun,
     segment: &Segment<'_>,
     direction: PacketDirection,
     now: Timestamp,
@@ -38,6 +41,7 @@ pub fn track(
             return tracked.packet(segment, direction, now, options, memory);
         }
         *session = None;
+        begun = Begun::Again;
     }
     let mut pass = Pass {
         segment,
@@ -91,7 +95,10 @@ fn first_control(pass: &mut Pass<'_, '_>, begun: Begun) -> Option<Control> {
         return None;
     }
     let now_ns = pass.now.monotonic_ns;
-    let mut control = Control::default();
+    let mut control = Control {
+        again: begun == Begun::Again,
+        ..Control::default()
+    };
     match (pass.has(flag::SYN), pass.has(flag::ACK)) {
         (true, false) => {
             control.sides[pass.from] = Side::of_syn(pass.segment, &pass.fields, now_ns);

@@ -5,6 +5,9 @@ use crate::case::{BETWEEN, Case, LEN, Listener, Step, opened, orders, send, show
 use crate::segment::data;
 use crate::wire::{Connection, FAR, Network, Place, TCP, TOO_SHORT, UDP, datagram, packet};
 
+/// The IPv6 header of destination options.
+const DESTINATION: u8 = 60;
+
 /// What is fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -282,7 +285,22 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
                 let mut pieces = all.to_vec();
                 pieces.insert(1, other.clone());
                 add(&format!("the same data, {name}"), false, pieces);
-                if !ipv6 {
+                if ipv6 {
+                    // The receiver refuses the header before the fragment's, the gateway does not
+                    // look at it.
+                    for at in 1..=all.len() {
+                        let mut pieces = all.to_vec();
+                        let mut decoy = other.clone().other();
+                        let unknown = vec![0x5e, 4, 0, 0, 0, 0];
+                        decoy.network.extensions = vec![(DESTINATION, unknown)];
+                        pieces.insert(at, decoy);
+                        add(
+                            &format!("other data to be refused, {name}, at {at}"),
+                            false,
+                            pieces,
+                        );
+                    }
+                } else {
                     let mut pieces = all.to_vec();
                     pieces.insert(1, other.other().corrupt());
                     add(&format!("corrupt other data, {name}"), false, pieces);

@@ -224,7 +224,7 @@ const AGAIN: [(&str, bool, Make); 4] = [
         let mut steps = opened();
         steps.extend([
             send(data(0, b"hello").fin()),
-            pause_ms(40),
+            Step::AwaitEnd,
             send(bare(ACK, 6).with(|it| it.ack = 1)),
         ]);
         again(steps, t)

@@ -1,5 +1,6 @@
 //! The cases, one file a family.
 
+mod composed;
 mod decoys;
 mod depth;
 mod extensions;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
     overlaps::add(&mut cases);
     retransmissions::add(&mut cases);
     decoys::add(&mut cases);
+    composed::add(&mut cases);
     handshake::add(&mut cases);
     simultaneous::add(&mut cases);
     urgent::add(&mut cases);
