@@ -29,6 +29,9 @@ pub(super) struct Streamed<'a> {
     pub(super) refused: Option<StreamDrop>,
     /// Only `data` is to be inspected.
     pub(super) alone: bool,
+    /// It arrives before the handshake is complete. Rules about established connections are to
+    /// be asked, the others were.
+    pub(super) early: bool,
     /// What the rules say is about the packet, and not about its flow.
     pub(super) spares_flow: bool,
 }
@@ -52,6 +55,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             stream: streamed.data,
             stream_events: streamed.events,
             only_stream: streamed.alone,
+            only_established: streamed.early,
             app: None,
             now: case.now,
             tables: &mut self.tables,

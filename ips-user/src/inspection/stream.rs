@@ -136,6 +136,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 established: true,
                 sizes,
                 alone: true,
+                early: true,
                 // Anybody can send a SYN in somebody's name.
                 spares_flow: is_plain_syn(case.packet),
                 ..Streamed::default()
