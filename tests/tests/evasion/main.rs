@@ -39,7 +39,7 @@ fn no_attack_arrives_and_every_ordinary_twin_does() {
     require_queues!();
     let cases = families::all();
     let mut report = Report::default();
-    for mode in [Mode::Untracked, Mode::Tracked] {
+    for mode in [Mode::Untracked, Mode::Tracked, Mode::OneWorker] {
         let began = Instant::now();
         let outcomes = run(&cases, mode);
         report.add(mode, outcomes, began.elapsed());
@@ -104,6 +104,10 @@ fn run(cases: &[Case], mode: Mode) -> Vec<Outcome> {
         setup.rules = rules();
         let reassembly = &mut setup.config.engine.stream.reassembly;
         reassembly.depth = sluice::config::settings::ByteSize(DEPTH);
+        if mode == Mode::OneWorker {
+            setup.config.workers.count = 1;
+            setup.config.exceptions.fragment_order = sluice::exception::ExceptionPolicy::Ignore;
+        }
     });
     gateway.launch();
     sender.play(&mut plays, &receiver, true).expect("packets");

@@ -11,11 +11,15 @@ use crate::case::Case;
 /// here that does neither any more fails the test.
 const KNOWN: [(Mode, &str); 0] = [];
 
-/// Whether the gateway's kernel tracks connections, and so puts fragments together itself.
+/// Who puts fragments together that come in another order than they were sent in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mode {
+    /// Nobody: by default those that come before the first of their datagram are dropped.
     Untracked,
+    /// The gateway's kernel, because it tracks connections.
     Tracked,
+    /// The only worker, which is told to take them in any order.
+    OneWorker,
 }
 
 impl Mode {
@@ -23,6 +27,7 @@ impl Mode {
         match self {
             Self::Untracked => "without connection tracking",
             Self::Tracked => "with connection tracking",
+            Self::OneWorker => "one worker, fragments in any order",
         }
     }
 
@@ -41,11 +46,15 @@ impl Mode {
             "sequence wrap",
             "urgent data",
         ];
-        self == Self::Untracked || !SAME.contains(&case.family)
+        match self {
+            Self::Untracked => true,
+            Self::Tracked => !SAME.contains(&case.family),
+            Self::OneWorker => case.family.contains("fragments"),
+        }
     }
 
     pub(crate) fn is_ordinary(self, case: &Case) -> bool {
-        case.ordinary && (self == Self::Tracked || !case.unordered_fragments)
+        case.ordinary && (self != Self::Untracked || !case.unordered_fragments)
     }
 }
 
