@@ -18,6 +18,8 @@ mod wire;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sluice::exception::ExceptionPolicy;
+use sluice::metrics::board::Cell;
 use sluice_tests::{Lab, LabOptions, require_queues};
 
 use case::{ATTACK, BENIGN, Case, Listener};
@@ -104,18 +106,35 @@ fn run(cases: &[Case], mode: Mode) -> Vec<Outcome> {
         setup.rules = rules();
         let reassembly = &mut setup.config.engine.stream.reassembly;
         reassembly.depth = sluice::config::settings::ByteSize(DEPTH);
+        // Not seen is not let through: nothing else would be a fault of the inspection.
+        setup.config.exceptions.overload = ExceptionPolicy::DropPacket;
         if mode == Mode::OneWorker {
             setup.config.workers.count = 1;
-            setup.config.exceptions.fragment_order = sluice::exception::ExceptionPolicy::Ignore;
+            setup.config.exceptions.fragment_order = ExceptionPolicy::Ignore;
         }
     });
     gateway.launch();
     sender.play(&mut plays, &receiver, true).expect("packets");
+    // On a busy machine an answer comes late or a packet is shed. That is no harm by design: who
+    // is harmed is harmed again.
+    plays.sort_by_key(|play| play.port);
+    let mut again = Vec::new();
+    for (plain, pair) in plain.iter().zip(plays.chunks(2)) {
+        let twin = &pair[1];
+        let began = !Play::begins_before(plain.case);
+        if began && plain.arrived && mode.is_ordinary(plain.case) && !twin.arrived {
+            again.push(sender.prepare(plain.case, BENIGN, TWIN_MAY_TAKE));
+        }
+    }
+    sender.play(&mut again, &receiver, false).expect("packets");
+    for second in &again {
+        println!("played twice: {}", second.case.title());
+    }
+    let shed = gateway.await_settled().total(Cell::Shed);
+    println!("{}: {shed} packets shed", mode.name());
     let status = gateway.stop();
     assert!(status.success(), "{}", gateway.log());
 
-    // Attack and twin of each case, in the order of the cases again.
-    plays.sort_by_key(|play| play.port);
     let outcomes = plain.iter().zip(plays.chunks(2)).map(|(plain, pair)| {
         let [attack, twin] = pair else {
             panic!("each case is played with both texts");
@@ -128,7 +147,9 @@ fn run(cases: &[Case], mode: Mode) -> Vec<Outcome> {
             delivered: plain.arrived,
             // Nothing may arrive late, either.
             evaded: attack.arrived || receiver.has(attack.port, ATTACK),
-            twin_arrived: twin.arrived || receiver.has(twin.port, BENIGN),
+            twin_arrived: twin.arrived
+                || receiver.has(twin.port, BENIGN)
+                || (again.iter()).any(|it| std::ptr::eq(it.case, plain.case) && it.arrived),
             got: attack.got.clone(),
             twin_got: twin.got.clone(),
         }

@@ -23,7 +23,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Untracked => "without connection tracking",
             Self::Tracked => "with connection tracking",

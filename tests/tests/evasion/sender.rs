@@ -22,9 +22,10 @@ const UNDER_WAY: usize = 512;
 const ANSWER: Duration = Duration::from_millis(1500);
 /// How long a step waits for an acknowledgement; that it does not come can be the point.
 const ACKNOWLEDGEMENT: Duration = Duration::from_millis(400);
-/// How long it sends again what is not acknowledged, and how often.
-const PERSISTENCE: Duration = Duration::from_millis(1500);
-const AGAIN: Duration = Duration::from_millis(15);
+/// How long it sends again what is not acknowledged, and after which time first; then each time
+/// after twice of it.
+const PERSISTENCE: Duration = Duration::from_millis(2000);
+const AGAIN: Duration = Duration::from_millis(60);
 
 /// One case with one text.
 pub(crate) struct Play<'c> {
@@ -63,6 +64,7 @@ enum Wait {
         segments: Vec<Segment>,
         place: i64,
         next: Instant,
+        after: Duration,
         end: Instant,
     },
 }
@@ -236,11 +238,13 @@ impl Sender {
                     segments,
                     place,
                     next,
+                    after,
                     end,
                 } => {
                     let over = acknowledged >= *place || now >= *end;
                     if !over && now >= *next {
-                        *next = now + AGAIN;
+                        *next = now + *after;
+                        *after *= 2;
                         let missing = |it: &&Segment| it.at + it.data.len() as i64 > acknowledged;
                         for segment in segments.iter().filter(missing) {
                             self.send(&segment.packet(&play.connection))?;
@@ -287,6 +291,7 @@ impl Sender {
                         segments,
                         place,
                         next: now,
+                        after: AGAIN,
                         end: now + PERSISTENCE,
                     };
                 }
