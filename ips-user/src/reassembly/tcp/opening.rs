@@ -38,7 +38,17 @@ pub fn track(
 ) -> StreamOutcome {
     if let Some(tracked) = session {
         if !tracked.is_reopened_by(segment) {
-            return tracked.packet(segment, direction, now, options, memory);
+            let mut outcome = tracked.packet(segment, direction, now, options, memory);
+            if segment.has(flag::SYN) || !tracked.is_out_of_date(&outcome, memory) {
+                return outcome;
+            }
+            if segment.has(flag::RST) {
+                // Its receiver knows better.
+                outcome.disposition = StreamDisposition::Accept;
+                return outcome;
+            }
+            memory.totals.picked_up_again += 1;
+            begun = Begun::Inherited;
         }
         *session = None;
         begun = Begun::Again;
