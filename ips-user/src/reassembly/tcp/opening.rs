@@ -37,7 +37,9 @@ pub fn track(
     memory: &mut StreamMemory,
 ) -> StreamOutcome {
     if let Some(tracked) = session {
-        if !tracked.is_reopened_by(segment) {
+        if tracked.is_reopened_by(segment) {
+            begun = Begun::Again;
+        } else {
             let mut outcome = tracked.packet(segment, direction, now, options, memory);
             if segment.has(flag::SYN) || !tracked.is_out_of_date(&outcome, memory) {
                 return outcome;
@@ -51,7 +53,6 @@ pub fn track(
             begun = Begun::Inherited;
         }
         *session = None;
-        begun = Begun::Again;
     }
     let mut pass = Pass {
         segment,
