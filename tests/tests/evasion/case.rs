@@ -56,6 +56,9 @@ impl Listener {
 /// Makes packets of what is known of the connection by then.
 pub(crate) type Maker = Box<dyn Fn(&Connection) -> Vec<Vec<u8>> + Send>;
 
+/// The steps of a case with this text.
+pub(crate) type Script = Box<dyn Fn(&[u8; LEN]) -> Vec<Step> + Send + Sync>;
+
 /// One thing that the sender does.
 pub(crate) enum Step {
     /// Sends packets.
@@ -95,7 +98,7 @@ pub(crate) struct Case {
     /// kernel puts them together: `exceptions.fragment_order`.
     pub(crate) unordered_fragments: bool,
     /// The steps, with the attack or its twin as the text.
-    pub(crate) steps: Box<dyn Fn(&[u8; LEN]) -> Vec<Step> + Send + Sync>,
+    pub(crate) steps: Script,
 }
 
 impl Case {

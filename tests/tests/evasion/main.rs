@@ -130,6 +130,13 @@ fn run(cases: &[Case], mode: Mode) -> Vec<Outcome> {
     for second in &again {
         println!("played twice: {}", second.case.title());
     }
+    // A fault that comes and goes is one, too.
+    assert!(
+        again.len() * 50 <= cases.len(),
+        "{} of {} did not arrive at once",
+        again.len(),
+        cases.len()
+    );
     let shed = gateway.await_settled().total(Cell::Shed);
     println!("{}: {shed} packets shed", mode.name());
     let status = gateway.stop();

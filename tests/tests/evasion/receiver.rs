@@ -57,6 +57,7 @@ impl Record {
 /// By the client's port.
 type Records = Arc<Mutex<HashMap<u16, Record>>>;
 
+#[derive(Clone, Copy)]
 enum Order {
     Connect(SocketAddr),
     Read(u16),

@@ -36,14 +36,18 @@ impl Mode {
     /// What of a stream comes in which segments is the same with tracking; what the kernel makes
     /// of fragments and options, and of packets that it thinks invalid, is not.
     pub(crate) fn plays(self, case: &Case) -> bool {
-        const SAME: [&str; 8] = [
+        const SAME: [&str; 12] = [
+            "TCP options",
             "beyond depth",
+            "composed decoys",
             "decoys with data",
+            "decoys without data",
             "overlaps, other data",
             "overlaps, same data",
             "retransmissions",
             "segments",
             "sequence wrap",
+            "tiny windows",
             "urgent data",
         ];
         match self {

@@ -7,8 +7,10 @@ use crate::case::{BETWEEN, Case, LEN, Step, send};
 use crate::segment::{Segment, ack, bare, data, syn};
 use crate::wire::{ACK, FIN, RST, SYN};
 
+type Make = fn() -> Segment;
+
 /// What makes it look so. None of them is believed by the server.
-const DECOYS: [(&str, fn() -> Segment); 11] = [
+const DECOYS: [(&str, Make); 11] = [
     ("RST that dies", || Segment::reset(12).dying()),
     ("RST and ACK that dies", || bare(RST | ACK, 12).dying()),
     ("corrupt RST", || Segment::reset(12).corrupt()),

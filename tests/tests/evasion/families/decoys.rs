@@ -62,8 +62,11 @@ const WITH_DATA: [(&str, Spoil); 24] = [
     ("wrong checksum and a short TTL", |it| it.corrupt().dying()),
 ];
 
+/// Makes a decoy for this place.
+type Make = fn(usize) -> Segment;
+
 /// Segments without data that would end or confuse a connection if they were believed.
-const WITHOUT_DATA: [(&str, fn(usize) -> Segment); 22] = [
+const WITHOUT_DATA: [(&str, Make); 22] = [
     ("RST with a short TTL", |at| {
         Segment::reset(at as i64).dying()
     }),

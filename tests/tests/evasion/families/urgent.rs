@@ -5,6 +5,8 @@ use crate::case::{Case, LEN, Listener};
 use crate::segment::{Segment, data};
 use crate::wire::URG;
 
+type Make = Box<dyn Fn(&[u8; LEN]) -> Vec<Segment> + Send + Sync>;
+
 /// The text with a byte of other data before `at`.
 fn stuffed(text: &[u8; LEN], at: usize) -> Vec<u8> {
     let mut stream = text.to_vec();
@@ -31,15 +33,11 @@ pub(crate) fn add(cases: &mut Vec<Case>) {
             (Listener::Plain, "out of band"),
             (Listener::UrgentInline, "in line"),
         ] {
-            let mut add =
-                |name: String,
-                 ordinary: bool,
-                 make: Box<dyn Fn(&[u8; LEN]) -> Vec<Segment> + Send + Sync>| {
-                    let case =
-                        Case::connected("urgent data", format!("{name}, read {reads}"), make);
-                    let case = case.to(listener).ordinary(ordinary);
-                    cases.push(case.ipv6(ipv6).by_flow(by_flow));
-                };
+            let mut add = |name: String, ordinary: bool, make: Make| {
+                let case = Case::connected("urgent data", format!("{name}, read {reads}"), make);
+                let case = case.to(listener).ordinary(ordinary);
+                cases.push(case.ipv6(ipv6).by_flow(by_flow));
+            };
             // One urgent byte that is none of the text.
             for at in [0, 1, 12, 23, 24] {
                 add(
