@@ -69,6 +69,9 @@ pub struct Inspected<'a, 'f> {
     pub stream_events: StreamEvents,
     /// Only what is in the stream is to be inspected: the packet was already, or there is none.
     pub only_stream: bool,
+    /// Only rules are asked that ask for an established connection, and those that pass: the
+    /// others were already.
+    pub only_established: bool,
     /// Buffers of its application protocol.
     pub app: Option<&'a dyn BufferSource>,
     /// When it came.
@@ -127,7 +130,7 @@ impl Engine {
         }
         self.packet(
             class,
-            (input.stream, input.only_stream),
+            (input.stream, input.only_stream, input.only_established),
             input.app,
             &mut scene,
             scratch,
@@ -176,7 +179,7 @@ impl Engine {
     fn packet(
         &self,
         class: Class,
-        (stream, only_stream): (Option<StreamData<'_>>, bool),
+        (stream, only_stream, only_established): (Option<StreamData<'_>>, bool, bool),
         app: Option<&dyn BufferSource>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
@@ -229,7 +232,9 @@ impl Engine {
                 break;
             }
             let signature = &self.signatures[index.0 as usize];
-            if only_stream && !signature.kind.in_stream() {
+            if only_stream && !signature.kind.in_stream()
+                || only_established && !signature.holds_established()
+            {
                 continue;
             }
             if !self.header(signature, &scene.view, &mut scratch.memo)

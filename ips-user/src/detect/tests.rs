@@ -142,6 +142,7 @@ impl Bench {
             stream,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             only_stream: false,
+            only_established: false,
             app: self.app.then_some(&Names as &dyn BufferSource),
             now: self.now,
             tables: &mut self.tables,

@@ -9,7 +9,7 @@ use super::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::bounded::{Index, Slab};
 use crate::config::settings::{self, EngineSettings};
 use crate::decode::Decoded;
-use crate::reassembly::tcp::{StreamMemory, StreamOptions};
+use crate::reassembly::tcp::{Begun, StreamMemory, StreamOptions};
 
 /// How long a flow may be idle before it is forgotten. The defaults are those of Suricata's
 /// `flow-timeouts`.
@@ -427,7 +427,8 @@ impl FlowTable {
                 self.counters.reused += 1;
                 self.counters.created += 1;
                 let id = self.take_id();
-                let new = Flow::open(id, packet, now);
+                let mut new = Flow::open(id, packet, now);
+                new.begun = Begun::Again;
                 let old = std::mem::replace(&mut self.flows[slot], new);
                 self.note(slot, 0);
                 self.keep_ended(old, FlowEnd::TcpReuse);

@@ -49,6 +49,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             events: outcome.events,
             established: match (&in_flow.session, was_established) {
                 (Some(session), _) if session.is_midstream() => session.is_established(),
+                // Its data is delivered with the ACK that completes the handshake.
+                (Some(session), _) if options.inline && outcome.in_stream => {
+                    session.is_established()
+                }
                 (Some(_), before) => before.unwrap_or(false),
                 // Without memory for it.
                 (None, _) => by_flags && outcome.exception.is_some_and(is_about_memory),
@@ -111,6 +115,30 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 established,
                 sizes,
                 alone: true,
+                ..Streamed::default()
+            };
+            end = self.detect(case, flow, &streamed);
+        }
+        if end.0 == Disposition::Accept
+            && self.options.stream.inline
+            && outcome.in_stream
+            && !established
+            && let Some(session) = &mut session
+            && let Some(view) = session.raw(direction, &self.options.stream)
+        {
+            // A receiver that takes data before the handshake is complete has it now: rules about
+            // established connections will see no more of it.
+            let streamed = Streamed {
+                data: Some(StreamData {
+                    data: view.data,
+                    holds_packet: true,
+                }),
+                established: true,
+                sizes,
+                alone: true,
+                early: true,
+                // Anybody can send a SYN in somebody's name.
+                spares_flow: is_plain_syn(case.packet),
                 ..Streamed::default()
             };
             end = self.detect(case, flow, &streamed);

@@ -5,7 +5,8 @@
 //! fragment that says something else about the same bytes is dropped, and the fragment that
 //! completes a datagram carries the datagram's verdict. A datagram that was dropped is
 //! remembered, so that no repetition of a fragment completes it at the receiver. When something
-//! about an accepted one was unusual (a TTL that differs, an overlap), its bytes are remembered,
+//! about an accepted one was unusual (a TTL that differs, an overlap, headers or options for which
+//! somebody may refuse a fragment), its bytes are remembered,
 //! too: its receiver may have a part of it only, and wait for another.
 //!
 //! In passive mode overlaps are read as the receiver's stack reads them (`host-os-policy`).
@@ -521,8 +522,10 @@ impl Defragmenter {
             events.insert(overlap_event);
         }
         let conflict = contradicts || (inline && overlap == Overlap::Different);
+        // Options and headers for which somebody behind may refuse a fragment.
+        let extended = part.header_len > if v4 { 20 } else { 40 };
         let tracker = self.trackers.get_mut(index);
-        tracker.unusual |= conflict || overlap != Overlap::None || tracker.ttl != ttl;
+        tracker.unusual |= conflict || overlap != Overlap::None || tracker.ttl != ttl || extended;
         if conflict {
             events.insert(match overlap {
                 Overlap::None => ignored_event,

@@ -170,6 +170,8 @@ pub(super) struct Control {
     pub(super) from_synack: bool,
     /// Only one direction is seen.
     pub(super) one_sided: bool,
+    /// There was another on these ports: see [`Begun::Again`](super::Begun::Again).
+    pub(super) again: bool,
     /// Something of the client after the handshake was seen.
     pub(super) confirmed: bool,
     /// The client's FIN came first.
