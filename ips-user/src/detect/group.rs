@@ -101,6 +101,20 @@ pub(super) struct Haystacks<'a> {
     pub(super) streams: [&'a [u8]; 2],
 }
 
+impl<'a> Haystacks<'a> {
+    /// What is searched for literals of this target.
+    fn of(&self, target: Target) -> [&'a [u8]; 2] {
+        match target {
+            Target::Packet => [self.packet, &[]],
+            Target::Stream => self.streams,
+            Target::Header(number) => {
+                let header = header(&self.view, HEADERS[usize::from(number)]);
+                [header.unwrap_or(&[]), &[]]
+            }
+        }
+    }
+}
+
 /// Which literals a packet has shown already.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -109,6 +123,28 @@ pub(super) struct Seen {
 }
 
 impl Group {
+    /// Finds the rules that the packet selects, ascending. Returns those that are looked at besides:
+    /// for all ports, and for this one.
+    pub(super) fn select(
+        &self,
+        port: Option<u16>,
+        haystacks: &Haystacks<'_>,
+        (working, seen): (&mut Working, &mut Seen),
+        out: &mut Vec<RuleIndex>,
+    ) -> [&[RuleIndex]; 2] {
+        let of_port = self.of_port(port);
+        out.clear();
+        for rules in [Some(&self.common), of_port].into_iter().flatten() {
+            rules.select(haystacks, working, seen, out);
+        }
+        out.sort_unstable();
+        out.dedup();
+        [
+            &self.common.always,
+            of_port.map_or(&[][..], |rules| &rules.always),
+        ]
+    }
+
     /// The rules for this port, besides those for all.
     pub(super) fn of_port(&self, port: Option<u16>) -> Option<&RuleGroup> {
         let number = *self.ports.get(usize::from(port?))?;
@@ -123,7 +159,7 @@ impl Group {
 
 impl RuleGroup {
     /// Adds the rules that the packet selects, in no order and perhaps twice.
-    pub(super) fn select(
+    fn select(
         &self,
         haystacks: &Haystacks<'_>,
         working: &mut Working,
@@ -134,14 +170,7 @@ impl RuleGroup {
             index.find(&haystacks.view, out);
         }
         for scan in &self.scans {
-            let searched: [&[u8]; 2] = match scan.target {
-                Target::Packet => [haystacks.packet, &[]],
-                Target::Stream => haystacks.streams,
-                Target::Header(number) => {
-                    let header = header(&haystacks.view, HEADERS[usize::from(number)]);
-                    [header.unwrap_or(&[]), &[]]
-                }
-            };
+            let searched = haystacks.of(scan.target);
             seen.scan += 1;
             let Seen {
                 literals,
@@ -157,6 +186,25 @@ impl RuleGroup {
                 });
             }
         }
+    }
+
+    /// What is searched for a packet, and by what.
+    pub(super) fn searches<'h>(
+        &self,
+        haystacks: &Haystacks<'h>,
+    ) -> impl Iterator<Item = (Target, &dyn Prefilter, &'h [u8])> {
+        self.scans.iter().flat_map(move |scan| {
+            let searched = haystacks.of(scan.target).into_iter();
+            searched
+                .filter(|bytes| !bytes.is_empty())
+                .map(move |bytes| (scan.target, &*scan.prefilter, bytes))
+        })
+    }
+
+    /// How many literals there are for each target.
+    pub(super) fn literals(&self) -> impl Iterator<Item = (Target, usize)> {
+        let scans = self.scans.iter();
+        scans.map(|scan| (scan.target, scan.starts.len() - 1))
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

@@ -184,39 +184,26 @@ impl Engine {
     ) {
         let direction = scene.flow.as_ref().map(|flow| flow.direction);
         let to_server = direction != Some(PacketDirection::ToClient);
-        let group = self.group(class, to_server);
-        let ports = scene.view.ports();
-        let of_port = group.of_port(ports.map(|(source, destination)| match to_server {
-            true => destination,
-            false => source,
-        }));
         let payload = match only_stream {
             true => &[][..],
             false => scene.view.payload(),
         };
         let holds_packet = only_stream || stream.is_some_and(|stream| stream.holds_packet);
         let data = stream.map_or(&[][..], |stream| stream.data);
-        // What is in no stream is looked at as if it were one.
-        let outside = if holds_packet { &[][..] } else { payload };
-        let mut candidates = std::mem::take(&mut scratch.candidates);
-        candidates.clear();
         let haystacks = Haystacks {
             view: scene.view,
             packet: payload,
-            streams: [data, outside],
+            // What is in no stream is looked at as if it were one.
+            streams: [data, if holds_packet { &[][..] } else { payload }],
         };
-        for rules in [Some(&group.common), of_port].into_iter().flatten() {
-            rules.select(
-                &haystacks,
-                &mut scratch.working,
-                &mut scratch.seen,
-                &mut candidates,
-            );
-        }
-        candidates.sort_unstable();
-        candidates.dedup();
-        let of_port = of_port.map_or(&[][..], |rules| &rules.always);
-        let mut lists = [&candidates[..], &group.common.always, of_port];
+        let mut candidates = std::mem::take(&mut scratch.candidates);
+        let always = self.group(class, to_server).select(
+            service(&scene.view, to_server),
+            &haystacks,
+            (&mut scratch.working, &mut scratch.seen),
+            &mut candidates,
+        );
+        let mut lists = [&candidates[..], always[0], always[1]];
         let searched = Searched {
             payload,
             stream: data,
@@ -499,6 +486,12 @@ impl Engine {
             in_stream,
         });
     }
+}
+
+/// The port of the server's end of a packet.
+pub(super) fn service(view: &View<'_>, to_server: bool) -> Option<u16> {
+    let (source, destination) = view.ports()?;
+    Some(if to_server { destination } else { source })
 }
 
 /// RFC 826.
