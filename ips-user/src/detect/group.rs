@@ -29,9 +29,9 @@ const FEW: usize = 6;
 /// What is searched for literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Target {
-    /// The packet's payload.
+    /// The packet's payload; of TCP it is searched with the stream.
     Packet,
-    /// What is new in its stream.
+    /// What is to be inspected of its stream.
     Stream,
     /// A header.
     Header(u8),
@@ -70,6 +70,8 @@ pub(super) enum Selector {
 struct Scan {
     target: Target,
     prefilter: Box<dyn Prefilter>,
+    /// Bytes of the longest literal.
+    longest: usize,
     /// Where in `rules` those of each literal begin; and the end.
     starts: Vec<u32>,
     rules: Vec<RuleIndex>,
@@ -97,16 +99,24 @@ pub(super) struct Group {
 pub(super) struct Haystacks<'a> {
     pub(super) view: View<'a>,
     pub(super) packet: &'a [u8],
-    /// What is new in the stream, and what is looked at as if it were.
+    /// What is to be inspected of the stream, and what is looked at as if it were. Of a packet of a
+    /// stream nothing else is searched: rules about packets are searched there as well.
     pub(super) streams: [&'a [u8]; 2],
+    /// The first bytes of the stream that were searched before without finding any literal.
+    pub(super) quiet: usize,
 }
 
 impl<'a> Haystacks<'a> {
-    /// What is searched for literals of this target.
-    fn of(&self, target: Target) -> [&'a [u8]; 2] {
-        match target {
+    /// What a scan searches.
+    fn of(&self, scan: &Scan) -> [&'a [u8]; 2] {
+        match scan.target {
             Target::Packet => [self.packet, &[]],
-            Target::Stream => self.streams,
+            Target::Stream => {
+                // A literal that begins there can end in what is new.
+                let from = (self.quiet + 1).saturating_sub(scan.longest.max(1));
+                let stream = self.streams[0].get(from..);
+                [stream.unwrap_or(self.streams[0]), self.streams[1]]
+            }
             Target::Header(number) => {
                 let header = header(&self.view, HEADERS[usize::from(number)]);
                 [header.unwrap_or(&[]), &[]]
@@ -120,6 +130,8 @@ impl<'a> Haystacks<'a> {
 pub(super) struct Seen {
     literals: Vec<u64>,
     scan: u64,
+    /// Whether something was found in the stream.
+    pub(super) in_stream: bool,
 }
 
 impl Group {
@@ -134,6 +146,7 @@ impl Group {
     ) -> [&[RuleIndex]; 2] {
         let of_port = self.of_port(port);
         out.clear();
+        seen.in_stream = false;
         for rules in [Some(&self.common), of_port].into_iter().flatten() {
             rules.select(haystacks, working, seen, out);
         }
@@ -170,14 +183,20 @@ impl RuleGroup {
             index.find(&haystacks.view, out);
         }
         for scan in &self.scans {
-            let searched = haystacks.of(scan.target);
+            let searched = haystacks.of(scan);
             seen.scan += 1;
             let Seen {
                 literals,
                 scan: now,
+                in_stream,
             } = seen;
-            for bytes in searched.into_iter().filter(|bytes| !bytes.is_empty()) {
+            for (number, bytes) in searched.into_iter().enumerate() {
+                if bytes.is_empty() {
+                    continue;
+                }
+                let of_stream = scan.target == Target::Stream && number == 0;
                 scan.prefilter.scan(bytes, working, &mut |literal| {
+                    *in_stream |= of_stream;
                     let at = literal as usize;
                     if std::mem::replace(&mut literals[at], *now) != *now {
                         let (from, to) = (scan.starts[at] as usize, scan.starts[at + 1] as usize);
@@ -194,7 +213,7 @@ impl RuleGroup {
         haystacks: &Haystacks<'h>,
     ) -> impl Iterator<Item = (Target, &dyn Prefilter, &'h [u8])> {
         self.scans.iter().flat_map(move |scan| {
-            let searched = haystacks.of(scan.target).into_iter();
+            let searched = haystacks.of(scan).into_iter();
             searched
                 .filter(|bytes| !bytes.is_empty())
                 .map(move |bytes| (scan.target, &*scan.prefilter, bytes))
@@ -382,7 +401,6 @@ impl Builder<'_> {
         let mut literals: HashMap<Target, Vec<(&Literal, RuleIndex)>> = HashMap::new();
         let mut by_facts = facts::Builder::default();
         for &rule in rules {
-            let signature = &self.signatures[rule.0 as usize];
             match &self.selectors[rule.0 as usize] {
                 Selector::Literal { buffer, chosen } if !all_always => {
                     let mut add = |target| {
@@ -392,14 +410,8 @@ impl Builder<'_> {
                     match HEADERS.iter().position(|header| header == buffer) {
                         Some(number) => add(Target::Header(number as u8)),
                         None if class != Class::Tcp => add(Target::Packet),
-                        None => {
-                            if signature.kind.in_stream() {
-                                add(Target::Stream);
-                            }
-                            if signature.kind != Kind::Stream {
-                                add(Target::Packet);
-                            }
-                        }
+                        // One search for all: a stream's packet is in its stream.
+                        None => add(Target::Stream),
                     }
                 }
                 Selector::Fact(chosen) if !all_always => by_facts.add(chosen.clone(), rule),
@@ -433,8 +445,10 @@ impl Builder<'_> {
             rules.push(rule);
         }
         starts.push(rules.len() as u32);
+        let lengths = literals.iter().map(|literal| literal.bytes.len());
         Ok(Scan {
             target,
+            longest: lengths.max().unwrap_or(0),
             prefilter: (self.build)(&literals, self.cache)?,
             starts,
             rules,

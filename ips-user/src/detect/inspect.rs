@@ -48,6 +48,19 @@ pub struct StreamData<'a> {
     pub data: &'a [u8],
     /// Whether the packet's payload has become part of the stream.
     pub holds_packet: bool,
+    /// Where in `data` what the packet has brought begins.
+    pub fresh_from: usize,
+    /// So many of the first bytes of `data` were part of an inspection that was
+    /// [quiet](Detection::quiet): they are not searched again.
+    pub quiet: usize,
+}
+
+impl StreamData<'_> {
+    /// Whether a packet's payload stands where its bytes should begin.
+    fn covers(&self, payload: &[u8]) -> bool {
+        let place = self.fresh_from..self.fresh_from + payload.len();
+        self.data.get(place) == Some(payload)
+    }
 }
 
 /// Who has the buffers of application protocols.
@@ -193,8 +206,13 @@ impl Engine {
         let haystacks = Haystacks {
             view: scene.view,
             packet: payload,
-            // What is in no stream is looked at as if it were one.
-            streams: [data, if holds_packet { &[][..] } else { payload }],
+            // What is in no stream is looked at as if it were one, and for rules about packets what
+            // is not in the window.
+            streams: match stream {
+                Some(stream) if stream.covers(payload) => [data, &[]],
+                _ => [data, payload],
+            },
+            quiet: stream.map_or(0, |stream| stream.quiet),
         };
         let mut candidates = std::mem::take(&mut scratch.candidates);
         let always = self.group(class, to_server).select(

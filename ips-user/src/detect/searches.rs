@@ -63,6 +63,7 @@ fn alone<'a>(packet: &'a Decoded<'a>) -> Haystacks<'a> {
         view,
         packet: view.payload(),
         streams: [view.payload(), &[]],
+        quiet: 0,
     }
 }
 

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ips_common::FlowKey;
 use serde::Serialize;
 
-use super::Rounds;
 use super::mix::Mix;
+use super::{Rounds, cpu_time, since};
 use crate::decode::{Decoded, LinkType, Start, frame};
 use crate::detect::{CompileOptions, Engine};
 use crate::inspection::{Feedback, Inspection, InspectionOptions, RejectSender, Unguarded};
@@ -78,7 +77,7 @@ pub(super) fn measure(
 fn decode(mix: &Mix, options: &InspectionOptions) -> (f64, Stage) {
     let mut defragmenter = Defragmenter::new(options.defrag.clone(), options.seed);
     let start = Start::Link(LinkType::Ethernet);
-    let begun = Instant::now();
+    let begun = cpu_time();
     for it in mix.frames() {
         let mut each = |packet: &Decoded<'_>| {
             black_box(packet);
@@ -94,7 +93,7 @@ fn decode(mix: &Mix, options: &InspectionOptions) -> (f64, Stage) {
             &mut each,
         );
     }
-    (begun.elapsed().as_secs_f64(), Stage::default())
+    (since(begun), Stage::default())
 }
 
 fn inspect(mix: &Mix, engine: &Arc<Engine>, options: &InspectionOptions) -> (f64, Stage) {
@@ -106,7 +105,7 @@ fn inspect(mix: &Mix, engine: &Arc<Engine>, options: &InspectionOptions) -> (f64
         Nowhere::default(),
         None,
     );
-    let begun = Instant::now();
+    let begun = cpu_time();
     for (number, frame) in (0..).zip(mix.frames()) {
         // As a worker does between two batches.
         if number % 64 == 0 {
@@ -128,7 +127,7 @@ fn inspect(mix: &Mix, engine: &Arc<Engine>, options: &InspectionOptions) -> (f64
         let verdict = inspection.inspect_frame(packet, start, frame.time, &mut Unguarded);
         black_box(verdict);
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = since(begun);
     let counters = inspection.counters();
     let stage = Stage {
         seconds: Vec::new(),

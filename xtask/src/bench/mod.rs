@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measurements in the namespace lab.
+//! `cargo xtask bench`: measurements, most of them in the namespace lab.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ mod memory;
 mod overload;
 mod path;
 mod pinned;
+mod prefilter;
 mod report;
 mod transport;
 mod udp;
@@ -31,6 +32,8 @@ enum What {
     Transport(transport::TransportArgs),
     /// TCP streams while a worker is killed every 100 ms, against undisturbed ones
     Endurance(endurance::EnduranceArgs),
+    /// How fast the prefilters and the whole inspection are on one core, without a kernel
+    Prefilter(prefilter::PrefilterArgs),
     /// Three times the packets that can be inspected, and where each has ended
     Overload(overload::OverloadArgs),
 }
@@ -40,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     match &arguments.what {
         What::Transport(arguments) => transport::transport(workspace, arguments),
         What::Overload(arguments) => overload::overload(workspace, arguments),
+        What::Prefilter(arguments) => prefilter::prefilter(workspace, arguments),
         What::Endurance(arguments) => endurance::endurance(workspace, arguments),
     }
 }
