@@ -286,6 +286,72 @@ pub(super) fn is_about(protocol: RuleProtocol, class: Class) -> bool {
     }
 }
 
+/// What becomes of a job.
+type Made = OnceLock<Result<RuleGroup, PrefilterError>>;
+
+/// The groups of a class and direction before they are made.
+struct Plan {
+    class: Class,
+    ports: Vec<u16>,
+    /// Those for all ports, then those of each group of ports.
+    rules: Vec<Vec<RuleIndex>>,
+    /// For each of these lists.
+    made: Vec<Made>,
+    /// For each of these lists the same one of the other direction's plan: it is made once.
+    same: Vec<Option<usize>>,
+}
+
+/// A rule group to be made.
+struct Job<'p> {
+    class: Class,
+    rules: &'p [RuleIndex],
+    all_always: bool,
+    place: &'p Made,
+}
+
+impl Plan {
+    fn share(&mut self, other: &Self) {
+        // The first one is for all ports, and made in another way than the others.
+        let find = |(number, rules): (usize, &Vec<RuleIndex>)| match number {
+            0 => (other.rules.first() == Some(rules)).then_some(0),
+            _ => (1..other.rules.len()).find(|&at| other.rules[at] == *rules),
+        };
+        self.same = self.rules.iter().enumerate().map(find).collect();
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
+        let lists = self.rules.iter().zip(&self.made).enumerate();
+        lists
+            .filter(|(number, _)| self.same[*number].is_none())
+            .map(|(number, (rules, place))| Job {
+                class: self.class,
+                rules,
+                all_always: number > 0 && rules.len() < FEW,
+                place,
+            })
+    }
+
+    /// Takes over what the other one has made. What it could not make it says itself.
+    fn take_over(&self, other: &Self) {
+        for (place, same) in self.made.iter().zip(&self.same) {
+            let made = same.and_then(|at| other.made[at].get());
+            if let Some(Ok(group)) = made {
+                let _ = place.set(Ok(group.clone()));
+            }
+        }
+    }
+
+    /// Every job is done.
+    fn group(self) -> Result<Group, PrefilterError> {
+        let mut groups = self.made.into_iter().filter_map(OnceLock::into_inner);
+        Ok(Group {
+            common: groups.next().unwrap_or_else(|| Ok(RuleGroup::default()))?,
+            ports: self.ports,
+            by_port: groups.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// Where groups come from.
 pub(super) struct Builder<'a> {
     pub(super) signatures: &'a [Signature],
@@ -319,19 +385,24 @@ impl Builder<'_> {
     /// All groups, by class and direction. Several threads work on them, because most of a start's
     /// time goes here; all have ended when it returns.
     pub(super) fn groups(&self) -> Result<Vec<[Group; 2]>, PrefilterError> {
-        // One direction after the other: what both have in common is then in the cache.
-        let jobs: Vec<(Class, bool)> = [true, false]
-            .into_iter()
-            .flat_map(|to_server| Class::ALL.map(|class| (class, to_server)))
+        let plans: Vec<[Plan; 2]> = Class::ALL
+            .iter()
+            .map(|&class| {
+                let [to_server, mut to_client] = [true, false].map(|way| self.plan(class, way));
+                to_client.share(&to_server);
+                [to_server, to_client]
+            })
             .collect();
+        let mut jobs: Vec<Job<'_>> = plans.iter().flatten().flat_map(Plan::jobs).collect();
+        // The largest first, so that none of them is what everybody waits for at the end.
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.rules.len()));
         let next = AtomicUsize::new(0);
-        let done: Vec<OnceLock<Result<Group, PrefilterError>>> =
-            jobs.iter().map(|_| OnceLock::new()).collect();
         let work = || {
-            while let Some(&(class, to_server)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let place = class as usize + usize::from(!to_server) * Class::ALL.len();
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // Each place belongs to one job.
-                let _ = done[place].set(self.group(class, to_server));
+                let _ = job
+                    .place
+                    .set(self.rule_group(job.class, job.rules, job.all_always));
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -347,21 +418,18 @@ impl Builder<'_> {
             }
             work();
         });
-        let mut groups = done.into_iter().filter_map(OnceLock::into_inner);
-        let to_server: Vec<Group> = groups
-            .by_ref()
-            .take(Class::ALL.len())
-            .collect::<Result<_, _>>()?;
-        let to_client: Vec<Group> = groups.collect::<Result<_, _>>()?;
-        Ok(to_server
+        drop(jobs);
+        plans
             .into_iter()
-            .zip(to_client)
-            .map(|(one, other)| [one, other])
-            .collect())
+            .map(|[to_server, to_client]| {
+                to_client.take_over(&to_server);
+                Ok([to_server.group()?, to_client.group()?])
+            })
+            .collect()
     }
 
-    /// The groups of a class and direction.
-    fn group(&self, class: Class, to_server: bool) -> Result<Group, PrefilterError> {
+    /// Which rules go into which groups of a class and direction.
+    fn plan(&self, class: Class, to_server: bool) -> Plan {
         let mut common = Vec::new();
         let mut of_ports: Vec<(RuleIndex, PortSet)> = Vec::new();
         for (index, signature) in (0..).map(RuleIndex).zip(self.signatures) {
@@ -379,16 +447,16 @@ impl Builder<'_> {
                 None => common.push(index),
             }
         }
-        let (table, lists) = by_port(&mut common, of_ports);
-        let mut by_port = Vec::with_capacity(lists.len());
-        for rules in &lists {
-            by_port.push(self.rule_group(class, rules, rules.len() < FEW)?);
+        let (ports, lists) = by_port(&mut common, of_ports);
+        let mut rules = vec![common];
+        rules.extend(lists);
+        Plan {
+            class,
+            ports,
+            made: rules.iter().map(|_| OnceLock::new()).collect(),
+            same: vec![None; rules.len()],
+            rules,
         }
-        Ok(Group {
-            common: self.rule_group(class, &common, false)?,
-            ports: table,
-            by_port,
-        })
     }
 
     fn rule_group(
