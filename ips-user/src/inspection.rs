@@ -267,6 +267,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         self.examiner.overload = level;
     }
 
+    /// How often packets of flows that are known here may have gone another way, or past
+    /// everybody. After an increase connections are picked up anew where they turn out not to be
+    /// where they were.
+    pub fn set_detours(&mut self, detours: u64) {
+        self.memory.set_detours(detours);
+    }
+
     /// Goes on with other rules and options: what is known about flows, and what was decided
     /// about them, stays. The seed of the flow table stays, too.
     pub fn reload(&mut self, engine: impl Into<Rules>, mut options: InspectionOptions) {

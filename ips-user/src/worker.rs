@@ -285,6 +285,8 @@ struct Turn<'a> {
     gap: Gap,
     /// Packets of this batch until the next heartbeat.
     until_beat: u32,
+    /// How often this worker has come round so late that the backup may have had its flows.
+    stalls: u64,
 }
 
 impl<'a> Turn<'a> {
@@ -316,6 +318,7 @@ impl<'a> Turn<'a> {
             asked_ns: 0,
             gap: Gap::Closed,
             until_beat: BEAT_EVERY,
+            stalls: 0,
         }
     }
 
@@ -525,8 +528,13 @@ impl Inspector for Turn<'_> {
     }
 
     fn batch(&mut self, highest: PacketId, packets: usize) {
-        self.now = now();
         let slot = self.seat.slot();
+        let heartbeat_ns = self.shared.pages.heartbeat(slot);
+        self.now = now();
+        let silence = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(heartbeat_ns));
+        self.stalls += u64::from(silence >= self.config.stale());
+        self.inspection
+            .set_detours(self.shared.pages.detours() + self.stalls);
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);

@@ -165,6 +165,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         }
         let end = self.except(Cause::Overload, case, flow);
         self.shed |= end.is_some();
+        if let Some((Disposition::Accept, _)) = end
+            && let Some((flow, _)) = flow
+            && let Some(session) = &mut flow.session
+        {
+            session.misses_packet();
+        }
         end
     }
 

@@ -252,6 +252,9 @@ impl Session {
             self.give_up_missing(pass, to, place);
         }
         let side = &mut self.control.sides[to];
+        if place > side.acked && place <= side.highest {
+            self.account.is_right(pass.memory);
+        }
         side.acknowledged(place, window);
         if side.probe.is_some_and(|probe| place > probe) {
             side.probe = None;

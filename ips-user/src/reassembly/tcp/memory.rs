@@ -39,6 +39,7 @@ counters! {
     pseudo "tcp.pseudo" "Inspections of what was left at the end of a stream.";
     invalid_checksum "tcp.invalid_checksum" "Packets with a wrong checksum.";
     midstream_pickups "tcp.midstream_pickups" "Connections tracked from their middle.";
+    picked_up_again "tcp.picked_up_again" "Of those: tracked before, until packets went another way.";
     pkt_on_wrong_thread "tcp.pkt_on_wrong_thread" "Packets of another worker's flows.";
     ack_unseen_data "tcp.ack_unseen_data" "Acknowledgements of data that was not seen.";
     segment_memcap_drop "tcp.segment_memcap_drop" "Segments not kept: memory cap.";
@@ -76,6 +77,8 @@ pub struct StreamMemory {
     pub(super) undo: Undo,
     /// Number of the last session.
     serial: u64,
+    /// See [`StreamMemory::set_detours`].
+    detours: u32,
 }
 
 /// What the last packet has changed. Kept once, not in each session.
@@ -108,6 +111,13 @@ impl StreamMemory {
         }
     }
 
+    /// How often packets may have gone another way until now, or past everybody: what sessions
+    /// know from before an increase may be out of date.
+    pub fn set_detours(&mut self, detours: u64) {
+        // Not all of them: that is for sessions that are known to have missed something.
+        self.detours = detours as u32 & (u32::MAX >> 1);
+    }
+
     /// Counts an inspection of what was left at the end of a stream.
     pub fn count_pseudo(&mut self) {
         self.totals.pseudo += 1;
@@ -138,8 +148,9 @@ impl StreamMemory {
         let account = Account {
             usage: Arc::clone(&self.usage),
             serial: self.serial,
-            session: bytes as u64,
+            session: bytes as u32,
             stream: 0,
+            detours: self.detours,
         };
         account.take();
         account
@@ -152,11 +163,28 @@ pub(super) struct Account {
     usage: Arc<Usage>,
     /// Number of the session.
     pub(super) serial: u64,
-    session: u64,
+    session: u32,
+    /// Detours until the session was known to be right.
+    detours: u32,
     stream: u64,
 }
 
 impl Account {
+    /// Whether packets may have gone past this session since it was known to be right.
+    pub(super) fn may_have_missed(&self, memory: &StreamMemory) -> bool {
+        self.detours != memory.detours
+    }
+
+    /// A packet is going past this session.
+    pub(super) fn misses(&mut self) {
+        self.detours = u32::MAX;
+    }
+
+    /// Both ends agree with what is known.
+    pub(super) fn is_right(&mut self, memory: &StreamMemory) {
+        self.detours = memory.detours;
+    }
+
     /// The session's buffers take so many bytes now.
     pub(super) fn set_stream_bytes(&mut self, bytes: usize) {
         let bytes = bytes as u64;
@@ -174,7 +202,7 @@ impl Account {
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         self.usage
             .session_bytes
-            .fetch_add(self.session, Ordering::Relaxed);
+            .fetch_add(self.session.into(), Ordering::Relaxed);
         self.usage
             .stream_bytes
             .fetch_add(self.stream, Ordering::Relaxed);
@@ -197,7 +225,7 @@ impl Drop for Account {
         self.usage.sessions.fetch_sub(1, Ordering::Relaxed);
         self.usage
             .session_bytes
-            .fetch_sub(self.session, Ordering::Relaxed);
+            .fetch_sub(self.session.into(), Ordering::Relaxed);
         self.usage
             .stream_bytes
             .fetch_sub(self.stream, Ordering::Relaxed);

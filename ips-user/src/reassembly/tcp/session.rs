@@ -412,6 +412,18 @@ impl Session {
         }
     }
 
+    /// A packet is delivered that this session does not see.
+    pub fn misses_packet(&mut self) {
+        self.account.misses();
+    }
+
+    /// Whether the packet is refused for what its connection was before others came to serve it,
+    /// and perhaps not for what it is now.
+    pub(super) fn is_out_of_date(&self, outcome: &StreamOutcome, memory: &StreamMemory) -> bool {
+        outcome.disposition == StreamDisposition::Drop(StreamDrop::Invalid)
+            && self.account.may_have_missed(memory)
+    }
+
     /// Gets ready for the next packet: what the last one has added stays.
     fn begin(&mut self, pass: &mut Pass<'_, '_>) {
         self.let_go(pass.options);
