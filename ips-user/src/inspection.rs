@@ -125,6 +125,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             examiner: Examiner {
                 scratch: engine.scratch(),
                 engine,
+                epoch: 1,
+                quiet: false,
                 tables: Tables::new(options.tables),
                 exceptions: Exceptions::new(options.exceptions),
                 overload: Overload::None,
@@ -279,6 +281,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let examiner = &mut self.examiner;
         examiner.engine = engine.into();
         examiner.scratch = examiner.engine.scratch();
+        examiner.epoch = examiner.epoch.wrapping_add(1).max(1);
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
         self.flows.set_limits(options.flows);
         self.flows.tell_ends(tells_ends(&options));
@@ -419,5 +422,7 @@ fn tells_ends(options: &InspectionOptions) -> bool {
 
 #[cfg(test)]
 mod captures;
+#[cfg(test)]
+mod quiet;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ pub mod inspection;
 pub mod loader;
 pub mod log;
 pub mod maps;
+pub mod measure;
 pub mod metrics;
 pub mod netfilter;
 pub mod reassembly;

@@ -27,6 +27,7 @@ pub mod prefilter;
 mod prefix_tree;
 mod report;
 pub mod reputation;
+pub mod searches;
 mod tables;
 mod tag;
 mod threshold;

@@ -304,12 +304,10 @@ fn the_kind_of_a_rule_decides_how_far_it_reaches() {
         Some(StreamData {
             data: b"..needle..",
             holds_packet,
+            ..StreamData::default()
         })
     };
-    let nothing = Some(StreamData {
-        data: b"",
-        holds_packet: false,
-    });
+    let nothing = Some(StreamData::default());
     let stream = "drop tcp any any -> any any (content:\"needle\"; sid:1;)";
     let both = "drop tcp any any -> any any (content:\"needle\"; offset:2; sid:1;)";
     let packet = "drop tcp-pkt any any -> any any (content:\"needle\"; sid:1;)";
@@ -357,7 +355,11 @@ fn a_stream_is_searched_in_place_of_the_packets_in_it() {
     for prefilter in prefilters() {
         let mut bench = Bench::with(rules(text), &CompileOptions::with(prefilter));
         let mut of = |payload: &[u8], data: &'static [u8], holds_packet| {
-            let stream = Some(StreamData { data, holds_packet });
+            let stream = Some(StreamData {
+                data,
+                holds_packet,
+                ..StreamData::default()
+            });
             let mut alerts = bench.streamed(&tcp(payload), stream).alerts;
             alerts.sort_unstable();
             alerts

@@ -61,6 +61,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             tables: &mut self.tables,
         };
         let detection = self.engine.inspect(inspected, &mut self.scratch);
+        self.quiet = detection.quiet;
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.alerts_thresholded += u64::from(detection.suppressed);
         self.counters.searches_given_up += u64::from(detection.given_up);

@@ -31,6 +31,10 @@ const RELIEF: usize = 8;
 /// Everything but flows and what turns frames into packets.
 pub(super) struct Examiner<S, R, F> {
     pub(super) engine: Rules,
+    /// Which rules these are: counts the engines so far.
+    pub(super) epoch: u32,
+    /// Whether the rules found nothing in the stream that was inspected last.
+    pub(super) quiet: bool,
     pub(super) scratch: Scratch,
     pub(super) tables: Tables,
     pub(super) options: InspectionOptions,

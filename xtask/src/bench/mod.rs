@@ -15,6 +15,7 @@ mod memory;
 mod overload;
 mod path;
 mod pinned;
+mod prefilter;
 mod report;
 mod transport;
 mod udp;
@@ -32,6 +33,8 @@ enum What {
     Transport(transport::TransportArgs),
     /// TCP streams while a worker is killed every 100 ms, against undisturbed ones
     Endurance(endurance::EnduranceArgs),
+    /// How fast the prefilters and the whole inspection are on one core, without a kernel
+    Prefilter(prefilter::PrefilterArgs),
     /// Three times the packets that can be inspected, and where each has ended
     Overload(overload::OverloadArgs),
     /// A flood for each bounded table, far beyond its cap, and what it takes
@@ -44,6 +47,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         What::Transport(arguments) => transport::transport(workspace, arguments),
         What::Overload(arguments) => overload::overload(workspace, arguments),
         What::Caps(arguments) => caps::caps(workspace, arguments),
+        What::Prefilter(arguments) => prefilter::prefilter(workspace, arguments),
         What::Endurance(arguments) => endurance::endurance(workspace, arguments),
     }
 }

@@ -187,7 +187,7 @@ records! {
         state, sides, four_way, midstream, from_synack, one_sided, again, confirmed, client_first, gap,
     };
     Owned { part, segment };
-    Stream { buffer, base, owned, urgent, reader, depth, max_pieces };
+    Stream { buffer, base, owned, urgent, reader, depth, max_pieces } else default;
     OutOfBand { places } else default;
 }
 
@@ -230,8 +230,8 @@ fn is_sound_stream(stream: &Stream) -> bool {
         && stream.out_of_band().iter().all(|&place| place < PLACES)
 }
 
-fn default() -> OutOfBand {
-    OutOfBand::default()
+fn default<T: Default>() -> T {
+    T::default()
 }
 
 impl Session {

@@ -196,7 +196,34 @@ pub(super) struct Stream {
     pub(super) depth: Option<u64>,
     /// Most pieces at a time.
     pub(super) max_pieces: u16,
+    /// Inline, what was searched without finding anything.
+    pub(super) quiet: Quiet,
 }
+
+/// A stretch of a stream in which nothing was found of what the rules search for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quiet {
+    pub(super) to: u64,
+    /// How many bytes before that.
+    pub(super) len: u32,
+    /// Which rules those were.
+    pub(super) epoch: u32,
+}
+
+impl Quiet {
+    pub(super) fn from(&self) -> u64 {
+        self.to - u64::from(self.len)
+    }
+}
+
+/// Nothing is different with it but the work.
+impl PartialEq for Quiet {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Quiet {}
 
 /// Bytes that are none of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -237,7 +264,7 @@ pub struct Session {
 }
 
 /// A flood of SYNs makes many of them.
-const _: () = assert!(size_of::<Session>() <= 720);
+const _: () = assert!(size_of::<Session>() <= 752);
 
 /// Number of the client in [`Control::sides`] and [`Session::streams`].
 pub(super) const CLIENT: usize = 0;
