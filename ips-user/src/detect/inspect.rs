@@ -450,6 +450,7 @@ impl Engine {
                     &mut scratch.patterns,
                     &mut transformed,
                     &mut scratch.spare,
+                    &mut scratch.budget,
                 );
                 &transformed
             }
