@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use libfuzzer_sys::fuzz_target;
-use sluice::decode::{DecodeOptions, LinkType, PacketSource, Start, checksum, frame};
+use sluice::decode::{DecodeOptions, LinkType, PacketSource, Start, frame};
 use sluice::reassembly::defrag::{DefragOptions, Defragmenter};
 use sluice::source::Disposition;
 use sluice_fuzz::Input;
 use sluice_fuzz::engine::at;
 use sluice_fuzz::receiver::{FragmentReceiver, Overlap};
+use sluice_fuzz::seeds::checksum;
 
 struct Step<'a> {
     v6: bool,
@@ -40,7 +41,7 @@ impl Step<'_> {
             let field = (self.offset / 8) as u16 | u16::from(self.more) << 13;
             bytes.extend(field.to_be_bytes());
             bytes.extend([self.ttl, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-            let sum = !checksum::sum(0, &bytes);
+            let sum = checksum(&bytes);
             bytes[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         bytes.extend(self.data);
