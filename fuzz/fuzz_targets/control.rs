@@ -57,7 +57,7 @@ fn desk(bytes: &[u8]) {
         }
         let _ = in_hand
             .key
-            .map(|key| (key.ends(Default::default()), key.family));
+            .map(|key| (key.ends(ips_common::Direction::LowToHigh), key.family));
     }
     let _ = (
         desk.command(),

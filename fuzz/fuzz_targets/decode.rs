@@ -87,6 +87,7 @@ fuzz_target!(|data: &[u8]| {
     let mut defragmenter = Defragmenter::new(
         DefragOptions {
             inline: flags & 8 == 0,
+            max_trackers: 16,
             ..DefragOptions::default()
         },
         [1, 2],

@@ -102,7 +102,8 @@ fuzz_target!(|data: &[u8]| {
             more,
             data: &data,
         };
-        let is_fragment = v6 || more || offset != 0;
+        // Others are complete as they are (for IPv6 RFC 6946).
+        let is_fragment = more || offset != 0;
         let packet = fragment.packet();
         let mut excused = false;
         let disposition = frame(

@@ -123,13 +123,13 @@ fuzz_target!(|data: &[u8]| {
     // Near the wrap of the numbers as well.
     let isn = input.one_of(&[5u32, u32::MAX - 60, u32::MAX / 2 - 30, 1_000_000]);
     let victim_isn = input.one_of(&[900_000u32, u32::MAX - 3]);
-    let stamp = |value: u32| {
+    let stamp = |value: u32, echo: u32| {
         let mut option = vec![1, 1, 8, 10];
         option.extend(value.to_be_bytes());
-        option.extend(1u32.to_be_bytes());
+        option.extend(echo.to_be_bytes());
         if timestamps { option } else { Vec::new() }
     };
-    let plain = stamp(100);
+    let (opening, plain) = (stamp(100, 0), stamp(100, 100));
     for (attacker, bits) in [(true, SYN), (false, SYN | ACK), (true, ACK)] {
         let attacker = attacker == attacker_is_client;
         let first = bits & ACK == 0;
@@ -137,7 +137,13 @@ fuzz_target!(|data: &[u8]| {
         let other = if attacker { victim_isn } else { isn };
         let after = u32::from(bits == ACK);
         let ack = if first { 0 } else { other.wrapping_add(1) };
-        let mut segment = Segment::new(own.wrapping_add(after), ack, bits, &[], &plain);
+        let mut segment = Segment::new(
+            own.wrapping_add(after),
+            ack,
+            bits,
+            &[],
+            if first { &opening } else { &plain },
+        );
         segment.window = WINDOW as u16;
         let outcome = bench.give(attacker, &segment);
         assert_eq!(outcome.disposition, StreamDisposition::Accept, "{bits}");
@@ -204,7 +210,7 @@ fuzz_target!(|data: &[u8]| {
                 1 => ack = ack.wrapping_add_signed(i32::from(value as i8) * 1000),
                 2 => (bits, urgent) = (bits | URG, u16::from(value & 31)),
                 3 => bad = true,
-                4 => options = stamp(u32::from(value)),
+                4 => options = stamp(u32::from(value), 100),
                 5 => bits |= FIN,
                 6 => window = u16::from(value),
                 _ => options = vec![19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
