@@ -57,6 +57,8 @@ fuzz_target!(|data: &[u8]| {
     let mut options = DefragOptions {
         inline,
         ordered: flags & 4 != 0,
+        // Memory for them is taken at once.
+        max_trackers: 16,
         ..DefragOptions::default()
     };
     if small {

@@ -51,7 +51,8 @@ fn backtracking(pcre: &Pcre) -> String {
         text.push_str(super::LIMITS);
     }
     if pcre.anchored {
-        text.push_str("\\G");
+        // The beginning of the subject, not of a further search: as the other engine has it.
+        text.push_str("\\A");
     }
     let flags = flags(pcre);
     if !flags.is_empty() {

@@ -273,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn an_anchored_expression_begins_where_the_subject_does_with_either_engine() {
+        for expression in ["a", "a(?!c)"] {
+            let pcre = Pcre {
+                anchored: true,
+                ..capturing(expression)
+            };
+            let pattern = Pattern::new(&pcre, true).unwrap();
+            let mut patterns = Patterns::new(1);
+            let mut find = |start| patterns.find(0, &pattern, b"aab", start, &mut 1000);
+            assert!(matches!(find(0), Searched::Found(_)), "{expression}");
+            assert_eq!(find(1), Searched::Nowhere, "{expression}");
+        }
+    }
+
+    #[test]
     fn a_search_that_would_not_end_is_given_up() {
         let (searched, _) = find("(a+)+\\1[b-d]", &[b'a'; 4000], 0);
         assert_eq!(searched, Searched::GaveUp);
