@@ -15,13 +15,14 @@ use crate::toolchain::libhs;
 use crate::workspace::Workspace;
 
 /// What libFuzzer counts: edges, and the operands of comparisons. As cargo-fuzz has it.
-const COVERAGE: [&str; 6] = [
+const COVERAGE: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "--cfg=fuzzing",
+    "--cfg",
+    "fuzzing",
 ];
 
 /// Programs of `fuzz/`, built.
