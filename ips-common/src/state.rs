@@ -128,8 +128,12 @@ pub struct WorkerSlot {
     pub received_any: u32,
     /// Process id of the worker, zero when none.
     pub pid: u32,
+    /// In the backup's entry, for all workers: how often flows may have begun to go another way,
+    /// or past everybody. What a worker remembers of a connection from before that may be out of
+    /// date. Written by the supervisor.
+    pub detours: u64,
     /// Zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 
 const _: () = assert!(size_of::<WorkerSlot>() == 64);

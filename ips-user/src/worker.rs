@@ -285,6 +285,8 @@ struct Turn<'a> {
     gap: Gap,
     /// Packets of this batch until the next heartbeat.
     until_beat: u32,
+    /// How often this worker has come round so late that the backup may have had its flows.
+    stalls: u64,
 }
 
 impl<'a> Turn<'a> {
@@ -316,6 +318,7 @@ impl<'a> Turn<'a> {
             asked_ns: 0,
             gap: Gap::Closed,
             until_beat: BEAT_EVERY,
+            stalls: 0,
         }
     }
 
@@ -419,6 +422,24 @@ impl<'a> Turn<'a> {
                 Cell::DatagramsGivenUp,
                 inspected.defrag.timed_out + inspected.defrag.given_up,
             ),
+            (Cell::FlowsRefused, inspected.flows.refused),
+            (Cell::FlowEmergencies, inspected.flows.emergencies),
+            (Cell::FlowRecoveries, inspected.flows.recoveries),
+            (Cell::SessionsRefused, inspected.stream.ssn_memcap_drop),
+            (Cell::SessionsRelieved, inspected.stream.ssn_relieved),
+            (Cell::SegmentsRefused, inspected.stream.segment_memcap_drop),
+            (Cell::DefragMemoryReached, inspected.defrag.memcap_reached),
+            (
+                Cell::DefragTrackersReached,
+                inspected.defrag.max_trackers_reached,
+            ),
+            (
+                Cell::DefragFragmentsReached,
+                inspected.defrag.max_fragments_reached,
+            ),
+            (Cell::HostsRefused, inspected.tables.hosts.refused),
+            (Cell::PairsRefused, inspected.tables.pairs.refused),
+            (Cell::ThresholdsRefused, inspected.tables.thresholds.refused),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -432,6 +453,15 @@ impl<'a> Turn<'a> {
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
+        }
+        for (cell, now) in [
+            (Cell::FlowBytes, inspected.flows.memuse),
+            (Cell::DatagramBytes, inspected.defrag.memory),
+            (Cell::HostBytes, inspected.tables.hosts.memuse),
+            (Cell::PairBytes, inspected.tables.pairs.memuse),
+            (Cell::ThresholdBytes, inspected.tables.thresholds.memuse),
+        ] {
+            self.row.set(cell, now);
         }
         self.row.set(Cell::Datagrams, inspected.defrag.trackers);
         self.row
@@ -526,8 +556,13 @@ impl Inspector for Turn<'_> {
     }
 
     fn batch(&mut self, highest: PacketId, packets: usize) {
-        self.now = now();
         let slot = self.seat.slot();
+        let heartbeat_ns = self.shared.pages.heartbeat(slot);
+        self.now = now();
+        let silence = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(heartbeat_ns));
+        self.stalls += u64::from(silence >= self.config.stale());
+        self.inspection
+            .set_detours(self.shared.pages.detours() + self.stalls);
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);

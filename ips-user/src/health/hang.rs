@@ -87,6 +87,8 @@ pub struct Suspicion {
     stale_since_ns: Option<u64>,
     /// When the worker was first found asleep with it.
     asleep_since_ns: Option<u64>,
+    /// When it was last found to be held by a debugger: until then it could not beat.
+    held_ns: u64,
 }
 
 impl Suspicion {
@@ -104,12 +106,20 @@ impl Suspicion {
                 ..Self::default()
             };
         }
-        let age = elapsed(now_ns, heartbeat_ns);
-        if age < OVERDUE.min(patience.stale) {
+        let age = elapsed(now_ns, heartbeat_ns.max(self.held_ns));
+        if age < OVERDUE.min(patience.stale) && self.held_ns == 0 {
             return None;
         }
         // When it is gone its end will be reported.
         let sample = look()?;
+        if sample.state == RunState::Traced {
+            *self = Self {
+                heartbeat_ns,
+                held_ns: now_ns,
+                ..Self::default()
+            };
+            return None;
+        }
         let computed = sample
             .cpu
             .saturating_sub(*self.cpu.get_or_insert(sample.cpu));
@@ -121,7 +131,7 @@ impl Suspicion {
         };
         let silent = confirmed(&mut self.stale_since_ns) && age >= patience.longest;
         match sample.state {
-            RunState::Traced | RunState::Ended => None,
+            RunState::Ended => None,
             RunState::Stopped => Some(Hang::Stopped),
             RunState::Sleeping if confirmed(&mut self.asleep_since_ns) => Some(Hang::Sleeps),
             RunState::Running if computed >= patience.computing => {
@@ -280,6 +290,12 @@ mod tests {
             &[(25, Traced, 7), (900, Traced, 7), (60_000, Traced, 7)],
             None,
         );
+        // Let go, it gets its turn first.
+        let held = [(200, Traced, 7), (60_000, Traced, 7)];
+        let let_go = [(60_010, Sleeping, 7), (60_199, Sleeping, 7)];
+        check(&[&held[..], &let_go].concat(), None);
+        let hung = [(60_200, Sleeping, 7), (60_202, Sleeping, 7)];
+        check(&[&held[..], &hung].concat(), Some(Hang::Sleeps));
         check(&[(25, Running, 7), (60_000, Ended, 7)], None);
         let mut suspicion = Suspicion::default();
         let gone = suspicion.judge(9_000_000_000, 0, || None, PATIENCE);

@@ -97,11 +97,26 @@ impl WorkerPages {
         }
     }
 
-    /// Sets the state: in force from the next packet on.
+    /// Sets the state: in force from the next packet on. Flows change their way by that.
     pub fn set_state(&self, index: u32, state: WorkerState) {
+        self.note_detour();
         self.array
             .u32(Self::offset(index, offset_of!(WorkerSlot, state)))
             .store(state as u32, Ordering::Release);
+    }
+
+    /// How often flows may have begun to go another way, or past everybody.
+    pub fn detours(&self) -> u64 {
+        self.array
+            .u64(Self::offset(BACKUP, offset_of!(WorkerSlot, detours)))
+            .load(Ordering::Acquire)
+    }
+
+    /// From now on flows may go another way, or may just have gone past everybody.
+    pub fn note_detour(&self) {
+        self.array
+            .u64(Self::offset(BACKUP, offset_of!(WorkerSlot, detours)))
+            .fetch_add(1, Ordering::Release);
     }
 
     /// When the TC program found the heartbeat stale, `None` when it has not.

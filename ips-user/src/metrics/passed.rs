@@ -101,6 +101,12 @@ impl Passed {
         others.into_iter().map(|queue| self.close(queue)).sum()
     }
 
+    /// Packets of all queues that passed for want of room.
+    pub fn total(&self) -> u64 {
+        let open = self.accounts.values().map(|account| account.passed);
+        self.before.values().copied().chain(open).sum()
+    }
+
     /// Packets of a queue that passed for want of room since the first reading.
     pub fn of(&self, queue: u16) -> u64 {
         let before = self.before.get(&queue).copied().unwrap_or(0);

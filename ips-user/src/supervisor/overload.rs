@@ -50,7 +50,12 @@ impl Supervisor {
             let queue = occupancy.queue;
             let truth = queues.iter().find(|truth| truth.queue == queue);
             let truth = truth.copied().unwrap_or_default();
+            let before = occupancy.strain.level();
             records.extend(judge(occupancy, truth, bounds, &self.config, &self.board));
+            if before.max(occupancy.strain.level()) > Level::None {
+                // A full queue lets packets pass, and only now and then somebody counts them.
+                self.steering.pages().note_detour();
+            }
         }
         let now = Timestamp {
             wall_us: wall_us(),

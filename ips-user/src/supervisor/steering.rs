@@ -204,6 +204,7 @@ impl Steering {
 
     /// Writes the entries that differ.
     pub(super) fn write_table(&mut self, entries: &[u32]) -> anyhow::Result<()> {
+        self.pages().note_detour();
         self.maps.table.write(entries)?;
         Ok(())
     }
@@ -351,6 +352,7 @@ impl Steering {
 
     /// Has a flow that the backup took over go to its own worker again.
     pub(super) fn give_back(&mut self, key: &FlowKey) {
+        self.pages().note_detour();
         if let Err(error) = self.maps.placements.remove_from(key, BACKUP) {
             log::warn!("{key} stays with the backup: {error}");
         }

@@ -139,7 +139,9 @@ impl Upkeep {
         true
     }
 
-    fn take(&mut self, reading: Result<Reading, NetfilterError>) {
+    /// Whether more has passed.
+    fn take(&mut self, reading: Result<Reading, NetfilterError>) -> bool {
+        let before = self.passed.total();
         match reading {
             Ok(Reading {
                 earlier,
@@ -153,6 +155,7 @@ impl Upkeep {
                 log::warn!("the counters of the netfilter rules: {error}");
             }
         }
+        self.passed.total() > before
     }
 }
 
@@ -393,7 +396,11 @@ impl Supervisor {
                 upkeep.note_failure(&error);
                 upkeep.unsettled = true;
             }
-            Outcome::Counted(reading) => upkeep.take(reading),
+            Outcome::Counted(reading) => {
+                if upkeep.take(reading) {
+                    self.steering.pages().note_detour();
+                }
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What rules do to real traffic, seen from both ends and in the event log.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -189,7 +190,18 @@ fn server_end(server: &Witness, tried: &Attempt) -> Option<End> {
 
 /// Whether a record is about a packet from the client of this attempt.
 fn from_client(event: &Value, tried: &Attempt) -> bool {
-    event["src_ip"] == tried.local.ip().to_string() && event["src_port"] == tried.local.port()
+    event["src_ip"] == logged(tried.local.ip()) && event["src_port"] == tried.local.port()
+}
+
+/// An address as records have it: nothing of an IPv6 address is left out.
+fn logged(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let groups = address.segments().map(|group| format!("{group:04x}"));
+            groups.join(":")
+        }
+    }
 }
 
 /// Looks at the records of a case, field by field.
@@ -248,7 +260,7 @@ fn records(gateway: &Gateway, case: &Case, tried: &Attempt, server: &Witness, wh
 
 fn common_fields(event: &Value, case: &Case, server: &Witness) {
     let to = server.address();
-    assert_eq!(event["dest_ip"], to.ip().to_string(), "{event:#}");
+    assert_eq!(event["dest_ip"], logged(to.ip()), "{event:#}");
     assert_eq!(event["dest_port"], to.port(), "{event:#}");
     assert_eq!(event["proto"], case.transport.name(), "{event:#}");
     assert_eq!(event["in_iface"], "g0", "{event:#}");

@@ -400,7 +400,8 @@ fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_
     require_queues!();
     let _alone = alone();
     let mut gateway = Gateway::prepare(&lab(), |setup| {
-        setup.rules = "alert udp any any -> any any (msg:\"x\"; sid:9;)\n".into();
+        // Of the payload: a rule without any of it matches once a flow.
+        setup.rules = "alert udp any any -> any any (msg:\"x\"; dsize:>0; sid:9;)\n".into();
         setup.config.log.stats_seconds = 0;
         setup.config.log.buffer = 8 << 20;
     });

@@ -55,9 +55,14 @@ impl Session {
                 self.control.client_first = pass.from == CLIENT;
             }
         }
-        if let Some((value, _)) = pass.fields.timestamp {
-            let now_ns = pass.now.monotonic_ns;
-            self.control.sides[pass.from].note_timestamp(value, start, now_ns);
+        let side = &mut self.control.sides[pass.from];
+        // Picked up midstream, it is not known what the receiver waits for, and it remembers
+        // none before that has come.
+        let known = !self.control.midstream || side.acked > 0;
+        if let Some((value, _)) = pass.fields.timestamp
+            && known
+        {
+            side.note_timestamp(value, start, pass.now.monotonic_ns);
         }
         self.advance();
         Ok(())

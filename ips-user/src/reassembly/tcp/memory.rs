@@ -39,6 +39,7 @@ counters! {
     pseudo "tcp.pseudo" "Inspections of what was left at the end of a stream.";
     invalid_checksum "tcp.invalid_checksum" "Packets with a wrong checksum.";
     midstream_pickups "tcp.midstream_pickups" "Connections tracked from their middle.";
+    picked_up_again "tcp.picked_up_again" "Of those: tracked before, until packets went another way.";
     pkt_on_wrong_thread "tcp.pkt_on_wrong_thread" "Packets of another worker's flows.";
     ack_unseen_data "tcp.ack_unseen_data" "Acknowledgements of data that was not seen.";
     segment_memcap_drop "tcp.segment_memcap_drop" "Segments not kept: memory cap.";
@@ -52,8 +53,12 @@ counters! {
     insert_data_overlap_fail "tcp.insert_data_overlap_fail" "Overlapping data that could not be kept.";
     rewritten "tcp.rewritten" "Packets rewritten to what was inspected before.";
     invalid_dropped "tcp.invalid_dropped" "Packets dropped because the receiver would not take them.";
+    ssn_relieved "tcp.ssn_relieved" "Connections given up to make room.";
+    ssn_compacted "tcp.ssn_compacted" "Connections that gave back spare memory.";
     memuse "tcp.memuse" "Bytes that sessions take.";
+    memuse_max "tcp.memuse_max" "Most bytes that sessions have taken.";
     reassembly_memuse "tcp.reassembly_memuse" "Bytes that streams take.";
+    reassembly_memuse_max "tcp.reassembly_memuse_max" "Most bytes that streams have taken.";
     midstream_exceptions "exception_policy.tcp.midstream" "Midstream policy applied.";
     ssn_memcap_exceptions "exception_policy.tcp.ssn_memcap" "Session memory policy applied.";
     reassembly_exceptions "exception_policy.tcp.reassembly" "Reassembly memory policy applied.";
@@ -64,6 +69,17 @@ struct Usage {
     sessions: AtomicU64,
     session_bytes: AtomicU64,
     stream_bytes: AtomicU64,
+    /// The most that each of these was.
+    most_session_bytes: AtomicU64,
+    most_stream_bytes: AtomicU64,
+}
+
+/// Adds, and keeps the highest sum.
+fn add(to: &AtomicU64, most: &AtomicU64, more: u64) {
+    let sum = to.fetch_add(more, Ordering::Relaxed) + more;
+    if sum > most.load(Ordering::Relaxed) {
+        most.store(sum, Ordering::Relaxed);
+    }
 }
 
 /// The memory of one worker's sessions, and its counters.
@@ -76,6 +92,8 @@ pub struct StreamMemory {
     pub(super) undo: Undo,
     /// Number of the last session.
     serial: u64,
+    /// See [`StreamMemory::set_detours`].
+    detours: u32,
 }
 
 /// What the last packet has changed. Kept once, not in each session.
@@ -103,14 +121,29 @@ impl StreamMemory {
         StreamCounters {
             active_sessions: load(&self.usage.sessions),
             memuse: load(&self.usage.session_bytes),
+            memuse_max: load(&self.usage.most_session_bytes),
             reassembly_memuse: load(&self.usage.stream_bytes),
+            reassembly_memuse_max: load(&self.usage.most_stream_bytes),
             ..self.totals
         }
+    }
+
+    /// How often packets may have gone another way until now, or past everybody: what sessions
+    /// know from before an increase may be out of date.
+    pub fn set_detours(&mut self, detours: u64) {
+        // Not all of them: that is for sessions that are known to have missed something.
+        self.detours = detours as u32 & (u32::MAX >> 1);
     }
 
     /// Counts an inspection of what was left at the end of a stream.
     pub fn count_pseudo(&mut self) {
         self.totals.pseudo += 1;
+    }
+
+    /// Counts what was given up and given back to make room.
+    pub(crate) fn count_relief(&mut self, relieved: usize, compacted: usize) {
+        self.totals.ssn_relieved += relieved as u64;
+        self.totals.ssn_compacted += compacted as u64;
     }
 
     /// Whether one more session of this size fits.
@@ -126,11 +159,19 @@ impl StreamMemory {
         cap == 0 || used + bytes as u64 <= cap
     }
 
-    /// Whether another session of the ordinary size would not fit any more: time to let go of
-    /// sessions that are over.
+    /// Whether it is time to let go of sessions that are over.
     pub fn is_short(&self, options: &StreamOptions) -> bool {
+        self.is_short_of_sessions(options) || self.is_short_of_data(options)
+    }
+
+    /// Whether another session would not fit any more.
+    pub(crate) fn is_short_of_sessions(&self, options: &StreamOptions) -> bool {
         !self.has_room_for_session(super::Session::BYTES, options)
-            || !self.has_room_for_data(64 << 10, options)
+    }
+
+    /// Whether the data of one more packet would not fit any more.
+    pub(crate) fn is_short_of_data(&self, options: &StreamOptions) -> bool {
+        !self.has_room_for_data(64 << 10, options)
     }
 
     pub(super) fn open(&mut self, bytes: usize) -> Account {
@@ -138,8 +179,9 @@ impl StreamMemory {
         let account = Account {
             usage: Arc::clone(&self.usage),
             serial: self.serial,
-            session: bytes as u64,
+            session: bytes as u32,
             stream: 0,
+            detours: self.detours,
         };
         account.take();
         account
@@ -152,17 +194,35 @@ pub(super) struct Account {
     usage: Arc<Usage>,
     /// Number of the session.
     pub(super) serial: u64,
-    session: u64,
+    session: u32,
+    /// Detours until the session was known to be right.
+    detours: u32,
     stream: u64,
 }
 
 impl Account {
+    /// Whether packets may have gone past this session since it was known to be right.
+    pub(super) fn may_have_missed(&self, memory: &StreamMemory) -> bool {
+        self.detours != memory.detours
+    }
+
+    /// A packet is going past this session.
+    pub(super) fn misses(&mut self) {
+        self.detours = u32::MAX;
+    }
+
+    /// Both ends agree with what is known.
+    pub(super) fn is_right(&mut self, memory: &StreamMemory) {
+        self.detours = memory.detours;
+    }
+
     /// The session's buffers take so many bytes now.
     pub(super) fn set_stream_bytes(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         if bytes > self.stream {
             let more = bytes - self.stream;
-            self.usage.stream_bytes.fetch_add(more, Ordering::Relaxed);
+            let usage = &self.usage;
+            add(&usage.stream_bytes, &usage.most_stream_bytes, more);
         } else if bytes < self.stream {
             let less = self.stream - bytes;
             self.usage.stream_bytes.fetch_sub(less, Ordering::Relaxed);
@@ -170,14 +230,19 @@ impl Account {
         self.stream = bytes;
     }
 
+    pub(super) fn stream_bytes(&self) -> u64 {
+        self.stream
+    }
+
     fn take(&self) {
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
-        self.usage
-            .session_bytes
-            .fetch_add(self.session, Ordering::Relaxed);
-        self.usage
-            .stream_bytes
-            .fetch_add(self.stream, Ordering::Relaxed);
+        let usage = &self.usage;
+        add(
+            &usage.session_bytes,
+            &usage.most_session_bytes,
+            self.session.into(),
+        );
+        add(&usage.stream_bytes, &usage.most_stream_bytes, self.stream);
     }
 }
 
@@ -197,7 +262,7 @@ impl Drop for Account {
         self.usage.sessions.fetch_sub(1, Ordering::Relaxed);
         self.usage
             .session_bytes
-            .fetch_sub(self.session, Ordering::Relaxed);
+            .fetch_sub(self.session.into(), Ordering::Relaxed);
         self.usage
             .stream_bytes
             .fetch_sub(self.stream, Ordering::Relaxed);

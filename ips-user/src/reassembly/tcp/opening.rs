@@ -26,7 +26,7 @@ pub enum Begun {
 /// Takes a segment of the flow that owns `session`; begins one where there is none.
 pub fn track(
     session: &mut Option<Box<Session>>,
-    begun: Begun,
+    mut begun: Begun,
     segment: &Segment<'_>,
     direction: PacketDirection,
     now: Timestamp,
@@ -35,7 +35,17 @@ pub fn track(
 ) -> StreamOutcome {
     if let Some(tracked) = session {
         if !tracked.is_reopened_by(segment) {
-            return tracked.packet(segment, direction, now, options, memory);
+            let mut outcome = tracked.packet(segment, direction, now, options, memory);
+            if segment.has(flag::SYN) || !tracked.is_out_of_date(&outcome, memory) {
+                return outcome;
+            }
+            if segment.has(flag::RST) {
+                // Its receiver knows better.
+                outcome.disposition = StreamDisposition::Accept;
+                return outcome;
+            }
+            memory.totals.picked_up_again += 1;
+            begun = Begun::Inherited;
         }
         *session = None;
     }

@@ -7,8 +7,8 @@
 use super::segment::{Segment, SegmentOptions, flag};
 
 /// Bytes before the first segment seen of a connection that began earlier: data that was sent
-/// before it may still come.
-pub(super) const MIDSTREAM_ROOM: i64 = 1 << 20;
+/// before it may still come, as much as the largest window holds (RFC 7323, section 2.3).
+pub(super) const MIDSTREAM_ROOM: i64 = 1 << 30;
 
 /// RFC 7323, section 5.5: a timestamp says nothing after 24 days.
 const TIMESTAMP_IDLE_NS: u64 = 24 * 24 * 3600 * 1_000_000_000;

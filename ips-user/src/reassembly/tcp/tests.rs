@@ -7,6 +7,7 @@ use crate::config::settings::{Network, OsPolicy};
 use crate::flow::{PacketDirection, Timestamp};
 
 mod connected;
+mod detours;
 mod hand_over;
 mod handshake;
 mod inline;

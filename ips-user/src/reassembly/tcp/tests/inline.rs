@@ -148,10 +148,19 @@ fn picked_up_midstream_the_receiver_tells_where_the_stream_is() {
     bench.check(&[("s A 1 5005", ""), ("c PA 5005 1 on", "")]);
     assert_eq!(bench.raw_to_server(), "EVILon");
     bench.check(&[("c PA 5001 1 EVIL", "pkt_spurious_retransmission")]);
-    // A decoy far away, then the real thing: it waits for the receiver's word.
+    // A decoy within the largest window, then the real thing.
     let mut bench = midstream();
     bench.check(&[
         ("c PA 900000000 1 decoy", ""),
+        ("c PA 5001 1 EV", "pkt_retransmission"),
+        ("s A 1 5003", ""),
+        ("c PA 5003 1 IL", "pkt_retransmission"),
+    ]);
+    assert_eq!(bench.raw_to_server(), "EVIL");
+    // A decoy far away, then the real thing: it waits for the receiver's word.
+    let mut bench = midstream();
+    bench.check(&[
+        ("c PA 2000000000 1 decoy", ""),
         (
             "c PA 5001 1 EV",
             "pkt_retransmission reassembly_insert_invalid drop",
