@@ -17,6 +17,8 @@ pub mod exception;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod flow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod health;
 pub mod inspection;
 pub mod loader;

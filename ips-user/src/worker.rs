@@ -380,6 +380,7 @@ impl<'a> Turn<'a> {
             (Cell::Alerts, inspected.alerts),
             (Cell::AlertsSuppressed, inspected.alerts_suppressed),
             (Cell::SearchesGivenUp, inspected.searches_given_up),
+            (Cell::OutOfTime, inspected.out_of_time),
             (Cell::RuleDropped, inspected.rule_dropped),
             (Cell::FlowDropped, inspected.flow_dropped),
             (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),

@@ -460,6 +460,7 @@ impl Engine {
                     &mut scratch.patterns,
                     &mut transformed,
                     &mut scratch.spare,
+                    &mut scratch.budget,
                 );
                 &transformed
             }

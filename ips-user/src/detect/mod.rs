@@ -14,6 +14,8 @@ mod configured;
 mod countries;
 mod dataset;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 pub mod hosts;
 pub mod image;

@@ -14,6 +14,8 @@ use crate::rules::ast::{
 use crate::rules::range_set::RangeSet;
 use crate::rules::{Rule, RuleSet, RuleSource, ThresholdEntry};
 
+mod budget;
+
 fn prefilters() -> Vec<BuildPrefilter> {
     vec![
         Daachorse::build,
@@ -95,6 +97,8 @@ struct Out {
     suppressed: u32,
     tagged: bool,
     bypass: bool,
+    given_up: u32,
+    out_of_time: bool,
     replaced: Vec<(usize, Vec<u8>)>,
 }
 
@@ -164,6 +168,8 @@ impl Bench {
             suppressed: detection.suppressed,
             tagged: detection.tagged,
             bypass: detection.bypass,
+            given_up: detection.given_up,
+            out_of_time: detection.out_of_time,
             replaced: detection
                 .replacements()
                 .map(|(at, bytes)| (at, bytes.to_vec()))

@@ -79,6 +79,8 @@ cells! {
     AlertsSuppressed = "alerts_suppressed",
     /// Rules given up on one packet because their contents took too many searches.
     SearchesGivenUp = "searches_given_up",
+    /// Packets for which rules were left out because those before had taken too long.
+    OutOfTime = "out_of_time",
     /// Packets dropped by a rule.
     RuleDropped = "rule_dropped",
     /// Packets of dropped flows.

@@ -70,6 +70,8 @@ pub(super) fn stats(counters: &InspectionCounters, counts: &[u64], settings: &St
             "thresholds": table(counters.tables.thresholds),
             "alert": counters.alerts,
             "alerts_suppressed": counters.alerts_suppressed,
+            "searches_given_up": counters.searches_given_up,
+            "out_of_time": counters.out_of_time,
         }),
     );
     for (name, count) in counters.stream.iter() {

@@ -11,6 +11,8 @@ mod compiling;
 mod deaths;
 mod duty;
 pub mod feedback;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod gate;
 mod history;
 mod inheritance;
