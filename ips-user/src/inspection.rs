@@ -14,7 +14,7 @@ use crate::decode::{ChecksumMode, ChecksumSample, DecodeOptions, Start, frame};
 use crate::desk::Overload;
 use crate::detect::{Rules, Tables};
 pub use crate::flow::Timestamp;
-use crate::flow::{FlowTable, ImportError, Imported};
+use crate::flow::{FlowTable, ImportError, Imported, Settled};
 pub use crate::log::EventSink;
 use crate::metrics::figures::Figures;
 use crate::reassembly::defrag::Defragmenter;
@@ -38,7 +38,7 @@ pub use exceptions::ExceptionCounters;
 pub use options::InspectionOptions;
 pub use trace::{PacketTrace, Traced, Why};
 
-use case::Case;
+use case::{Case, InFlow};
 use examiner::{End, Examiner};
 use exceptions::Exceptions;
 use reports::Reports;
@@ -230,10 +230,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         if let Some(end) = examiner.left_out(case, &mut flow) {
             return end;
         }
-        let before = flow.as_ref().map(|(flow, _)| flow.tcp);
+        let settled = |flow: &InFlow<'_>| flow.as_ref().map(|(flow, _)| Settled::of(flow));
+        let before = settled(&flow);
         let end = examiner.examine(case, &mut flow, memory);
-        if before != flow.as_ref().map(|(flow, _)| flow.tcp) {
-            flows.reclassify(&case.packet.key);
+        if before != settled(&flow) {
+            flows.settle(&case.packet.key);
         }
         end
     }
@@ -325,7 +326,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
     /// There will be no further packet: every flow ends, and is recorded.
     pub fn finish(&mut self, now: Timestamp) {
-        self.flows.end_all();
+        let mut order = Vec::new();
+        while self.flows.end_some(&mut order, EXPIRE_BUDGET) {
+            self.record_ended(now);
+        }
         self.record_ended(now);
     }
 
@@ -349,6 +353,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 .as_ref()
                 .map_or(counters.defrag, |it| it.defragmenter.counters()),
             exceptions: self.examiner.exceptions.counters,
+            tables: self.examiner.tables.counters(),
             ..counters
         }
     }

@@ -491,6 +491,7 @@ impl Config {
                     flow.established_seconds,
                 ),
             },
+            ..engine
         }
     }
 

@@ -42,7 +42,7 @@ pub use order::{ActionKind, ActionOrder};
 pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};
 pub use report::{Alert, Detection};
 pub use reputation::Reputation;
-pub use tables::{TableLimits, Tables};
+pub use tables::{TableCounters, TableLimits, TableUse, Tables};
 
 use crate::flow::PacketDirection;
 

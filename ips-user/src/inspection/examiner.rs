@@ -96,14 +96,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         &mut self,
         case: &Case<'_>,
         flows: &'f mut FlowTable,
-        memory: &StreamMemory,
+        memory: &mut StreamMemory,
     ) -> Result<InFlow<'f>, End> {
         let packet = case.packet;
         if packet.network.is_none() || packet.is_fragment() {
             return Ok(None);
         }
         if packet.tcp().is_some() && memory.is_short(&self.options.stream) {
-            flows.relieve(memory, &self.options.stream, RELIEF);
+            flows.relieve(packet, memory, &self.options.stream, RELIEF);
         }
         match flows.packet(packet, case.now) {
             Ok(flow) => Ok(flow),

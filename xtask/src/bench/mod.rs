@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measurements in the namespace lab.
+//! `cargo xtask bench`: measurements, most of them in the namespace lab.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use crate::workspace::Workspace;
 
+mod caps;
 mod endurance;
 mod generator;
 mod kills;
@@ -33,6 +34,8 @@ enum What {
     Endurance(endurance::EnduranceArgs),
     /// Three times the packets that can be inspected, and where each has ended
     Overload(overload::OverloadArgs),
+    /// A flood for each bounded table, far beyond its cap, and what it takes
+    Caps(caps::CapsArgs),
 }
 
 /// Runs the command.
@@ -40,6 +43,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     match &arguments.what {
         What::Transport(arguments) => transport::transport(workspace, arguments),
         What::Overload(arguments) => overload::overload(workspace, arguments),
+        What::Caps(arguments) => caps::caps(workspace, arguments),
         What::Endurance(arguments) => endurance::endurance(workspace, arguments),
     }
 }

@@ -166,6 +166,8 @@ pub struct DefragCounters {
     pub trackers: u64,
     /// Memory at the moment, in bytes.
     pub memory: u64,
+    /// The most that was taken.
+    pub memory_max: u64,
 }
 
 impl DefragCounters {
@@ -240,8 +242,8 @@ impl Defragmenter {
     /// Without any fragments. `seed` keys the hash: random, different for each worker.
     pub fn new(options: DefragOptions, seed: [u64; 2]) -> Self {
         Self {
+            trackers: Trackers::new(HashSeed { key: seed }, most_trackers(&options)),
             options,
-            trackers: Trackers::new(HashSeed { key: seed }),
             counters: DefragCounters::default(),
             scratch: Vec::new(),
             spare: Vec::new(),
@@ -250,6 +252,7 @@ impl Defragmenter {
 
     /// Goes on with other options; what is there stays.
     pub fn set_options(&mut self, options: DefragOptions) {
+        self.trackers.resize(most_trackers(&options));
         self.options = options;
     }
 
@@ -258,6 +261,7 @@ impl Defragmenter {
         DefragCounters {
             trackers: self.trackers.len() as u64,
             memory: self.trackers.memory() as u64,
+            memory_max: self.trackers.most() as u64,
             ..self.counters
         }
     }
@@ -404,7 +408,7 @@ impl Defragmenter {
                 return None;
             }
         }
-        while self.trackers.memory() + Trackers::COST > self.options.memcap {
+        while self.trackers.taken_with_another() > self.options.memcap {
             if !self.make_room(None, now) {
                 self.counters.memcap_reached += 1;
                 return None;
@@ -564,7 +568,7 @@ impl Defragmenter {
                 return false;
             }
         }
-        while self.trackers.memory() + more > self.options.memcap {
+        while self.trackers.taken() + more > self.options.memcap {
             if !self.make_room(Some(index), now) {
                 self.counters.memcap_reached += 1;
                 return false;
@@ -596,6 +600,11 @@ impl Defragmenter {
             generation: self.trackers.settling(index),
         })
     }
+}
+
+/// How many there can be.
+fn most_trackers(options: &DefragOptions) -> usize {
+    (options.max_trackers as usize).min(options.memcap / Trackers::COST)
 }
 
 fn is_v4(fragment: &Fragment<'_>) -> bool {

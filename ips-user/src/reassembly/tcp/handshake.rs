@@ -216,7 +216,8 @@ impl Session {
         if same(&self.control.sides[CLIENT]) || self.queued.iter().any(same) {
             return Ok(());
         }
-        if self.queued.len() >= usize::from(pass.options.max_syn_queued) {
+        let most = usize::from(pass.options.max_syn_queued);
+        if self.queued.len() >= most || !self.can_queue(pass) {
             pass.event(StreamEvent::HandshakeSynFlood);
             // The latest ones are those that may still be answered.
             if self.queued.is_empty() {
@@ -224,7 +225,7 @@ impl Session {
             }
             self.queued.remove(0);
         }
-        self.queued.push(syn);
+        self.queue(syn);
         Ok(())
     }
 
@@ -322,11 +323,12 @@ impl Session {
         {
             return pass.leave_out();
         }
-        if self.queued.len() >= usize::from(pass.options.max_synack_queued) {
+        let most = usize::from(pass.options.max_synack_queued);
+        if self.queued.len() >= most || !self.can_queue(pass) {
             return pass.refuse(StreamEvent::HandshakeSynackFlood);
         }
         let other = Side::of_syn(pass.segment, &pass.fields, pass.now.monotonic_ns);
-        self.queued.push(other);
+        self.queue(other);
         pass.leave_out()
     }
 
