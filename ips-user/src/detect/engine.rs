@@ -28,9 +28,6 @@ pub struct RuleIndex(pub(super) u32);
 /// Most alerts of one packet, as Suricata's `packet-alert-max`; further ones are counted.
 pub const PACKET_ALERT_MAX: usize = 15;
 
-/// Steps may be within each other: with more of them the stack would not do.
-const DEEPEST: u32 = 10_000;
-
 /// How rules are compiled.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
@@ -282,7 +279,7 @@ impl Engine {
                 most => most,
             },
             variables: shared.variables,
-            steps: options.recursion_limit.clamp(1, DEEPEST),
+            steps: options.recursion_limit.max(1),
         };
         Ok(Compiled { engine, refused })
     }

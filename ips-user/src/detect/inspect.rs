@@ -565,9 +565,7 @@ fn perform(deed: &Deed, scene: &mut Scene<'_, '_>) {
             value,
         } => {
             let Some(flow) = &mut scene.flow else { return };
-            let Some(value) = value.get(flow.marks) else {
-                return;
-            };
+            let value = value.get(flow.marks);
             let old = flow.marks.int(*name).unwrap_or(0);
             let new = match change {
                 FlowIntChange::Set => value,

@@ -450,7 +450,17 @@ fn kind(rule: &Rule) -> Kind {
         rule.protocol,
         RuleProtocol::PacketHeader | RuleProtocol::Ethernet | RuleProtocol::Arp
     );
-    if is_ip && options.conditions.is_empty() && options.sections.is_empty() {
+    let counts = |effect: &Effect| {
+        let changes = match effect {
+            Effect::FlowInt { .. } => return true,
+            Effect::FlowBits { change, .. } => change,
+            _ => return false,
+        };
+        *changes != BitChange::Set
+    };
+    // What changes with every packet is asked of every packet.
+    let once = !options.effects.iter().any(counts);
+    if is_ip && once && options.conditions.is_empty() && options.sections.is_empty() {
         let any_ports = rule.source_ports.is_all() && rule.destination_ports.is_all();
         return match any_ports && !rule.excludes_addresses {
             true => Kind::Addresses,

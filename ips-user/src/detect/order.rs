@@ -5,7 +5,7 @@
 //! the files. Reference: "Action-order" in the configuration chapter of Suricata's user guide.
 
 use crate::rules::Rule;
-use crate::rules::ast::{Action, Condition, Effect};
+use crate::rules::ast::{Action, Condition, Effect, Match};
 
 /// An action as orders name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,9 +78,14 @@ fn use_of(sets: bool, asks: bool) -> u8 {
 
 /// Rules sorted by this are in the order of evaluation, if those that are equal stay in the
 /// order of their files.
-pub(super) fn key(rule: &Rule, order: ActionOrder) -> (usize, u8, u8, u8, u8) {
+pub(super) fn key(rule: &Rule, order: ActionOrder) -> (usize, [u8; 4], u8) {
     let options = &rule.options;
     let (mut bits, mut ints, mut hosts) = ((false, false), (false, false), (false, false));
+    let mut texts = (false, false);
+    let matches = options.sections.iter().flat_map(|section| &section.matches);
+    texts.0 = matches
+        .into_iter()
+        .any(|found| matches!(found, Match::Pcre(pcre) if !pcre.captures.is_empty()));
     for effect in &options.effects {
         match effect {
             Effect::FlowBits { .. } => bits.0 = true,
@@ -94,14 +99,13 @@ pub(super) fn key(rule: &Rule, order: ActionOrder) -> (usize, u8, u8, u8, u8) {
             Condition::FlowBits { .. } => bits.1 = true,
             Condition::FlowInt { .. } => ints.1 = true,
             Condition::HostBits { .. } => hosts.1 = true,
+            Condition::Variable { .. } => texts.1 = true,
             _ => {}
         }
     }
     (
         order.rank(rule.action),
-        use_of(bits.0, bits.1),
-        use_of(ints.0, ints.1),
-        use_of(hosts.0, hosts.1),
+        [bits, ints, texts, hosts].map(|(sets, asks)| use_of(sets, asks)),
         options.priority,
     )
 }

@@ -18,7 +18,7 @@ pub(super) struct Counted {
     since_ns: u64,
     /// Zero: nothing counted yet.
     count: u32,
-    /// `backoff`: the count of the next alert.
+    /// `backoff`: the count of the next alert. `threshold`: one, when an interval has begun.
     next: u32,
     /// `rate_filter`: until when the other action holds.
     until_ns: u64,
@@ -60,12 +60,16 @@ impl Counted {
             if now <= self.until_ns {
                 return (Permission::Report, Some(new_action));
             }
+            // The next one counts again, and what was counted before stays.
             self.until_ns = 0;
+            return (Permission::Report, None);
         }
         let limit = threshold.count.max(1);
         let timed = !matches!(threshold.kind, ThresholdKind::Backoff { .. });
         let over = timed && now > self.since_ns.saturating_add(seconds(threshold.seconds));
-        if self.count == 0 || over {
+        let begun =
+            self.count > 0 || matches!(threshold.kind, ThresholdKind::Threshold) && self.next > 0;
+        if !begun || over {
             self.since_ns = now;
             self.count = 1;
         } else {
@@ -80,8 +84,10 @@ impl Counted {
             ThresholdKind::Threshold => {
                 let reached = self.count >= limit;
                 if reached {
+                    // The interval goes on.
                     self.count = 0;
                 }
+                self.next = 1;
                 report_or(reached, Permission::Nothing)
             }
             ThresholdKind::Both if self.count < limit => Permission::Nothing,
@@ -108,7 +114,6 @@ impl Counted {
             } => {
                 if self.count > threshold.count {
                     self.until_ns = now.saturating_add(seconds(timeout));
-                    self.count = 0;
                     return (Permission::Report, Some(new_action));
                 }
                 Permission::Report

@@ -205,7 +205,7 @@ impl<S: EventSink> Reports<S> {
                 false => Matched::Packet,
             };
             let context = self.settings.context(case, shown(flow), decision.outcome);
-            eve::alert(&context, rule, matched, &mut self.line);
+            eve::alert(&context, (rule, alert.action), matched, &mut self.line);
             self.emit();
             alerts += 1;
         }
@@ -215,8 +215,20 @@ impl<S: EventSink> Reports<S> {
             && self.settings.records_drop(flow)
         {
             let context = self.settings.context(case, shown(flow), decision.outcome);
-            let rule = Some(engine.rule(rule));
-            eve::drop(&context, DropReason::Rules, rule, &mut self.line);
+            let act = detection.acts.iter().find(|act| act.rule == rule);
+            let reason = match act.is_some_and(|act| act.rate_filtered) {
+                true => DropReason::RateFilter,
+                false => DropReason::Rules,
+            };
+            let rule = engine.rule(rule);
+            let rule = (rule, act.map_or(rule.action, |act| act.action));
+            eve::drop(&context, reason, Some(rule), &mut self.line);
+            self.emit();
+        }
+        let records = &self.settings.records.types;
+        if detection.tagged && records.alert.as_ref().is_some_and(|it| it.tagged_packets) {
+            let context = self.settings.context(case, shown(flow), decision.outcome);
+            eve::tagged(&context, &mut self.line);
             self.emit();
         }
         alerts

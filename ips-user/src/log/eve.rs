@@ -32,6 +32,7 @@ use crate::config::settings::{AlertMetadata, Records};
 use crate::decode::{Decoded, Transport, Tunnel, protocol};
 use crate::exception::{Cause, Treatment};
 use crate::flow::{Flow, PacketDirection, Timestamp};
+use crate::rules::ast::Action;
 use crate::rules::{RejectTarget, Rule};
 use crate::verdict::Outcome;
 
@@ -75,7 +76,12 @@ pub enum Matched<'a> {
 }
 
 /// Writes an `alert` record about `rule` into `line` (cleared first).
-pub fn alert(context: &PacketContext<'_>, rule: &Rule, matched: Matched<'_>, line: &mut Vec<u8>) {
+pub fn alert(
+    context: &PacketContext<'_>,
+    (rule, action): (&Rule, Action),
+    matched: Matched<'_>,
+    line: &mut Vec<u8>,
+) {
     let options = context.records.types.alert.clone().unwrap_or_default();
     let shows = options.payload || options.payload_printable || options.payload_length;
     let mut with_gap = Vec::new();
@@ -93,7 +99,7 @@ pub fn alert(context: &PacketContext<'_>, rule: &Rule, matched: Matched<'_>, lin
         Matched::Stream { .. } => &whole[..whole.len().min(options.payload_buffer_size.bytes())],
     };
     let kind = Kind::Alert {
-        fields: alert_fields(context, rule, options.metadata),
+        fields: alert_fields(context, (rule, action), options.metadata),
         inspected: shows.then_some(InspectedFields {
             payload: options.payload.then_some(Base64(bytes)),
             payload_printable: options.payload_printable.then_some(Printable(bytes)),
@@ -110,11 +116,22 @@ pub fn alert(context: &PacketContext<'_>, rule: &Rule, matched: Matched<'_>, lin
     write(context, "alert", kind, &with, line);
 }
 
-/// Writes a `drop` record into `line` (cleared first); `rule` is the one that decided.
+/// Writes a record of a packet that a rule has tagged into `line` (cleared first).
+pub fn tagged(context: &PacketContext<'_>, line: &mut Vec<u8>) {
+    let with = With {
+        verdict: false,
+        flow: false,
+        packet: Some(&context.packet.frame),
+    };
+    write(context, "packet", Kind::Tagged, &with, line);
+}
+
+/// Writes a `drop` record into `line` (cleared first); `rule` is the one that decided, with what
+/// it did.
 pub fn drop(
     context: &PacketContext<'_>,
     reason: DropReason,
-    rule: Option<&Rule>,
+    rule: Option<(&Rule, Action)>,
     line: &mut Vec<u8>,
 ) {
     let options = context.records.types.drop.clone().unwrap_or_default();
@@ -311,6 +328,7 @@ fn write(
             record.drop = Some(fields);
             record.alert = alert;
         }
+        Kind::Tagged => {}
         Kind::Exception(fields) => record.exception = Some(fields),
         Kind::Anomaly(fields) => record.anomaly = Some(fields),
     }

@@ -110,7 +110,7 @@ settings! {
         /// Rules that are chosen by more than their contents.
         prefilter("prefilter"): Prefilter = Prefilter::default(),
         /// Steps in one rule's contents before it is given up.
-        inspection_recursion_limit("inspection-recursion-limit"): u32 = 3000,
+        inspection_recursion_limit("inspection-recursion-limit"): u32 = 100_000,
         /// Whether compiled patterns are kept on disk from start to start.
         sgh_mpm_caching("sgh-mpm-caching"): bool = true,
         /// Where; made when it is not there.

@@ -446,6 +446,7 @@ impl EveTypes {
     pub fn wants(&self, event_type: &str) -> bool {
         match event_type {
             "alert" => self.alert.is_some(),
+            "packet" => self.alert.as_ref().is_some_and(|it| it.tagged_packets),
             "drop" => self.drop.is_some(),
             "flow" => self.flow.is_some(),
             "netflow" => self.netflow.is_some(),

@@ -107,11 +107,11 @@ impl IntValue {
         }
     }
 
-    /// `None` for a variable that is not set.
-    pub(crate) fn get(self, marks: &FlowMarks) -> Option<u32> {
+    /// Zero for a variable that is not set.
+    pub(crate) fn get(self, marks: &FlowMarks) -> u32 {
         match self {
-            Self::Literal(value) => Some(value),
-            Self::Variable(name) => marks.int(name),
+            Self::Literal(value) => value,
+            Self::Variable(name) => marks.int(name).unwrap_or(0),
         }
     }
 }
@@ -185,8 +185,7 @@ impl Test {
                     IntAsked::IsSet => value.is_some(),
                     IntAsked::IsNotSet => value.is_none(),
                     IntAsked::Compare(operator, with) => value
-                        .zip(with.get(flow.marks))
-                        .is_some_and(|(value, with)| compare_int(value, *operator, with)),
+                        .is_some_and(|value| compare_int(value, *operator, with.get(flow.marks))),
                 }
             }),
             Self::HostBits { set, name, track } => host_bit(scene, *name, *track) == *set,

@@ -29,7 +29,7 @@ use super::names::NameId;
 /// Most steps for one rule in one buffer, if the settings do not say. Trying every occurrence of
 /// every content is exponential in their number; Suricata's `inspection-recursion-limit` bounds
 /// the same.
-pub(crate) const MAX_STEPS: u32 = 3000;
+pub(crate) const MAX_STEPS: u32 = 100_000;
 
 /// Longest value that a group of a `pcre` leaves in a variable.
 const MAX_CAPTURED: usize = 1024;
@@ -404,6 +404,7 @@ impl Program {
         let mut search = Search {
             bytes,
             monotone: self.monotone,
+            depth: 0,
             tools,
         };
         match search.run(&self.steps, 0) {
@@ -547,15 +548,22 @@ enum Progress {
 struct Search<'a, 't> {
     bytes: &'a [u8],
     monotone: bool,
+    /// So many steps are being retried around this one.
+    depth: u32,
     tools: &'a mut Tools<'t>,
 }
 
+/// Most steps that are retried within each other: no rule has so many, and the stack would not do.
+const DEEPEST: u32 = 2000;
+
 impl Search<'_, '_> {
-    /// Takes the steps from the point `at` on. Recursive only where occurrences are tried, so as
-    /// deep as there are steps allowed.
+    /// Takes the steps from the point `at` on. Recursive only where occurrences are tried, each
+    /// time with fewer steps.
     fn run(&mut self, mut steps: &[Step], mut at: usize) -> Progress {
         while let Some((step, rest)) = steps.split_first() {
-            if !self.tools.budget.step() {
+            // Counted are occurrences: what follows one of them is as long as the rule.
+            self.tools.budget.look(0);
+            if self.tools.budget.is_spent() {
                 return Progress::GaveUp;
             }
             let held = match step {
@@ -609,6 +617,17 @@ impl Search<'_, '_> {
             steps = rest;
         }
         Progress::Found
+    }
+
+    /// The steps behind one that is retried when they do not hold.
+    fn retried(&mut self, steps: &[Step], at: usize) -> Progress {
+        if self.depth == DEEPEST {
+            return Progress::GaveUp;
+        }
+        self.depth += 1;
+        let progress = self.run(steps, at);
+        self.depth -= 1;
+        progress
     }
 
     /// The point after a step that is not searched for, if it holds.
@@ -701,7 +720,7 @@ impl Search<'_, '_> {
             };
             any = true;
             self.note_replacement(literal, start);
-            match self.run(rest, start + literal.len()) {
+            match self.retried(rest, start + literal.len()) {
                 Progress::Retry => {}
                 decided => return decided,
             }
@@ -780,7 +799,7 @@ impl Search<'_, '_> {
             };
             any = true;
             self.note_captures(expression, from);
-            match self.run(rest, from + found.end) {
+            match self.retried(rest, from + found.end) {
                 Progress::Retry => {}
                 decided => return decided,
             }
@@ -823,6 +842,7 @@ impl Search<'_, '_> {
             let mut search = Search {
                 bytes: &decoded,
                 monotone: program.monotone,
+                depth: self.depth + 1,
                 tools: self.tools,
             };
             outcome = match search.run(&program.steps, 0) {

@@ -275,6 +275,24 @@ fn a_search_that_would_not_end_is_given_up() {
 }
 
 #[test]
+fn filling_up_with_what_is_looked_for_hides_nothing_behind_it() {
+    for (length, options) in [
+        (
+            65_000,
+            r#"content:"x"; content:"evil"; distance:5; within:4;"#,
+        ),
+        // Each search is taken for one of all that follows.
+        (
+            7_000,
+            r#"pcre:"/x/"; content:"evil"; distance:5; within:4;"#,
+        ),
+    ] {
+        let payload = [vec![b'x'; length], b"abcdeevil".to_vec()].concat();
+        assert_eq!(outcome(options, &payload), Outcome::Match, "{options}");
+    }
+}
+
+#[test]
 fn repetitions_cost_no_search_for_every_pair_of_positions() {
     let options = r#"content:"a"; content:"a"; distance:0; content:"a"; distance:0; content:"b"; distance:0;"#;
     assert_eq!(outcome(options, &[b'a'; 60_000]), Outcome::NoMatch);
@@ -285,7 +303,9 @@ fn repetitions_cost_no_search_for_every_pair_of_positions() {
 #[test]
 fn a_rule_of_very_many_contents_does_not_exhaust_the_stack() {
     let options = r#"content:!"a"; offset:9; "#.repeat(100_000);
-    assert_eq!(outcome(&options, b"x"), Outcome::GaveUp);
+    assert_eq!(outcome(&options, b"x"), Outcome::Match);
+    let each_retried = r#"content:"a"; "#.to_owned() + &r#"content:"a"; within:9; "#.repeat(20_000);
+    assert_eq!(outcome(&each_retried, &[b'a'; 30_000]), Outcome::GaveUp);
 }
 
 fn number<T: Copy>(value: Value<T>) -> T {

@@ -39,7 +39,7 @@ struct EndFields {
 
 pub(super) fn alert_fields<'a>(
     context: &PacketContext<'_>,
-    rule: &'a Rule,
+    (rule, action): (&'a Rule, Action),
     with: AlertMetadata,
 ) -> AlertFields<'a> {
     let options = &rule.options;
@@ -59,7 +59,7 @@ pub(super) fn alert_fields<'a>(
         Some(target) => ends(context, target),
     };
     AlertFields {
-        action: match rule.action {
+        action: match action {
             Action::Drop if context.ips => "blocked",
             Action::Reject(_) => "blocked",
             Action::Alert | Action::Pass | Action::Drop => "allowed",

@@ -11,6 +11,8 @@ use crate::reassembly::tcp::StreamDrop;
 pub enum DropReason {
     /// A rule.
     Rules,
+    /// A rule, by the action of a `rate_filter`.
+    RateFilter,
     /// The rest of a dropped flow.
     Flow,
     /// A fragment that cannot be used.
@@ -25,6 +27,7 @@ impl DropReason {
     const fn name(self) -> &'static str {
         match self {
             Self::Rules => "rules",
+            Self::RateFilter => "threshold detection_filter",
             Self::Flow => "flow drop",
             Self::Defrag => "defrag error",
             Self::Stream(drop) => drop.name(),

@@ -97,6 +97,7 @@ pub(super) enum Kind<'a> {
         fields: DropFields,
         alert: Option<AlertFields<'a>>,
     },
+    Tagged,
     Exception(ExceptionFields),
     Anomaly(AnomalyFields<'a>),
 }

@@ -64,7 +64,7 @@ fn an_alert_has_the_fields_of_suricata() {
     );
     let outcome = Outcome::Reject(RejectTarget::Source);
     let value = record(&tcp(), outcome, |context, line| {
-        alert(context, &rule, Matched::Packet, line);
+        alert(context, (&rule, rule.action), Matched::Packet, line);
     });
     let time = "2023-09-18T06:13:41.532140+0000";
     assert_eq!(
@@ -95,7 +95,7 @@ fn an_alert_has_the_fields_of_suricata() {
 fn an_alert_that_only_reports_says_so() {
     let rule = rule("alert tcp any any -> any any (sid:7;)");
     let value = record(&tcp(), Outcome::Accept, |context, line| {
-        alert(context, &rule, Matched::Packet, line);
+        alert(context, (&rule, rule.action), Matched::Packet, line);
     });
     assert_eq!(value["alert"]["action"], "allowed");
     assert_eq!(value["verdict"], json!({"action": "alert"}));
@@ -125,7 +125,7 @@ fn a_drop_shows_the_headers() {
         .unwrap();
     let rule = rule("drop udp any any -> any any (sid:9;)");
     let value = record(&udp, Outcome::Drop, |context, line| {
-        drop(context, DropReason::Rules, Some(&rule), line);
+        drop(context, DropReason::Rules, Some((&rule, rule.action)), line);
     });
     assert_eq!(
         value["drop"],

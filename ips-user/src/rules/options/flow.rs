@@ -154,6 +154,12 @@ fn flowbits(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
             contradiction(builder, set, &names, list.span())?;
             builder.condition(item, Condition::FlowBits { set, any_of: names });
         }
+        BitCommand::Change(_) if names.len() > 1 => {
+            return Err(list.fail(
+                "several names can be asked for, not changed",
+                "one name; a `flowbits` for each",
+            ));
+        }
         BitCommand::Change(change) => builder.effect(Effect::FlowBits { change, names }),
     }
     Ok(())
