@@ -12,6 +12,8 @@ use ips_common::FlowKey;
 
 use crate::decode::{ChecksumMode, ChecksumSample, DecodeOptions, Start, frame};
 use crate::desk::Overload;
+use crate::detect::dataset::record::Change;
+use crate::detect::dataset::{Datasets, SetId};
 use crate::detect::{Rules, Tables};
 pub use crate::flow::Timestamp;
 use crate::flow::{FlowTable, ImportError, Imported};
@@ -278,6 +280,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let examiner = &mut self.examiner;
         examiner.engine = engine.into();
         examiner.scratch = examiner.engine.scratch();
+        examiner.engine.keep_known_sets(&mut examiner.tables);
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
         self.flows.set_limits(options.flows);
         self.flows.tell_ends(tells_ends(&options));
@@ -383,6 +386,29 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// Files of rules' sets that are to be written at the end, with their content.
     pub fn sets_to_save(&self) -> Vec<(PathBuf, String)> {
         self.examiner.engine.sets_to_save(&self.examiner.tables)
+    }
+
+    /// Keeps records of what rules change in sets from now on.
+    pub fn share_sets(&mut self) {
+        self.examiner.tables.datasets.share();
+    }
+
+    /// What has changed in sets.
+    pub fn sets(&self) -> &Datasets {
+        &self.examiner.tables.datasets
+    }
+
+    /// The same, to be changed.
+    pub fn sets_mut(&mut self) -> &mut Datasets {
+        &mut self.examiner.tables.datasets
+    }
+
+    /// Does what others have done to a set.
+    pub fn change_set(&mut self, set: SetId, change: Change<'_>) {
+        let examiner = &mut self.examiner;
+        examiner
+            .engine
+            .change_set(&mut examiner.tables, set, change);
     }
 
     /// Where events go.

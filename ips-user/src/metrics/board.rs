@@ -156,6 +156,10 @@ cells! {
     SessionBytes = "session_bytes",
     /// Bytes that their data takes.
     StreamBytes = "stream_bytes",
+    /// Values that rules could not add to a set, because its memory was used up.
+    DatasetRefused = "dataset_refused",
+    /// Changes of sets that others were not told of.
+    DatasetUnshared = "dataset_unshared",
 }
 
 impl Cell {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::Supervisor;
-use super::instance::{Kept, KeptRules, KeptSettings, RECORD_FORM, Record, Started};
+use super::instance::{Kept, KeptRules, KeptSets, KeptSettings, RECORD_FORM, Record, Started};
 use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
@@ -240,9 +240,11 @@ impl Supervisor {
             self.workers_feedback.as_fd(),
             self.rejecter.tally.as_fd(),
             self.deaths.watchlist(),
+            self.sets.journal.readers(),
         ];
+        let reports = self.sets.reports().map(AsFd::as_fd);
         let sources = self.sources.as_ref().map(AsFd::as_fd);
-        for descriptor in of_seats.chain(shared).chain(sources) {
+        for descriptor in of_seats.chain(shared).chain(reports).chain(sources) {
             if let Err(error) = close_on_exec(&descriptor) {
                 log::error!("a descriptor stays open for programs started: {error}");
             }
@@ -260,6 +262,14 @@ impl Supervisor {
             settings: KeptSettings::of(&self.config)?,
             sources: keep_over_exec(sources)?,
         }))
+    }
+
+    fn keep_sets(&self) -> io::Result<KeptSets> {
+        let [supervisor, workers] = self.sets.reports();
+        Ok(KeptSets {
+            journal: keep_over_exec(&self.sets.journal.readers())?,
+            reports: both(supervisor, workers)?,
+        })
     }
 
     /// Keeps everything open that a successor in this process takes over.
@@ -284,6 +294,7 @@ impl Supervisor {
             tally: keep_over_exec(&self.rejecter.tally)?,
             watchlist: Some(keep_over_exec(&self.deaths.watchlist())?),
             rules: self.keep_rules()?,
+            sets: Some(self.keep_sets()?),
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod actions;
 mod cli;
+mod datasets;
 mod dead_program;
 mod failover;
 mod hang;
