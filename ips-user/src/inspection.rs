@@ -280,7 +280,6 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let examiner = &mut self.examiner;
         examiner.engine = engine.into();
         examiner.scratch = examiner.engine.scratch();
-        examiner.engine.keep_known_sets(&mut examiner.tables);
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
         self.flows.set_limits(options.flows);
         self.flows.tell_ends(tells_ends(&options));

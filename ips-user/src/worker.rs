@@ -179,7 +179,7 @@ pub fn run(
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
-    sets::catch_up(&mut sets, &mut inspection)?;
+    sets::catch_up(&mut sets, &mut inspection, || {})?;
     if succeeds
         && let After::Leave = take_over(shared, &config, seat, &desk, &mut inspection, stop)?
     {

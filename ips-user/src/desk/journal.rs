@@ -152,6 +152,12 @@ impl Reader {
         })
     }
 
+    /// Begins from the start once more.
+    pub fn restart(&mut self) {
+        self.epoch = self.head.get(EPOCH, Ordering::Acquire) & !1;
+        self.at = START;
+    }
+
     /// Whether there is something that was not read.
     pub fn is_behind(&self) -> bool {
         self.head.get(END, Ordering::Relaxed) != self.at

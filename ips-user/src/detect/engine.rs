@@ -341,11 +341,6 @@ impl Engine {
         tables.datasets.apply(&self.datasets, set, change);
     }
 
-    /// Forgets what tables have of sets that its rules do not name.
-    pub fn keep_known_sets(&self, tables: &mut Tables) {
-        tables.datasets.keep_known(&self.datasets);
-    }
-
     /// The groups of a class, by direction.
     pub(super) fn group(&self, class: Class, to_server: bool) -> &Group {
         &self.groups[class as usize][usize::from(!to_server)]

@@ -94,7 +94,7 @@ fn heed(said: &str) -> Result<(), &'static str> {
 impl Supervisor {
     /// Asks the program whether it can go on here; [`Self::upgrade_checked`] follows. It is
     /// asked beside everything else, because it may take its time.
-    pub(super) fn prepare_upgrade(&self, program: PathBuf, answer: oneshot::Sender<Response>) {
+    pub(super) fn prepare_upgrade(&mut self, program: PathBuf, answer: oneshot::Sender<Response>) {
         if let Some(why) = self.cannot_upgrade() {
             // The client may have gone: its answer is then nobody's.
             let _ = answer.send(Response::Error(why.into()));
@@ -105,6 +105,8 @@ impl Supervisor {
             let _ = answer.send(Response::Error(format!("{error:#}; nothing was changed")));
             return;
         }
+        // The other program loads what sets have been saved as.
+        self.save_sets();
         let checks = self.upgrade_checks.clone();
         tokio::spawn(async move {
             let result = check(&program).await;

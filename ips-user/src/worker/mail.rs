@@ -78,6 +78,7 @@ impl Turn<'_> {
                 ..InspectionOptions::of_worker(&config).map_err(anyhow::Error::msg)?
             };
             self.inspection.reload(image.map()?, options);
+            self.begin_sets_anew()?;
             self.guard.set_stale(config.stale().as_nanos() as u64);
             self.mail.generation = generation;
             self.config = config;

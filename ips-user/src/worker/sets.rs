@@ -7,6 +7,7 @@ use super::{Shared, Turn, WorkersInspection};
 use crate::desk::journal::{News, Reader};
 use crate::detect::dataset::record::{self, Next};
 use crate::supervisor::set_reports::REPORT_BYTES;
+use crate::sys::process::monotonic_ns;
 
 /// Parts of the journal that are read between two batches.
 const AT_ONCE: usize = 4;
@@ -21,8 +22,11 @@ pub(super) fn journal(shared: &Shared) -> anyhow::Result<Reader> {
 pub(super) fn catch_up(
     reader: &mut Reader,
     inspection: &mut WorkersInspection<'_>,
+    beat: impl Fn(),
 ) -> anyhow::Result<()> {
-    while follow(reader, inspection)? {}
+    while follow(reader, inspection)? {
+        beat();
+    }
     Ok(())
 }
 
@@ -57,6 +61,17 @@ fn follow(reader: &mut Reader, inspection: &mut WorkersInspection<'_>) -> anyhow
 }
 
 impl Turn<'_> {
+    /// Sets were loaded once more, perhaps with other values: what has changed in them since is
+    /// in the journal, from its start on.
+    pub(super) fn begin_sets_anew(&mut self) -> anyhow::Result<()> {
+        self.inspection.sets_mut().forget();
+        self.mail.sets.restart();
+        let (pages, slot) = (&self.shared.pages, self.seat.slot());
+        catch_up(&mut self.mail.sets, &mut self.inspection, || {
+            pages.stamp(slot, monotonic_ns());
+        })
+    }
+
     /// Tells what rules have changed in sets, and does what others have changed. Costs a few loads
     /// when there is neither.
     pub(super) fn follow_sets(&mut self) -> anyhow::Result<()> {

@@ -94,7 +94,11 @@ fn what_one_worker_learns_all_know_and_it_outlives_workers_rules_programs_and_th
     await_all(&gateway, &server, true);
     let status = gateway.status();
     let dropping = |worker: &&Worker| worker.cell(Cell::RuleDropped) > 0;
-    assert_eq!(status.workers.iter().filter(dropping).count(), 3, "{status}");
+    assert_eq!(
+        status.workers.iter().filter(dropping).count(),
+        3,
+        "{status}"
+    );
     assert_eq!((status.datasets.reported, status.datasets.changes), (1, 1));
 
     // By command.
@@ -131,7 +135,10 @@ fn what_one_worker_learns_all_know_and_it_outlives_workers_rules_programs_and_th
     assert!(says(&gateway, &["dump", "seen"]).ends_with("seen.lst: 1 values\n"));
     let saved = fs::read_to_string(&file).expect("the set");
     assert_eq!(saved, format!("{client}\n"));
-    assert_eq!(says(&gateway, &["add", "seen", "ip", "2001:db8::1"]), "added\n");
+    assert_eq!(
+        says(&gateway, &["add", "seen", "ip", "2001:db8::1"]),
+        "added\n"
+    );
     assert!(gateway.stop().success(), "{}", gateway.log());
     let saved = fs::read_to_string(&file).expect("the set");
     assert_eq!(saved, format!("{client}\n2001:db8::1\n"));
@@ -144,7 +151,10 @@ fn what_one_worker_learns_all_know_and_it_outlives_workers_rules_programs_and_th
         (&["add", "sen", "ip", "192.0.2.1"][..], "have seen"),
         (&["add", "seen", "md5", "00"], "of type ip, not md5"),
         (&["add", "seen", "addresses", "x"], "sha256, ipv4"),
-        (&["add", "seen", "ip", "192.0.2.256"], "an IPv4 or IPv6 address"),
+        (
+            &["add", "seen", "ip", "192.0.2.256"],
+            "an IPv4 or IPv6 address",
+        ),
         (&["dump", "unseen"], "no set is called `unseen`"),
     ] {
         let output = dataset(&gateway, arguments);

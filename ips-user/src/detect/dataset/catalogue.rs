@@ -34,6 +34,8 @@ pub struct Entry {
     pub memcap: u64,
     /// File that it is saved to, below the data directory.
     pub save: Option<PathBuf>,
+    /// That is the file that it was loaded from, too: it is the set's own.
+    pub state: bool,
     /// How many values it was loaded with.
     pub loaded: u64,
     /// Where its table is.
@@ -82,6 +84,7 @@ impl Catalogue {
                 kind: value::kind_name(definition.kind).to_owned(),
                 memcap: definition.memcap,
                 save: definition.save.clone(),
+                state: definition.state,
                 loaded,
                 table: at,
             });
@@ -232,6 +235,7 @@ mod tests {
             loaded: values.iter().map(|it| ((*it).into(), 0)).collect(),
             source: None,
             save: Some("saved.lst".into()),
+            state: false,
             memcap: 1000,
         }
     }

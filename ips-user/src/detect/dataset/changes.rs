@@ -88,6 +88,25 @@ impl Changes {
         }
     }
 
+    /// What makes a set that was `loaded` with these values one that has those.
+    pub fn between<'a>(
+        loaded: impl IntoIterator<Item = &'a [u8]>,
+        wanted: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Self {
+        let mut changes = Self::default();
+        // Removed, unless it is wanted.
+        for value in loaded {
+            changes.insert(value, false);
+        }
+        for value in wanted {
+            match changes.values.contains_key(value) {
+                true => changes.forget(value),
+                false => changes.insert(value, true),
+            }
+        }
+        changes
+    }
+
     /// Keeps only what makes a difference to a set that was loaded like this.
     ///
     /// # Errors
@@ -288,12 +307,6 @@ impl Datasets {
     /// All sets are as they were loaded. What is still to be reported stays so.
     pub fn forget(&mut self) {
         self.changes.clear();
-    }
-
-    /// There are other rules: forgets changes of sets that these do not have.
-    pub(in crate::detect) fn keep_known(&mut self, definitions: &Definitions) {
-        let known = |set: &SetId| definitions.0.iter().any(|it| it.id == *set);
-        self.changes.retain(|set, _| known(set));
     }
 
     pub(super) fn of(&self, set: SetId) -> Option<&Changes> {

@@ -50,6 +50,8 @@ pub(super) struct Definition {
     loaded: Vec<Value>,
     source: Option<PathBuf>,
     save: Option<PathBuf>,
+    /// What it is saved to is what it is loaded from.
+    state: bool,
     memcap: u64,
 }
 
@@ -113,6 +115,7 @@ impl Definitions {
         let fail = |reason: String| Err(Unsupported::new(keyword, reason));
         let source = dataset.load.as_ref().map(|path| places.rules.join(path));
         let save = dataset.save.as_ref().map(PathBuf::from);
+        let state = save.is_some() && dataset.load == dataset.save;
         let known = self.0.iter().position(|it| *it.name == *dataset.name);
         if let Some(place) = known {
             let it = &mut self.0[place];
@@ -139,6 +142,7 @@ impl Definitions {
         if let Some(place) = known {
             self.0[place].loaded = loaded;
             self.0[place].source = source;
+            self.0[place].state = state;
             return Ok(place as u32);
         }
         self.0.push(Definition {
@@ -148,6 +152,7 @@ impl Definitions {
             loaded,
             source,
             save,
+            state,
             memcap: dataset.memcap.unwrap_or(MEMCAP),
         });
         Ok(self.0.len() as u32 - 1)
@@ -159,9 +164,7 @@ fn load(path: &Path, dataset: &Dataset, places: Places<'_>) -> Result<Vec<Value>
     let text = match read(path, dataset, places) {
         Ok(bytes) => String::from_utf8(bytes).map_err(|error| error.to_string())?,
         // What is written there at the end is there from the second start on.
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && dataset.load == dataset.save =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dataset.load == dataset.save => {
             String::new()
         }
         Err(error) => return Err(error.to_string()),
@@ -189,7 +192,10 @@ fn load(path: &Path, dataset: &Dataset, places: Places<'_>) -> Result<Vec<Value>
 
 fn read(path: &Path, dataset: &Dataset, places: Places<'_>) -> io::Result<Vec<u8>> {
     if let Some(data) = places.data
-        && let Some(state) = dataset.load.as_ref().filter(|_| dataset.load == dataset.save)
+        && let Some(state) = dataset
+            .load
+            .as_ref()
+            .filter(|_| dataset.load == dataset.save)
     {
         match places.sources.read(&data.join(state)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -44,8 +44,7 @@ fn values_are_added_asked_for_and_removed() {
         Ok(set)
     );
     let mut sets = Datasets::default();
-    let mut ask =
-        |command, value: &str| sets.command(&definitions, set, command, value.as_bytes());
+    let mut ask = |command, value: &str| sets.command(&definitions, set, command, value.as_bytes());
     assert!(ask(IsSet, "a") && !ask(IsSet, "c") && ask(IsNotSet, "c"));
     assert!(ask(Set, "c"), "it is new");
     assert!(!ask(Set, "c") && !ask(Set, "a") && ask(IsSet, "c"));

@@ -121,4 +121,3 @@ fn base64(value: &[u8]) -> String {
     }
     text
 }
-

@@ -1,8 +1,8 @@
 //! Matches against lists that are kept elsewhere: `dataset`, `datarep`, `iprep`, `geoip`.
 
 use super::super::ast::{
-    Compare, Condition, DATASET_KINDS, Dataset, DatasetCommand, DatasetFormat, DatasetKind, GeoSide, Match,
-    ReputationSide,
+    Compare, Condition, DATASET_KINDS, Dataset, DatasetCommand, DatasetFormat, DatasetKind,
+    GeoSide, Match, ReputationSide,
 };
 use super::super::finding::Finding;
 use super::super::item::Item;

@@ -194,9 +194,7 @@ impl Supervisor {
         }
         let directory = &self.config.rules.data_directory;
         let wanted = |entry: &Entry, _| name.is_none_or(|name| entry.name == name);
-        let begun = self
-            .sets
-            .begin_saving(directory, wanted, Some(answer));
+        let begun = self.sets.begin_saving(directory, wanted, Some(answer));
         if let Err(error) = begun {
             self.sets.saving = false;
             log::error!("sets are not saved: {error}");

@@ -53,9 +53,17 @@ impl Table {
         self.held.extend(held);
     }
 
-    /// There are other rules: what changes sets that they do not have is forgotten.
+    /// There are other rules: what changes sets that they do not have is forgotten. Sets that are
+    /// loaded from the file that they are saved to stay as they are, whatever that file said.
     pub(super) fn set_rules(&mut self, catalogue: Arc<Catalogue>) {
         let mut failed = None;
+        for entry in catalogue.sets().iter().filter(|it| it.state) {
+            match self.carried_over(entry, &catalogue) {
+                Ok(Some(changes)) => self.held.entry(entry.id()).or_default().changes = changes,
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
         self.held.retain(|set, held| {
             let Some(entry) = catalogue.numbered(*set) else {
                 return false;
@@ -70,6 +78,31 @@ impl Table {
             log::error!("{error}");
         }
         self.catalogue = catalogue;
+    }
+
+    /// What makes of a set as other rules load it the set that it is now; `None` if it is new.
+    fn carried_over(&self, entry: &Entry, to: &Catalogue) -> io::Result<Option<Changes>> {
+        let set = entry.id();
+        let Some(present) = self.catalogue.numbered(set) else {
+            return Ok(None);
+        };
+        let (before, after) = (self.catalogue.values(present)?, to.values(entry)?);
+        let unchanged = Changes::default();
+        let changes = self.held.get(&set).map_or(&unchanged, |it| &it.changes);
+        let kept = before.iter().map(|value| &**value);
+        let kept = kept.filter(|value| changes.present(value, true));
+        let added = changes.records().filter_map(|change| match change {
+            // Never what was loaded, unless all of that was removed.
+            Change::Add(value) => Some(value),
+            Change::Remove(_) | Change::Clear => None,
+        });
+        let added = added.filter(|value| {
+            changes.is_cleared() || before.binary_search_by(|it| (**it).cmp(value)).is_err()
+        });
+        // Of a set that was cleared only what was added is kept.
+        let kept = kept.filter(|_| !changes.is_cleared());
+        let after = after.iter().map(|value| &**value);
+        Ok(Some(Changes::between(after, kept.chain(added))))
     }
 
     pub(super) const fn catalogue(&self) -> &Arc<Catalogue> {

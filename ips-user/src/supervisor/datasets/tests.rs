@@ -101,7 +101,10 @@ async fn a_set_keeps_to_its_memory_and_the_journal_to_a_multiple_of_it() {
         sets.hear(&record(Change::Add(&value)));
     }
     let (values, bytes) = sets.table.totals();
-    assert!((5..50).contains(&values) && bytes <= 1000, "{values} {bytes}");
+    assert!(
+        (5..50).contains(&values) && bytes <= 1000,
+        "{values} {bytes}"
+    );
     assert!(sets.figures().refused > 0);
     let report: Vec<u8> = (0..1000)
         .flat_map(|turn| {
@@ -146,4 +149,39 @@ async fn a_reload_keeps_what_its_rules_name_and_a_successor_has_it_all() {
     successor.set_rules(sets_of(directory.path(), RULES));
     assert!(has(&successor, "192.0.2.9") && !has(&successor, "192.0.2.1"));
     assert_eq!(told(&successor).len(), 1);
+}
+
+#[tokio::test]
+async fn a_set_with_a_file_of_its_own_stays_as_it_is_whatever_that_said_at_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("own.lst");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("192.0.2.1\n192.0.2.2\n");
+    let rules = "alert ip any any -> any any (ip.src; dataset:isset,hosts,type ip,state own.lst; \
+                 sid:1;)\n";
+    let mut sets = Sets::new(SetsLeft::default()).unwrap();
+    sets.set_rules(sets_of(directory.path(), rules));
+    let mut value = ADDRESS;
+    value[15] = 9;
+    // Added, saved, and removed before the next time.
+    sets.hear(&record(Change::Add(&value)));
+    write("192.0.2.1\n192.0.2.2\n192.0.2.9\n");
+    sets.hear(&record(Change::Remove(&value)));
+    sets.hear(&record(Change::Remove(&ADDRESS)));
+    assert_eq!(sets.table.totals().0, 1);
+    sets.set_rules(sets_of(directory.path(), rules));
+    let as_it_was = |sets: &Sets| {
+        ["192.0.2.1", "192.0.2.2", "192.0.2.9"].map(|value| has(sets, value))
+            == [false, true, false]
+    };
+    assert!(as_it_was(&sets));
+    assert_eq!(told(&sets)[0].1.counts(), (0, 2));
+    // Saved in the meantime: nothing is different any more.
+    write("192.0.2.2\n");
+    sets.set_rules(sets_of(directory.path(), rules));
+    assert!(as_it_was(&sets) && told(&sets).is_empty());
+    sets.hear(&record(Change::Clear));
+    sets.hear(&record(Change::Add(&ADDRESS)));
+    sets.set_rules(sets_of(directory.path(), rules));
+    assert!(has(&sets, "192.0.2.1") && !has(&sets, "192.0.2.2"));
 }
