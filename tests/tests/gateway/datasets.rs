@@ -21,10 +21,12 @@ const FLOWS: usize = 40;
 /// What is dropped does not come for so long.
 const SILENCE: Duration = Duration::from_millis(300);
 
+/// Answers repeat what was asked: they are not meant.
 const RULES: &str = "\
-alert udp any any -> any any (content:\"learn\"; ip.src; \
+alert udp any any -> any any (flow:to_server; content:\"learn\"; ip.src; \
     dataset:set,seen,type ip,state seen.lst; sid:1;)
-drop udp any any -> any any (content:\"ask\"; ip.src; dataset:isset,seen,type ip; sid:2;)
+drop udp any any -> any any (flow:to_server; content:\"ask\"; ip.src; \
+    dataset:isset,seen,type ip; sid:2;)
 ";
 
 fn dataset(gateway: &Gateway, arguments: &[&str]) -> Output {
