@@ -16,7 +16,7 @@ use crate::detect::dataset::record::Change;
 use crate::detect::dataset::{Datasets, SetId};
 use crate::detect::{Rules, Tables};
 pub use crate::flow::Timestamp;
-use crate::flow::{FlowTable, ImportError, Imported};
+use crate::flow::{FlowTable, ImportError, Imported, Settled};
 pub use crate::log::EventSink;
 use crate::metrics::figures::Figures;
 use crate::reassembly::defrag::Defragmenter;
@@ -40,7 +40,7 @@ pub use exceptions::ExceptionCounters;
 pub use options::InspectionOptions;
 pub use trace::{PacketTrace, Traced, Why};
 
-use case::Case;
+use case::{Case, InFlow};
 use examiner::{End, Examiner};
 use exceptions::Exceptions;
 use reports::Reports;
@@ -127,6 +127,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             examiner: Examiner {
                 scratch: engine.scratch(),
                 engine,
+                epoch: 1,
+                quiet: false,
                 tables: Tables::new(options.tables),
                 exceptions: Exceptions::new(options.exceptions),
                 overload: Overload::None,
@@ -232,10 +234,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         if let Some(end) = examiner.left_out(case, &mut flow) {
             return end;
         }
-        let before = flow.as_ref().map(|(flow, _)| flow.tcp);
+        let settled = |flow: &InFlow<'_>| flow.as_ref().map(|(flow, _)| Settled::of(flow));
+        let before = settled(&flow);
         let end = examiner.examine(case, &mut flow, memory);
-        if before != flow.as_ref().map(|(flow, _)| flow.tcp) {
-            flows.reclassify(&case.packet.key);
+        if before != settled(&flow) {
+            flows.settle(&case.packet.key);
         }
         end
     }
@@ -280,6 +283,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         let examiner = &mut self.examiner;
         examiner.engine = engine.into();
         examiner.scratch = examiner.engine.scratch();
+        examiner.epoch = examiner.epoch.wrapping_add(1).max(1);
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
         self.flows.set_limits(options.flows);
         self.flows.tell_ends(tells_ends(&options));
@@ -327,7 +331,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 
     /// There will be no further packet: every flow ends, and is recorded.
     pub fn finish(&mut self, now: Timestamp) {
-        self.flows.end_all();
+        let mut order = Vec::new();
+        while self.flows.end_some(&mut order, EXPIRE_BUDGET) {
+            self.record_ended(now);
+        }
         self.record_ended(now);
     }
 
@@ -351,6 +358,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 .as_ref()
                 .map_or(counters.defrag, |it| it.defragmenter.counters()),
             exceptions: self.examiner.exceptions.counters,
+            tables: self.examiner.tables.counters(),
             ..counters
         }
     }
@@ -439,5 +447,7 @@ fn tells_ends(options: &InspectionOptions) -> bool {
 
 #[cfg(test)]
 mod captures;
+#[cfg(test)]
+mod quiet;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! Control plane: [`cli`], [`doctor`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
 //! [`supervisor`], [`health`], [`metrics`], [`control`]. [`sys`] holds the remaining unsafe.
 
+mod bounded;
 pub mod cli;
 pub mod config;
 pub mod control;
@@ -16,11 +17,14 @@ pub mod exception;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod flow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod health;
 pub mod inspection;
 pub mod loader;
 pub mod log;
 pub mod maps;
+pub mod measure;
 pub mod metrics;
 pub mod netfilter;
 pub mod reassembly;

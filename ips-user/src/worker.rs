@@ -396,6 +396,7 @@ impl<'a> Turn<'a> {
             (Cell::Alerts, inspected.alerts),
             (Cell::AlertsSuppressed, inspected.alerts_suppressed),
             (Cell::SearchesGivenUp, inspected.searches_given_up),
+            (Cell::OutOfTime, inspected.out_of_time),
             (Cell::RuleDropped, inspected.rule_dropped),
             (Cell::FlowDropped, inspected.flow_dropped),
             (Cell::ExceptionUndecodable, applied(Cause::Undecodable)),
@@ -437,6 +438,24 @@ impl<'a> Turn<'a> {
                 Cell::DatagramsGivenUp,
                 inspected.defrag.timed_out + inspected.defrag.given_up,
             ),
+            (Cell::FlowsRefused, inspected.flows.refused),
+            (Cell::FlowEmergencies, inspected.flows.emergencies),
+            (Cell::FlowRecoveries, inspected.flows.recoveries),
+            (Cell::SessionsRefused, inspected.stream.ssn_memcap_drop),
+            (Cell::SessionsRelieved, inspected.stream.ssn_relieved),
+            (Cell::SegmentsRefused, inspected.stream.segment_memcap_drop),
+            (Cell::DefragMemoryReached, inspected.defrag.memcap_reached),
+            (
+                Cell::DefragTrackersReached,
+                inspected.defrag.max_trackers_reached,
+            ),
+            (
+                Cell::DefragFragmentsReached,
+                inspected.defrag.max_fragments_reached,
+            ),
+            (Cell::HostsRefused, inspected.tables.hosts.refused),
+            (Cell::PairsRefused, inspected.tables.pairs.refused),
+            (Cell::ThresholdsRefused, inspected.tables.thresholds.refused),
             (Cell::Rejected, inspected.rejected),
             (Cell::RejectsLost, self.inspection.rejects().lost),
             (Cell::FlowsCreated, inspected.flows.created),
@@ -452,6 +471,15 @@ impl<'a> Turn<'a> {
             (Cell::DatasetUnshared, self.inspection.sets().unshared),
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
+        }
+        for (cell, now) in [
+            (Cell::FlowBytes, inspected.flows.memuse),
+            (Cell::DatagramBytes, inspected.defrag.memory),
+            (Cell::HostBytes, inspected.tables.hosts.memuse),
+            (Cell::PairBytes, inspected.tables.pairs.memuse),
+            (Cell::ThresholdBytes, inspected.tables.thresholds.memuse),
+        ] {
+            self.row.set(cell, now);
         }
         self.row.set(Cell::Datagrams, inspected.defrag.trackers);
         self.row

@@ -29,6 +29,9 @@ pub struct LabOptions {
     pub mtu: u32,
     /// Receive and transmit queues of every interface; the kernel's choice when absent.
     pub queues: Option<u32>,
+    /// A router between gateway and server: a packet can pass the gateway and die before the
+    /// server, because its time to live is over.
+    pub router: bool,
 }
 
 impl Default for LabOptions {
@@ -37,6 +40,7 @@ impl Default for LabOptions {
             gro: true,
             mtu: 1500,
             queues: None,
+            router: false,
         }
     }
 }
@@ -55,6 +59,7 @@ pub enum Side {
 pub struct Lab {
     client: Namespace,
     gateway: Namespace,
+    router: Option<Namespace>,
     server: Namespace,
     name: String,
 }
@@ -68,6 +73,10 @@ impl Lab {
     pub const GATEWAY_SERVER_INTERFACE: &str = "g1";
     /// Interface of the server.
     pub const SERVER_INTERFACE: &str = "s0";
+    /// Interface of the router, if there is one, toward the gateway.
+    pub const ROUTER_GATEWAY_INTERFACE: &str = "r0";
+    /// Interface of the router toward the server.
+    pub const ROUTER_SERVER_INTERFACE: &str = "r1";
 
     /// Builds a lab and waits until its addresses answer.
     ///
@@ -90,9 +99,14 @@ impl Lab {
         let client = Namespace::create(&format!("{name}-client"))?;
         let gateway = Namespace::create(&format!("{name}-gateway"))?;
         let server = Namespace::create(&format!("{name}-server"))?;
+        let router = match options.router {
+            true => Some(Namespace::create(&format!("{name}-router"))?),
+            false => None,
+        };
         let lab = Self {
             client,
             gateway,
+            router,
             server,
             name: name.to_owned(),
         };
@@ -102,18 +116,7 @@ impl Lab {
 
     fn wire(&self, options: &LabOptions) -> Result<()> {
         let mtu = options.mtu.to_string();
-        for (namespace, near, far) in [
-            (
-                &self.client,
-                Self::CLIENT_INTERFACE,
-                Self::GATEWAY_CLIENT_INTERFACE,
-            ),
-            (
-                &self.server,
-                Self::SERVER_INTERFACE,
-                Self::GATEWAY_SERVER_INTERFACE,
-            ),
-        ] {
+        for (namespace, near, other, far) in self.links() {
             let mut add = Command::new("ip");
             add.args(["-n", namespace.name(), "link", "add", near, "mtu", &mtu]);
             let queues = options.queues.map(|queues| queues.to_string());
@@ -123,10 +126,10 @@ impl Lab {
             add.args(&queue_arguments);
             add.args(["type", "veth", "peer", "name", far, "mtu", &mtu]);
             add.args(&queue_arguments);
-            add.args(["netns", self.gateway.name()]);
+            add.args(["netns", other.name()]);
             run(&mut add)?;
         }
-        for (namespace, interface) in self.interfaces() {
+        for (namespace, interface) in self.all_interfaces() {
             namespace.sysctl(&format!("net/ipv6/conf/{interface}/accept_dad"), "0")?;
             namespace.sysctl(&format!("net/ipv6/conf/{interface}/accept_ra"), "0")?;
             namespace.sysctl(&format!("net/ipv4/conf/{interface}/rp_filter"), "0")?;
@@ -151,36 +154,37 @@ impl Lab {
                 ],
             )?;
         }
-        for namespace in [&self.client, &self.gateway, &self.server] {
+        let namespaces = [&self.client, &self.gateway, &self.server];
+        for namespace in namespaces.into_iter().chain(&self.router) {
             namespace.sysctl("net/ipv4/conf/all/rp_filter", "0")?;
             // The limiter would hide ICMP errors that tests wait for.
             namespace.sysctl("net/ipv4/icmp_ratelimit", "0")?;
             namespace.sysctl("net/ipv6/icmp/ratelimit", "0")?;
         }
-        self.gateway.sysctl("net/ipv4/ip_forward", "1")?;
-        self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        for (namespace, interface) in self.interfaces() {
+        for namespace in [&self.gateway].into_iter().chain(&self.router) {
+            namespace.sysctl("net/ipv4/ip_forward", "1")?;
+            namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        }
+        for (namespace, interface) in self.all_interfaces() {
             namespace.run("ip", &["link", "set", interface, "up"])?;
         }
-        for (side, near, far) in [
-            (
-                &self.client,
-                Self::CLIENT_INTERFACE,
-                Self::GATEWAY_CLIENT_INTERFACE,
-            ),
-            (
-                &self.server,
-                Self::SERVER_INTERFACE,
+        let toward_server = match &self.router {
+            Some(_) => Self::ROUTER_SERVER_INTERFACE,
+            None => Self::GATEWAY_SERVER_INTERFACE,
+        };
+        self.default_route(
+            &self.client,
+            Self::CLIENT_INTERFACE,
+            Self::GATEWAY_CLIENT_INTERFACE,
+        )?;
+        self.default_route(&self.server, Self::SERVER_INTERFACE, toward_server)?;
+        if let Some(router) = &self.router {
+            let (there, back) = (
                 Self::GATEWAY_SERVER_INTERFACE,
-            ),
-        ] {
-            let (v4, v6) = self.interface_addresses(far);
-            let (v4, v6) = (v4.to_string(), v6.to_string());
-            side.run("ip", &["route", "add", "default", "via", &v4, "dev", near])?;
-            side.run(
-                "ip",
-                &["-6", "route", "add", "default", "via", &v6, "dev", near],
-            )?;
+                Self::ROUTER_GATEWAY_INTERFACE,
+            );
+            self.default_route(&self.gateway, there, back)?;
+            self.default_route(router, back, there)?;
         }
         // The first packets of a test shall not wait for address resolution.
         for destination in self.server_addresses() {
@@ -189,6 +193,45 @@ impl Lab {
             ensure!(answered == 1, "{destination} does not answer");
         }
         Ok(())
+    }
+
+    /// What `namespace` does not know goes out at `near`, to the far end's address.
+    fn default_route(&self, namespace: &Namespace, near: &str, far: &str) -> Result<()> {
+        let (v4, v6) = self.interface_addresses(far);
+        let (v4, v6) = (v4.to_string(), v6.to_string());
+        namespace.run("ip", &["route", "add", "default", "via", &v4, "dev", near])?;
+        namespace.run(
+            "ip",
+            &["-6", "route", "add", "default", "via", &v6, "dev", near],
+        )?;
+        Ok(())
+    }
+
+    /// Both ends of every veth pair.
+    fn links(&self) -> Vec<(&Namespace, &'static str, &Namespace, &'static str)> {
+        let gateway = &self.gateway;
+        let mut links = vec![(
+            &self.client,
+            Self::CLIENT_INTERFACE,
+            gateway,
+            Self::GATEWAY_CLIENT_INTERFACE,
+        )];
+        let (server, s0) = (&self.server, Self::SERVER_INTERFACE);
+        let g1 = Self::GATEWAY_SERVER_INTERFACE;
+        if let Some(router) = &self.router {
+            links.push((router, Self::ROUTER_GATEWAY_INTERFACE, gateway, g1));
+            links.push((server, s0, router, Self::ROUTER_SERVER_INTERFACE));
+        } else {
+            links.push((server, s0, gateway, g1));
+        }
+        links
+    }
+
+    fn all_interfaces(&self) -> Vec<(&Namespace, &'static str)> {
+        let links = self.links().into_iter();
+        links
+            .flat_map(|(near, a, far, b)| [(near, a), (far, b)])
+            .collect()
     }
 
     /// The client's namespace.
@@ -274,7 +317,9 @@ impl Lab {
         let (network, host4, host6) = match interface {
             Self::CLIENT_INTERFACE => (1, 1, 1),
             Self::GATEWAY_CLIENT_INTERFACE => (1, 254, 0xfe),
-            Self::GATEWAY_SERVER_INTERFACE => (2, 254, 0xfe),
+            Self::GATEWAY_SERVER_INTERFACE if self.router.is_some() => (3, 254, 0xfe),
+            Self::ROUTER_GATEWAY_INTERFACE => (3, 1, 1),
+            Self::GATEWAY_SERVER_INTERFACE | Self::ROUTER_SERVER_INTERFACE => (2, 254, 0xfe),
             Self::SERVER_INTERFACE => (2, 1, 1),
             other => panic!("the lab has no interface {other}"),
         };
@@ -284,7 +329,8 @@ impl Lab {
         )
     }
 
-    /// Every interface with its namespace, in the order of the packet's way.
+    /// Every interface of client, gateway and server with its namespace, in the order of the
+    /// packet's way.
     #[must_use]
     pub fn interfaces(&self) -> [(&Namespace, &'static str); 4] {
         [

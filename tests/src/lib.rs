@@ -21,6 +21,7 @@
 
 pub mod datagram;
 pub mod elsewhere;
+pub mod flood;
 pub mod frame;
 pub mod http;
 pub mod icmp;

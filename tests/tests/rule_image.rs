@@ -158,6 +158,7 @@ fn sids(engine: &Engine, packet: &[u8]) -> Vec<u32> {
         stream: None,
         stream_events: sluice::reassembly::tcp::StreamEvents::NONE,
         only_stream: false,
+        only_established: false,
         app: None,
         now: Timestamp::default(),
         tables: &mut tables,

@@ -13,6 +13,7 @@ mod build;
 mod chaos;
 mod conformance;
 mod demo;
+mod fuzz;
 mod progress;
 mod run;
 mod setup;
@@ -51,6 +52,8 @@ enum Command {
     Chaos(chaos::Arguments),
     /// Cases with a known result, replayed and judged
     Conformance(conformance::Arguments),
+    /// Fuzz targets, and captures, with AddressSanitizer
+    Fuzz(fuzz::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -75,5 +78,6 @@ fn dispatch() -> Result<ExitCode> {
         Command::Bench(arguments) => bench::run(&workspace, &arguments),
         Command::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Command::Conformance(arguments) => conformance::run(&workspace, &arguments),
+        Command::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
     }
 }

@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Write the table of the demonstration with all its evidence to this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["interface", "config"])]
     json: Option<PathBuf>,
+    /// Use the debug build: slower, but it checks its arithmetic and its assertions
+    #[arg(long)]
+    debug: bool,
     /// Further arguments of `sluice run`
     #[arg(last = true)]
     further: Vec<String>,
@@ -31,14 +34,15 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     let setup = setup::ensure(workspace, system::RUN)?;
     build::object(workspace, setup.source)?;
-    build::program(workspace, true)?;
+    build::program(workspace, !arguments.debug)?;
+    let program = workspace.sluice(!arguments.debug);
     if arguments.interface.is_empty() && arguments.config.is_none() {
         if !arguments.further.is_empty() {
             bail!("arguments after -- go to `sluice run`: give --interface or --config as well");
         }
-        return demo::run(&workspace.sluice(true), arguments.json.as_deref());
+        return demo::run(&program, arguments.json.as_deref());
     }
-    let mut sluice = Command::new(workspace.sluice(true));
+    let mut sluice = Command::new(&program);
     clean_library_path(&mut sluice);
     sluice.arg("run");
     if let Some(config) = &arguments.config {
@@ -49,5 +53,5 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     }
     sluice.args(&arguments.further);
     // Replaces this process: signals and the exit code are Sluice's own.
-    Err(sluice.exec()).with_context(|| format!("cannot start {}", workspace.sluice(true).display()))
+    Err(sluice.exec()).with_context(|| format!("cannot start {}", program.display()))
 }

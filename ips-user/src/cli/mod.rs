@@ -6,6 +6,7 @@ mod dataset;
 mod doctor;
 mod gate;
 mod launcher;
+mod measure;
 mod reload;
 mod replay;
 mod rules;
@@ -70,6 +71,9 @@ enum Command {
     /// Accept every packet of one queue: the transport alone, for measurements.
     #[command(hide = true)]
     AcceptAll(accept_all::AcceptAllArgs),
+    /// How fast packets are inspected on one core, without a kernel, for measurements.
+    #[command(hide = true)]
+    Measure(measure::MeasureArgs),
     /// Started by `run`: compiles the rules and forks the workers.
     #[command(hide = true)]
     Launcher,
@@ -214,6 +218,7 @@ pub fn main() -> ExitCode {
         Command::Gate(args) => gate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::AcceptAll(args) => accept_all::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Measure(args) => measure::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Launcher => launcher::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -493,6 +493,7 @@ impl Config {
                     flow.established_seconds,
                 ),
             },
+            ..engine
         }
     }
 

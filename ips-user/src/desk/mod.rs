@@ -275,7 +275,8 @@ impl Desk {
 
     /// Supervisor: has put a message into the seat's channel.
     pub fn announce_mail(&self) {
-        self.set(Word::Mail, self.get(Word::Mail) + 1);
+        // Whatever a worker has written there.
+        self.set(Word::Mail, self.get(Word::Mail).wrapping_add(1));
     }
 
     /// Worker: how many messages have been put into the seat's channel.
@@ -309,6 +310,20 @@ mod tests {
             .map(|file| file.try_clone_to_owned().unwrap());
         let worker = Desk::of_files(files).unwrap();
         (supervisor, worker)
+    }
+
+    #[test]
+    fn what_a_worker_writes_cannot_stop_the_supervisor() {
+        let desk = Desk::create(4096).unwrap();
+        for word in desk.words.words() {
+            word.store(u64::MAX, Ordering::Relaxed);
+        }
+        desk.announce_mail();
+        assert_eq!(desk.mail(), 0);
+        desk.give(Command::ListFlows);
+        assert!(matches!(desk.command(), Some((_, Command::ListFlows))));
+        desk.clear_command();
+        assert_eq!(desk.command(), None);
     }
 
     #[test]

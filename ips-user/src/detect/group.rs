@@ -29,9 +29,9 @@ const FEW: usize = 6;
 /// What is searched for literals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Target {
-    /// The packet's payload.
+    /// The packet's payload; of TCP it is searched with the stream.
     Packet,
-    /// What is new in its stream.
+    /// What is to be inspected of its stream.
     Stream,
     /// A header.
     Header(u8),
@@ -70,6 +70,8 @@ pub(super) enum Selector {
 struct Scan {
     target: Target,
     prefilter: Box<dyn Prefilter>,
+    /// Bytes of the longest literal.
+    longest: usize,
     /// Where in `rules` those of each literal begin; and the end.
     starts: Vec<u32>,
     rules: Vec<RuleIndex>,
@@ -97,8 +99,30 @@ pub(super) struct Group {
 pub(super) struct Haystacks<'a> {
     pub(super) view: View<'a>,
     pub(super) packet: &'a [u8],
-    /// What is new in the stream, and what is looked at as if it were.
+    /// What is to be inspected of the stream, and what is looked at as if it were. Of a packet of a
+    /// stream nothing else is searched: rules about packets are searched there as well.
     pub(super) streams: [&'a [u8]; 2],
+    /// The first bytes of the stream that were searched before without finding any literal.
+    pub(super) quiet: usize,
+}
+
+impl<'a> Haystacks<'a> {
+    /// What a scan searches.
+    fn of(&self, scan: &Scan) -> [&'a [u8]; 2] {
+        match scan.target {
+            Target::Packet => [self.packet, &[]],
+            Target::Stream => {
+                // A literal that begins there can end in what is new.
+                let from = (self.quiet + 1).saturating_sub(scan.longest.max(1));
+                let stream = self.streams[0].get(from..);
+                [stream.unwrap_or(self.streams[0]), self.streams[1]]
+            }
+            Target::Header(number) => {
+                let header = header(&self.view, HEADERS[usize::from(number)]);
+                [header.unwrap_or(&[]), &[]]
+            }
+        }
+    }
 }
 
 /// Which literals a packet has shown already.
@@ -106,9 +130,34 @@ pub(super) struct Haystacks<'a> {
 pub(super) struct Seen {
     literals: Vec<u64>,
     scan: u64,
+    /// Whether something was found in the stream.
+    pub(super) in_stream: bool,
 }
 
 impl Group {
+    /// Finds the rules that the packet selects, ascending. Returns those that are looked at besides:
+    /// for all ports, and for this one.
+    pub(super) fn select(
+        &self,
+        port: Option<u16>,
+        haystacks: &Haystacks<'_>,
+        (working, seen): (&mut Working, &mut Seen),
+        out: &mut Vec<RuleIndex>,
+    ) -> [&[RuleIndex]; 2] {
+        let of_port = self.of_port(port);
+        out.clear();
+        seen.in_stream = false;
+        for rules in [Some(&self.common), of_port].into_iter().flatten() {
+            rules.select(haystacks, working, seen, out);
+        }
+        out.sort_unstable();
+        out.dedup();
+        [
+            &self.common.always,
+            of_port.map_or(&[][..], |rules| &rules.always),
+        ]
+    }
+
     /// The rules for this port, besides those for all.
     pub(super) fn of_port(&self, port: Option<u16>) -> Option<&RuleGroup> {
         let number = *self.ports.get(usize::from(port?))?;
@@ -123,7 +172,7 @@ impl Group {
 
 impl RuleGroup {
     /// Adds the rules that the packet selects, in no order and perhaps twice.
-    pub(super) fn select(
+    fn select(
         &self,
         haystacks: &Haystacks<'_>,
         working: &mut Working,
@@ -134,21 +183,20 @@ impl RuleGroup {
             index.find(&haystacks.view, out);
         }
         for scan in &self.scans {
-            let searched: [&[u8]; 2] = match scan.target {
-                Target::Packet => [haystacks.packet, &[]],
-                Target::Stream => haystacks.streams,
-                Target::Header(number) => {
-                    let header = header(&haystacks.view, HEADERS[usize::from(number)]);
-                    [header.unwrap_or(&[]), &[]]
-                }
-            };
+            let searched = haystacks.of(scan);
             seen.scan += 1;
             let Seen {
                 literals,
                 scan: now,
+                in_stream,
             } = seen;
-            for bytes in searched.into_iter().filter(|bytes| !bytes.is_empty()) {
+            for (number, bytes) in searched.into_iter().enumerate() {
+                if bytes.is_empty() {
+                    continue;
+                }
+                let of_stream = scan.target == Target::Stream && number == 0;
                 scan.prefilter.scan(bytes, working, &mut |literal| {
+                    *in_stream |= of_stream;
                     let at = literal as usize;
                     if std::mem::replace(&mut literals[at], *now) != *now {
                         let (from, to) = (scan.starts[at] as usize, scan.starts[at + 1] as usize);
@@ -157,6 +205,25 @@ impl RuleGroup {
                 });
             }
         }
+    }
+
+    /// What is searched for a packet, and by what.
+    pub(super) fn searches<'h>(
+        &self,
+        haystacks: &Haystacks<'h>,
+    ) -> impl Iterator<Item = (Target, &dyn Prefilter, &'h [u8])> {
+        self.scans.iter().flat_map(move |scan| {
+            let searched = haystacks.of(scan).into_iter();
+            searched
+                .filter(|bytes| !bytes.is_empty())
+                .map(move |bytes| (scan.target, &*scan.prefilter, bytes))
+        })
+    }
+
+    /// How many literals there are for each target.
+    pub(super) fn literals(&self) -> impl Iterator<Item = (Target, usize)> {
+        let scans = self.scans.iter();
+        scans.map(|scan| (scan.target, scan.starts.len() - 1))
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -219,6 +286,72 @@ pub(super) fn is_about(protocol: RuleProtocol, class: Class) -> bool {
     }
 }
 
+/// What becomes of a job.
+type Made = OnceLock<Result<RuleGroup, PrefilterError>>;
+
+/// The groups of a class and direction before they are made.
+struct Plan {
+    class: Class,
+    ports: Vec<u16>,
+    /// Those for all ports, then those of each group of ports.
+    rules: Vec<Vec<RuleIndex>>,
+    /// For each of these lists.
+    made: Vec<Made>,
+    /// For each of these lists the same one of the other direction's plan: it is made once.
+    same: Vec<Option<usize>>,
+}
+
+/// A rule group to be made.
+struct Job<'p> {
+    class: Class,
+    rules: &'p [RuleIndex],
+    all_always: bool,
+    place: &'p Made,
+}
+
+impl Plan {
+    fn share(&mut self, other: &Self) {
+        // The first one is for all ports, and made in another way than the others.
+        let find = |(number, rules): (usize, &Vec<RuleIndex>)| match number {
+            0 => (other.rules.first() == Some(rules)).then_some(0),
+            _ => (1..other.rules.len()).find(|&at| other.rules[at] == *rules),
+        };
+        self.same = self.rules.iter().enumerate().map(find).collect();
+    }
+
+    fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
+        let lists = self.rules.iter().zip(&self.made).enumerate();
+        lists
+            .filter(|(number, _)| self.same[*number].is_none())
+            .map(|(number, (rules, place))| Job {
+                class: self.class,
+                rules,
+                all_always: number > 0 && rules.len() < FEW,
+                place,
+            })
+    }
+
+    /// Takes over what the other one has made. What it could not make it says itself.
+    fn take_over(&self, other: &Self) {
+        for (place, same) in self.made.iter().zip(&self.same) {
+            let made = same.and_then(|at| other.made[at].get());
+            if let Some(Ok(group)) = made {
+                let _ = place.set(Ok(group.clone()));
+            }
+        }
+    }
+
+    /// Every job is done.
+    fn group(self) -> Result<Group, PrefilterError> {
+        let mut groups = self.made.into_iter().filter_map(OnceLock::into_inner);
+        Ok(Group {
+            common: groups.next().unwrap_or_else(|| Ok(RuleGroup::default()))?,
+            ports: self.ports,
+            by_port: groups.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// Where groups come from.
 pub(super) struct Builder<'a> {
     pub(super) signatures: &'a [Signature],
@@ -252,19 +385,24 @@ impl Builder<'_> {
     /// All groups, by class and direction. Several threads work on them, because most of a start's
     /// time goes here; all have ended when it returns.
     pub(super) fn groups(&self) -> Result<Vec<[Group; 2]>, PrefilterError> {
-        // One direction after the other: what both have in common is then in the cache.
-        let jobs: Vec<(Class, bool)> = [true, false]
-            .into_iter()
-            .flat_map(|to_server| Class::ALL.map(|class| (class, to_server)))
+        let plans: Vec<[Plan; 2]> = Class::ALL
+            .iter()
+            .map(|&class| {
+                let [to_server, mut to_client] = [true, false].map(|way| self.plan(class, way));
+                to_client.share(&to_server);
+                [to_server, to_client]
+            })
             .collect();
+        let mut jobs: Vec<Job<'_>> = plans.iter().flatten().flat_map(Plan::jobs).collect();
+        // The largest first, so that none of them is what everybody waits for at the end.
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.rules.len()));
         let next = AtomicUsize::new(0);
-        let done: Vec<OnceLock<Result<Group, PrefilterError>>> =
-            jobs.iter().map(|_| OnceLock::new()).collect();
         let work = || {
-            while let Some(&(class, to_server)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let place = class as usize + usize::from(!to_server) * Class::ALL.len();
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 // Each place belongs to one job.
-                let _ = done[place].set(self.group(class, to_server));
+                let _ = job
+                    .place
+                    .set(self.rule_group(job.class, job.rules, job.all_always));
             }
         };
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -280,21 +418,18 @@ impl Builder<'_> {
             }
             work();
         });
-        let mut groups = done.into_iter().filter_map(OnceLock::into_inner);
-        let to_server: Vec<Group> = groups
-            .by_ref()
-            .take(Class::ALL.len())
-            .collect::<Result<_, _>>()?;
-        let to_client: Vec<Group> = groups.collect::<Result<_, _>>()?;
-        Ok(to_server
+        drop(jobs);
+        plans
             .into_iter()
-            .zip(to_client)
-            .map(|(one, other)| [one, other])
-            .collect())
+            .map(|[to_server, to_client]| {
+                to_client.take_over(&to_server);
+                Ok([to_server.group()?, to_client.group()?])
+            })
+            .collect()
     }
 
-    /// The groups of a class and direction.
-    fn group(&self, class: Class, to_server: bool) -> Result<Group, PrefilterError> {
+    /// Which rules go into which groups of a class and direction.
+    fn plan(&self, class: Class, to_server: bool) -> Plan {
         let mut common = Vec::new();
         let mut of_ports: Vec<(RuleIndex, PortSet)> = Vec::new();
         for (index, signature) in (0..).map(RuleIndex).zip(self.signatures) {
@@ -312,16 +447,16 @@ impl Builder<'_> {
                 None => common.push(index),
             }
         }
-        let (table, lists) = by_port(&mut common, of_ports);
-        let mut by_port = Vec::with_capacity(lists.len());
-        for rules in &lists {
-            by_port.push(self.rule_group(class, rules, rules.len() < FEW)?);
+        let (ports, lists) = by_port(&mut common, of_ports);
+        let mut rules = vec![common];
+        rules.extend(lists);
+        Plan {
+            class,
+            ports,
+            made: rules.iter().map(|_| OnceLock::new()).collect(),
+            same: vec![None; rules.len()],
+            rules,
         }
-        Ok(Group {
-            common: self.rule_group(class, &common, false)?,
-            ports: table,
-            by_port,
-        })
     }
 
     fn rule_group(
@@ -334,7 +469,6 @@ impl Builder<'_> {
         let mut literals: HashMap<Target, Vec<(&Literal, RuleIndex)>> = HashMap::new();
         let mut by_facts = facts::Builder::default();
         for &rule in rules {
-            let signature = &self.signatures[rule.0 as usize];
             match &self.selectors[rule.0 as usize] {
                 Selector::Literal { buffer, chosen } if !all_always => {
                     let mut add = |target| {
@@ -344,14 +478,8 @@ impl Builder<'_> {
                     match HEADERS.iter().position(|header| header == buffer) {
                         Some(number) => add(Target::Header(number as u8)),
                         None if class != Class::Tcp => add(Target::Packet),
-                        None => {
-                            if signature.kind.in_stream() {
-                                add(Target::Stream);
-                            }
-                            if signature.kind != Kind::Stream {
-                                add(Target::Packet);
-                            }
-                        }
+                        // One search for all: a stream's packet is in its stream.
+                        None => add(Target::Stream),
                     }
                 }
                 Selector::Fact(chosen) if !all_always => by_facts.add(chosen.clone(), rule),
@@ -385,8 +513,10 @@ impl Builder<'_> {
             rules.push(rule);
         }
         starts.push(rules.len() as u32);
+        let lengths = literals.iter().map(|literal| literal.bytes.len());
         Ok(Scan {
             target,
+            longest: lengths.max().unwrap_or(0),
             prefilter: (self.build)(&literals, self.cache)?,
             starts,
             rules,

@@ -3,12 +3,13 @@
 //!
 //! Reference: <https://docs.suricata.io/en/suricata-8.0.3/rules/xbits.html>.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::names::NameId;
+use super::tables::TableUse;
 use super::tag::{self, Tagged};
+use crate::bounded::{Noted, grown, heap};
 use crate::flow::Timestamp;
 use crate::rules::ast::{BitChange, Tag};
 
@@ -33,8 +34,17 @@ impl Host {
         self.tags.retain(|tag| !tag.is_over(now));
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing holds any more; counts it out of those that are tagged.
+    fn is_over(&mut self, now: Timestamp, tagged: &mut usize) -> bool {
+        let before = !self.tags.is_empty();
+        self.expire(now);
+        *tagged -= usize::from(before && self.tags.is_empty());
         self.bits.is_empty() && self.tags.is_empty()
+    }
+
+    /// Bytes that it takes besides its entry.
+    fn owns(&self) -> usize {
+        bytes::<(NameId, u64)>(self.bits.capacity()) + bytes::<Tagged>(self.tags.capacity())
     }
 }
 
@@ -42,28 +52,17 @@ impl Host {
 /// room; if there are none, nothing is noted, which is counted.
 #[derive(Debug)]
 pub struct HostTable<K> {
-    entries: HashMap<K, Host>,
-    memcap: u64,
-    /// Bytes of the vectors of all entries.
-    owned: u64,
-    full_until_ns: u64,
+    entries: Noted<K, Host>,
     tagged: usize,
     /// Bits and tags that were not noted because memory was used up.
     pub refused: u64,
 }
 
 impl<K: Copy + Eq + Hash> HostTable<K> {
-    const ENTRY_BYTES: u64 = (size_of::<K>() + size_of::<Host>() + 16) as u64;
-    const BIT_BYTES: u64 = size_of::<(NameId, u64)>() as u64;
-    const TAG_BYTES: u64 = size_of::<Tagged>() as u64;
-
     /// With so much memory.
     pub fn new(memcap: u64) -> Self {
         Self {
-            entries: HashMap::new(),
-            memcap,
-            owned: 0,
-            full_until_ns: 0,
+            entries: Noted::new(memcap),
             tagged: 0,
             refused: 0,
         }
@@ -76,47 +75,51 @@ impl<K: Copy + Eq + Hash> HostTable<K> {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Bytes that it takes.
     pub fn memuse(&self) -> u64 {
-        self.entries.len() as u64 * Self::ENTRY_BYTES + self.owned
+        self.entries.memuse() as u64
+    }
+
+    /// What it takes.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            memuse: self.memuse(),
+            memuse_max: self.entries.most() as u64,
+            refused: self.refused,
+        }
     }
 
     /// Forgets what does not hold any more.
     pub fn expire(&mut self, now: Timestamp) {
-        self.entries.retain(|_, host| {
-            host.expire(now);
-            !host.is_empty()
-        });
-        self.owned = 0;
-        self.tagged = 0;
-        for host in self.entries.values() {
-            // What was once needed stays allocated; twice the length is the most it can be.
-            self.owned += host.bits.len() as u64 * Self::BIT_BYTES;
-            self.owned += host.tags.len() as u64 * Self::TAG_BYTES;
-            self.tagged += usize::from(!host.tags.is_empty());
-        }
+        let tagged = &mut self.tagged;
+        self.entries
+            .expire(Host::owns, |host| host.is_over(now, tagged));
     }
 
-    fn has_room(&mut self, more: u64, now: Timestamp) -> bool {
-        if self.memuse() + more <= self.memcap {
-            return true;
-        }
-        if now.monotonic_ns >= self.full_until_ns {
-            self.expire(now);
-            // Not for every packet of a flood: once a second.
-            self.full_until_ns = now.monotonic_ns.saturating_add(1_000_000_000);
-        }
-        let room = self.memuse() + more <= self.memcap;
-        self.refused += u64::from(!room);
-        room
+    /// Changes an entry that takes `more` for it; counts when there is no room.
+    fn note(
+        &mut self,
+        key: K,
+        more: impl FnOnce(&Host) -> usize,
+        change: impl FnOnce(&mut Host),
+        now: Timestamp,
+    ) -> bool {
+        let tagged = &mut self.tagged;
+        let is_over = |host: &mut Host| host.is_over(now, tagged);
+        let noted = self
+            .entries
+            .change(key, more, Host::owns, is_over, change)
+            .is_some();
+        self.refused += u64::from(!noted);
+        noted
     }
 
     /// Whether a bit is set.
     pub(super) fn bit(&self, key: K, name: NameId, now: Timestamp) -> bool {
-        self.entries.get(&key).is_some_and(|host| {
+        self.entries.get(key).is_some_and(|host| {
             host.bits
                 .iter()
                 .any(|(bit, until)| *bit == name && *until > now.monotonic_ns)
@@ -140,37 +143,33 @@ impl<K: Copy + Eq + Hash> HostTable<K> {
         let until = now
             .monotonic_ns
             .saturating_add(u64::from(expire) * 1_000_000_000);
-        if let Some(host) = self.entries.get_mut(&key)
+        if let Some(host) = self.entries.get_mut(key)
             && let Some(place) = host.bits.iter().position(|(bit, _)| *bit == name)
         {
             if set {
                 host.bits[place].1 = until;
             } else {
                 host.bits.swap_remove(place);
-                self.owned -= Self::BIT_BYTES;
             }
             return;
         }
-        if set && self.has_room(Self::ENTRY_BYTES + Self::BIT_BYTES, now) {
-            self.entries
-                .entry(key)
-                .or_default()
-                .bits
-                .push((name, until));
-            self.owned += Self::BIT_BYTES;
+        if set {
+            let more = |host: &Host| more(&host.bits);
+            self.note(key, more, |host| push(&mut host.bits, (name, until)), now);
         }
     }
 
     /// Records packets of this key from now on.
     pub(super) fn tag(&mut self, key: K, rule: u64, tag: Tag, now: Timestamp) {
-        if !self.has_room(Self::ENTRY_BYTES + Self::TAG_BYTES, now) {
-            return;
-        }
-        let host = self.entries.entry(key).or_default();
-        let before = host.tags.len();
-        self.tagged += usize::from(before == 0);
-        tag::add(&mut host.tags, rule, tag, now);
-        self.owned += (host.tags.len() - before) as u64 * Self::TAG_BYTES;
+        let mut first = false;
+        let change = |host: &mut Host| {
+            first = host.tags.is_empty();
+            let room = grown(host.tags.len(), host.tags.capacity(), 1);
+            host.tags.reserve_exact(room - host.tags.len());
+            tag::add(&mut host.tags, rule, tag, now);
+        };
+        self.note(key, |host| more(&host.tags), change, now);
+        self.tagged += usize::from(first);
     }
 
     /// Counts a packet for the tags of this key. Whether it is to be recorded.
@@ -178,15 +177,28 @@ impl<K: Copy + Eq + Hash> HostTable<K> {
         if self.tagged == 0 {
             return false;
         }
-        let Some(host) = self.entries.get_mut(&key) else {
+        let Some(host) = self.entries.get_mut(key) else {
             return false;
         };
         let before = host.tags.len();
         let recorded = tag::packet(&mut host.tags, length, now);
-        self.owned -= (before - host.tags.len()) as u64 * Self::TAG_BYTES;
         self.tagged -= usize::from(before > 0 && host.tags.is_empty());
         recorded
     }
+}
+
+fn bytes<T>(capacity: usize) -> usize {
+    heap(capacity * size_of::<T>())
+}
+
+/// What one more element takes.
+fn more<T>(of: &Vec<T>) -> usize {
+    bytes::<T>(grown(of.len(), of.capacity(), 1)).saturating_sub(bytes::<T>(of.capacity()))
+}
+
+fn push<T>(to: &mut Vec<T>, element: T) {
+    to.reserve_exact(grown(to.len(), to.capacity(), 1) - to.len());
+    to.push(element);
 }
 
 #[cfg(test)]
@@ -256,10 +268,13 @@ mod tests {
             assert!(table.memuse() <= CAP);
         }
         assert!(table.len() > 20 && table.refused > 9_000);
-        let refused = table.refused;
+        let (len, refused) = (table.len(), table.refused);
         table.change(address(1 << 20), name, BitChange::Set, 10, at(11));
         assert!(table.bit(address(1 << 20), name, at(11)));
-        assert_eq!((table.len(), table.refused), (1, refused));
+        assert_eq!(table.refused, refused);
+        assert!(table.len() < len && table.memuse() <= CAP);
+        table.expire(at(11));
+        assert_eq!(table.len(), 1);
         let tag = Tag {
             of: TagOf::SourceHost,
             amount: 2,
@@ -273,6 +288,6 @@ mod tests {
         assert!(table.packet(address(0), 1, at(12)));
         assert!(!table.packet(address(0), 1, at(12)));
         table.expire(at(100_000));
-        assert!(table.is_empty() && table.memuse() == 0);
+        assert!(table.is_empty() && table.tagged == 0);
     }
 }

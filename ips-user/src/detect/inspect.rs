@@ -48,6 +48,19 @@ pub struct StreamData<'a> {
     pub data: &'a [u8],
     /// Whether the packet's payload has become part of the stream.
     pub holds_packet: bool,
+    /// Where in `data` what the packet has brought begins.
+    pub fresh_from: usize,
+    /// So many of the first bytes of `data` were part of an inspection that was
+    /// [quiet](Detection::quiet): they are not searched again.
+    pub quiet: usize,
+}
+
+impl StreamData<'_> {
+    /// Whether a packet's payload stands where its bytes should begin.
+    fn covers(&self, payload: &[u8]) -> bool {
+        let place = self.fresh_from..self.fresh_from + payload.len();
+        self.data.get(place) == Some(payload)
+    }
 }
 
 /// Who has the buffers of application protocols.
@@ -69,6 +82,9 @@ pub struct Inspected<'a, 'f> {
     pub stream_events: StreamEvents,
     /// Only what is in the stream is to be inspected: the packet was already, or there is none.
     pub only_stream: bool,
+    /// Only rules are asked that ask for an established connection, and those that pass: the
+    /// others were already.
+    pub only_established: bool,
     /// Buffers of its application protocol.
     pub app: Option<&'a dyn BufferSource>,
     /// When it came.
@@ -127,7 +143,7 @@ impl Engine {
         }
         self.packet(
             class,
-            (input.stream, input.only_stream),
+            (input.stream, input.only_stream, input.only_established),
             input.app,
             &mut scene,
             scratch,
@@ -176,7 +192,7 @@ impl Engine {
     fn packet(
         &self,
         class: Class,
-        (stream, only_stream): (Option<StreamData<'_>>, bool),
+        (stream, only_stream, only_established): (Option<StreamData<'_>>, bool, bool),
         app: Option<&dyn BufferSource>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
@@ -184,39 +200,31 @@ impl Engine {
     ) {
         let direction = scene.flow.as_ref().map(|flow| flow.direction);
         let to_server = direction != Some(PacketDirection::ToClient);
-        let group = self.group(class, to_server);
-        let ports = scene.view.ports();
-        let of_port = group.of_port(ports.map(|(source, destination)| match to_server {
-            true => destination,
-            false => source,
-        }));
         let payload = match only_stream {
             true => &[][..],
             false => scene.view.payload(),
         };
         let holds_packet = only_stream || stream.is_some_and(|stream| stream.holds_packet);
         let data = stream.map_or(&[][..], |stream| stream.data);
-        // What is in no stream is looked at as if it were one.
-        let outside = if holds_packet { &[][..] } else { payload };
-        let mut candidates = std::mem::take(&mut scratch.candidates);
-        candidates.clear();
         let haystacks = Haystacks {
             view: scene.view,
             packet: payload,
-            streams: [data, outside],
+            // What is in no stream is looked at as if it were one, and for rules about packets what
+            // is not in the window.
+            streams: match stream {
+                Some(stream) if stream.covers(payload) => [data, &[]],
+                _ => [data, payload],
+            },
+            quiet: stream.map_or(0, |stream| stream.quiet),
         };
-        for rules in [Some(&group.common), of_port].into_iter().flatten() {
-            rules.select(
-                &haystacks,
-                &mut scratch.working,
-                &mut scratch.seen,
-                &mut candidates,
-            );
-        }
-        candidates.sort_unstable();
-        candidates.dedup();
-        let of_port = of_port.map_or(&[][..], |rules| &rules.always);
-        let mut lists = [&candidates[..], &group.common.always, of_port];
+        let mut candidates = std::mem::take(&mut scratch.candidates);
+        let always = self.group(class, to_server).select(
+            service(&scene.view, to_server),
+            &haystacks,
+            (&mut scratch.working, &mut scratch.seen),
+            &mut candidates,
+        );
+        let mut lists = [&candidates[..], always[0], always[1]];
         let searched = Searched {
             payload,
             stream: data,
@@ -229,7 +237,9 @@ impl Engine {
                 break;
             }
             let signature = &self.signatures[index.0 as usize];
-            if only_stream && !signature.kind.in_stream() {
+            if only_stream && !signature.kind.in_stream()
+                || only_established && !signature.holds_established()
+            {
                 continue;
             }
             if !self.header(signature, &scene.view, &mut scratch.memo)
@@ -450,6 +460,7 @@ impl Engine {
                     &mut scratch.patterns,
                     &mut transformed,
                     &mut scratch.spare,
+                    &mut scratch.budget,
                 );
                 &transformed
             }
@@ -499,6 +510,12 @@ impl Engine {
             in_stream,
         });
     }
+}
+
+/// The port of the server's end of a packet.
+pub(super) fn service(view: &View<'_>, to_server: bool) -> Option<u16> {
+    let (source, destination) = view.ports()?;
+    Some(if to_server { destination } else { source })
 }
 
 /// RFC 826.

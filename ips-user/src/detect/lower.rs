@@ -19,7 +19,7 @@ use crate::rules::ast::{
     AppBuffer, Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match,
     Position, Rule, RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
-use crate::rules::{Sources, ThresholdEntry, Unsupported};
+use crate::rules::{Action, Sources, ThresholdEntry, Unsupported};
 
 /// What a rule is matched against, and how far its action reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -531,5 +531,11 @@ impl Signature {
     /// Whether it names no addresses.
     pub(super) fn is_about_all(&self) -> bool {
         self.source == addresses::ALL && self.destination == addresses::ALL
+    }
+
+    /// Whether it is to be asked again once a connection counts as established: it asks for that,
+    /// or spares others what it matches.
+    pub(super) fn holds_established(&self) -> bool {
+        self.rule.action == Action::Pass || self.tests.iter().any(Test::asks_for_established)
     }
 }

@@ -5,6 +5,7 @@ use super::PacketDirection;
 use super::names::NameId;
 use super::tag::Tagged;
 use super::threshold::Counted;
+use crate::bounded::heap;
 
 /// Most captured values of a flow; further ones replace none.
 const MAX_TEXTS: usize = 64;
@@ -47,6 +48,25 @@ impl FlowMarks {
         }
     }
 
+    /// Bytes that they take besides their place in the flow.
+    pub fn taken(&self) -> usize {
+        fn of<T>(vector: &Vec<T>) -> usize {
+            heap(vector.capacity() * size_of::<T>())
+        }
+        let texts = self.texts.iter().map(|(_, text)| heap(text.len()));
+        of(&self.bits)
+            + of(&self.ints)
+            + of(&self.texts)
+            + of(&self.tags)
+            + of(&self.counts)
+            + texts.sum::<usize>()
+    }
+
+    /// Forgets captured values; whether there were any.
+    pub fn forget_texts(&mut self) -> bool {
+        !std::mem::take(&mut self.texts).is_empty()
+    }
+
     /// A flow variable, if it has been set.
     pub fn int(&self, name: NameId) -> Option<u32> {
         let place = self.ints.binary_search_by_key(&name, |(name, _)| *name);
@@ -76,6 +96,13 @@ impl FlowMarks {
             Err(_) if self.texts.len() >= MAX_TEXTS => {}
             Err(place) => self.texts.insert(place, (name, value.into())),
         }
+    }
+
+    /// Sets a bit and a value of this name.
+    #[cfg(test)]
+    pub(crate) fn note_for_test(&mut self, name: NameId, value: &[u8]) {
+        self.set_bit(name, true);
+        self.set_text(name, value);
     }
 
     /// Whether the rules about addresses are to be asked: for the first packet of a direction.

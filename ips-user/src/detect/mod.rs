@@ -14,6 +14,8 @@ mod configured;
 mod countries;
 pub mod dataset;
 pub mod engine;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 pub mod hosts;
 pub mod image;
@@ -27,6 +29,7 @@ pub mod prefilter;
 mod prefix_tree;
 mod report;
 pub mod reputation;
+pub mod searches;
 mod tables;
 mod tag;
 mod threshold;
@@ -42,7 +45,7 @@ pub use order::{ActionKind, ActionOrder};
 pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};
 pub use report::{Alert, Detection};
 pub use reputation::Reputation;
-pub use tables::{TableLimits, Tables};
+pub use tables::{TableCounters, TableLimits, TableUse, Tables};
 
 use crate::flow::PacketDirection;
 

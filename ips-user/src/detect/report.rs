@@ -64,6 +64,9 @@ pub struct Detection<'a> {
     pub bypass: bool,
     /// Whether the packet is to be recorded because of an earlier match.
     pub tagged: bool,
+    /// Whether nothing was found of what is searched for in the stream. What comes next need not be
+    /// searched together with these bytes.
+    pub quiet: bool,
     noted: &'a Noted,
     texts: &'a [(NameId, Box<[u8]>)],
 }
@@ -189,6 +192,7 @@ impl Engine {
             out_of_time: counts.out_of_time,
             bypass: counts.bypass,
             tagged,
+            quiet: !scratch.seen.in_stream,
             noted: &scratch.noted,
             texts: &scratch.texts,
         }

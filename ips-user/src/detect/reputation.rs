@@ -52,7 +52,7 @@ impl Reputation {
         Ok(Self::parse(&read(categories)?, &texts))
     }
 
-    fn parse(categories: &str, lists: &[String]) -> Self {
+    pub(super) fn parse(categories: &str, lists: &[String]) -> Self {
         let mut this = Self::default();
         for line in lines(categories) {
             let mut fields = line.split(',').map(str::trim);

@@ -26,7 +26,7 @@ impl TableLimits {
         Self {
             hosts: settings.host.memcap.0,
             pairs: settings.ippair.memcap.0,
-            ..Self::default()
+            thresholds: settings.detect.thresholds.memcap.0,
         }
     }
 }
@@ -40,6 +40,28 @@ impl Default for TableLimits {
             thresholds: 16 << 20,
         }
     }
+}
+
+/// What a table takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Bytes taken now.
+    pub memuse: u64,
+    /// The most that this was.
+    pub memuse_max: u64,
+    /// How often there was no room.
+    pub refused: u64,
+}
+
+/// What each table takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounters {
+    /// By address.
+    pub hosts: TableUse,
+    /// By pair of addresses.
+    pub pairs: TableUse,
+    /// Counts of thresholds.
+    pub thresholds: TableUse,
 }
 
 /// The tables of one worker.
@@ -63,6 +85,15 @@ impl Tables {
             pairs: HostTable::new(limits.pairs),
             thresholds: ThresholdTable::new(limits.thresholds),
             datasets: Datasets::default(),
+        }
+    }
+
+    /// What they take, and what had no room.
+    pub fn counters(&self) -> TableCounters {
+        TableCounters {
+            hosts: self.hosts.usage(),
+            pairs: self.pairs.usage(),
+            thresholds: self.thresholds.usage(),
         }
     }
 

@@ -14,6 +14,8 @@ use crate::rules::ast::{
 use crate::rules::range_set::RangeSet;
 use crate::rules::{Rule, RuleSet, RuleSource, ThresholdEntry};
 
+mod budget;
+
 fn prefilters() -> Vec<BuildPrefilter> {
     vec![
         Daachorse::build,
@@ -95,6 +97,8 @@ struct Out {
     suppressed: u32,
     tagged: bool,
     bypass: bool,
+    given_up: u32,
+    out_of_time: bool,
     replaced: Vec<(usize, Vec<u8>)>,
 }
 
@@ -142,6 +146,7 @@ impl Bench {
             stream,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             only_stream: false,
+            only_established: false,
             app: self.app.then_some(&Names as &dyn BufferSource),
             now: self.now,
             tables: &mut self.tables,
@@ -163,6 +168,8 @@ impl Bench {
             suppressed: detection.suppressed,
             tagged: detection.tagged,
             bypass: detection.bypass,
+            given_up: detection.given_up,
+            out_of_time: detection.out_of_time,
             replaced: detection
                 .replacements()
                 .map(|(at, bytes)| (at, bytes.to_vec()))
@@ -303,12 +310,10 @@ fn the_kind_of_a_rule_decides_how_far_it_reaches() {
         Some(StreamData {
             data: b"..needle..",
             holds_packet,
+            ..StreamData::default()
         })
     };
-    let nothing = Some(StreamData {
-        data: b"",
-        holds_packet: false,
-    });
+    let nothing = Some(StreamData::default());
     let stream = "drop tcp any any -> any any (content:\"needle\"; sid:1;)";
     let both = "drop tcp any any -> any any (content:\"needle\"; offset:2; sid:1;)";
     let packet = "drop tcp-pkt any any -> any any (content:\"needle\"; sid:1;)";
@@ -356,7 +361,11 @@ fn a_stream_is_searched_in_place_of_the_packets_in_it() {
     for prefilter in prefilters() {
         let mut bench = Bench::with(rules(text), &CompileOptions::with(prefilter));
         let mut of = |payload: &[u8], data: &'static [u8], holds_packet| {
-            let stream = Some(StreamData { data, holds_packet });
+            let stream = Some(StreamData {
+                data,
+                holds_packet,
+                ..StreamData::default()
+            });
             let mut alerts = bench.streamed(&tcp(payload), stream).alerts;
             alerts.sort_unstable();
             alerts

@@ -4,10 +4,11 @@
 //! Reference: <https://docs.suricata.io/en/suricata-8.0.3/rules/thresholding.html> and
 //! `configuration/global-thresholds.html`.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::marks::{FlowMarks, take};
+use super::tables::TableUse;
+use crate::bounded::Noted;
 use crate::flow::Timestamp;
 use crate::rules::ast::{Action, Threshold, ThresholdKind, Track};
 
@@ -143,31 +144,26 @@ enum Who {
     Two(IpAddr, IpAddr),
 }
 
-/// Bytes that an entry takes, with the table's own share.
-const ENTRY_BYTES: u64 = (size_of::<(u64, Who)>() + size_of::<(Counted, u64)>() + 16) as u64;
-
 /// Matches counted by address, pair and rule. Bounded: at the bound, entries whose time is over
 /// make room; if there are none, a match is judged as the first one and not counted.
 #[derive(Debug)]
 pub struct ThresholdTable {
     /// With when it can be forgotten.
-    entries: HashMap<(u64, Who), (Counted, u64)>,
-    most: usize,
-    /// No sooner is it worth while to look for entries whose time is over.
-    full_until_ns: u64,
+    entries: Noted<(u64, Who), (Counted, u64)>,
     /// Matches that could not be counted.
     pub uncounted: u64,
+}
+
+/// Entries take nothing besides themselves.
+const fn owns(_: &(Counted, u64)) -> usize {
+    0
 }
 
 impl ThresholdTable {
     /// With so much memory.
     pub fn new(memcap: u64) -> Self {
         Self {
-            entries: HashMap::new(),
-            most: usize::try_from(memcap / ENTRY_BYTES)
-                .unwrap_or(usize::MAX)
-                .max(1),
-            full_until_ns: 0,
+            entries: Noted::new(memcap),
             uncounted: 0,
         }
     }
@@ -179,18 +175,27 @@ impl ThresholdTable {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
-    /// Bytes that its entries take.
+    /// Bytes that it takes.
     pub fn memuse(&self) -> u64 {
-        self.entries.len() as u64 * ENTRY_BYTES
+        self.entries.memuse() as u64
+    }
+
+    /// What it takes.
+    pub fn usage(&self) -> TableUse {
+        TableUse {
+            memuse: self.memuse(),
+            memuse_max: self.entries.most() as u64,
+            refused: self.uncounted,
+        }
     }
 
     /// Forgets what is over.
     pub fn expire(&mut self, now: Timestamp) {
-        self.entries
-            .retain(|_, (_, until)| *until >= now.monotonic_ns);
+        let is_over = |(_, until): &mut (Counted, u64)| *until < now.monotonic_ns;
+        self.entries.expire(owns, is_over);
     }
 
     /// Counts a match, and says what becomes of it. `rule` is the rule's number with that of the
@@ -233,30 +238,20 @@ impl ThresholdTable {
                 return marks.counts[place].1.matched(threshold, now);
             }
         };
-        let key = (rule, who);
-        if !self.entries.contains_key(&key) && !self.make_room(now) {
-            self.uncounted += 1;
-            return Counted::default().matched(threshold, now);
+        let is_over = |(_, until): &mut (Counted, u64)| *until < now.monotonic_ns;
+        let judge = |(counted, until): &mut (Counted, u64)| {
+            let judged = counted.matched(threshold, now);
+            *until = counted
+                .until_ns
+                .max(counted.since_ns.saturating_add(seconds(threshold.seconds)));
+            judged
+        };
+        let entries = &mut self.entries;
+        if let Some(judged) = entries.change((rule, who), owns, owns, is_over, judge) {
+            return judged;
         }
-        let (counted, until) = self.entries.entry(key).or_default();
-        let judged = counted.matched(threshold, now);
-        *until = counted
-            .until_ns
-            .max(counted.since_ns.saturating_add(seconds(threshold.seconds)));
-        judged
-    }
-
-    fn make_room(&mut self, now: Timestamp) -> bool {
-        if self.entries.len() < self.most {
-            return true;
-        }
-        if now.monotonic_ns < self.full_until_ns {
-            return false;
-        }
-        self.expire(now);
-        // Not for every match: a second costs little and bounds what looking costs.
-        self.full_until_ns = now.monotonic_ns.saturating_add(1_000_000_000);
-        self.entries.len() < self.most
+        self.uncounted += 1;
+        Counted::default().matched(threshold, now)
     }
 }
 
@@ -386,17 +381,21 @@ mod tests {
     #[test]
     fn the_table_keeps_to_its_memory() {
         let it = threshold(ThresholdKind::Limit, Track::Source, 1, 60);
-        let mut table = ThresholdTable::new(10 * ENTRY_BYTES);
+        const ENTRY: u64 = Noted::<(u64, Who), (Counted, u64)>::BYTES as u64;
+        let mut table = ThresholdTable::new(10 * ENTRY);
         let address = |n: u32| IpAddr::V4(n.into());
         for n in 0..100 {
             table.matched(1, &it, (address(n), B), None, at(0));
         }
         assert_eq!((table.len(), table.uncounted), (10, 90));
-        assert!(table.memuse() <= 10 * ENTRY_BYTES);
+        assert!(table.memuse() <= 10 * ENTRY);
         // Those whose time is over make room.
         let later = at(61_000);
         table.matched(1, &it, (address(1000), B), None, later);
-        assert_eq!((table.len(), table.uncounted), (1, 90));
+        assert_eq!(table.uncounted, 90);
+        assert!(table.len() < 10 && table.memuse() <= 10 * ENTRY);
+        table.expire(later);
+        assert_eq!(table.len(), 1);
         table.expire(at(200_000));
         assert!(table.is_empty());
     }

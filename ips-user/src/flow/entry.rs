@@ -227,8 +227,8 @@ impl Flow {
     }
 
     /// Gives a packet of this flow to its connection. `None` when it is no TCP segment.
-    /// When the answer changes [`Flow::tcp`], [`FlowTable::reclassify`](super::FlowTable::reclassify) applies the timeout
-    /// of the new state.
+    /// When the answer changes [`Flow::tcp`], [`FlowTable::settle`](super::FlowTable::settle)
+    /// applies the timeout of the new state.
     pub fn track(
         &mut self,
         packet: &Decoded<'_>,
@@ -312,13 +312,21 @@ impl Flow {
     /// Which timeout applies to it.
     pub(super) fn class(&self) -> Class {
         let answered = !self.one_sided();
+        let condemned = matches!(
+            self.action,
+            FlowAction::Drop { .. } | FlowAction::Refuse { .. }
+        );
         match (self.key.protocol, self.tcp) {
             (protocol::TCP, TcpState::None | TcpState::SynSent | TcpState::SynReceived) => {
-                Class::TcpNew
+                match condemned {
+                    true => Class::TcpCondemned,
+                    false => Class::TcpNew,
+                }
             }
             (protocol::TCP, TcpState::Established | TcpState::Closing) => Class::TcpEstablished,
             (protocol::TCP, TcpState::Closed) => Class::TcpClosed,
             _ if answered => Class::Established,
+            _ if condemned => Class::Condemned,
             _ => Class::New,
         }
     }

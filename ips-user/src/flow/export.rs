@@ -259,7 +259,6 @@ impl FlowTable {
         let room = u64::from(self.max_flows());
         let beyond_limit = records.count.saturating_sub(room);
         let mut filled = self.emptied();
-        filled.reserve((records.count - beyond_limit) as usize);
         let mut imported = Imported {
             beyond_limit,
             ..Imported::default()

@@ -14,5 +14,5 @@ mod timestamp;
 pub use entry::{Flow, FlowAction, FlowEnd, PacketDirection, Tally, TcpState};
 pub use export::{ImportError, Imported};
 pub use observed::{Exception, Observed};
-pub use table::{FlowCounters, FlowLimits, FlowTable, TableFull, Timeouts};
+pub use table::{BYTES_OF_FLOW, FlowCounters, FlowLimits, FlowTable, Settled, TableFull, Timeouts};
 pub use timestamp::Timestamp;

@@ -2,6 +2,7 @@
 
 use super::ExceptionCounters;
 use crate::decode::InvalidCounters;
+use crate::detect::TableCounters;
 use crate::flow::FlowCounters;
 use crate::reassembly::defrag::DefragCounters;
 use crate::reassembly::tcp::StreamCounters;
@@ -63,4 +64,6 @@ pub struct InspectionCounters {
     pub stream: StreamCounters,
     /// Flows.
     pub flows: FlowCounters,
+    /// What rules remember beyond flows.
+    pub tables: TableCounters,
 }

@@ -29,6 +29,11 @@ pub(super) struct Streamed<'a> {
     pub(super) refused: Option<StreamDrop>,
     /// Only `data` is to be inspected.
     pub(super) alone: bool,
+    /// It arrives before the handshake is complete. Rules about established connections are to
+    /// be asked, the others were.
+    pub(super) early: bool,
+    /// What the rules say is about the packet, and not about its flow.
+    pub(super) spares_flow: bool,
 }
 
 impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
@@ -50,11 +55,13 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             stream: streamed.data,
             stream_events: streamed.events,
             only_stream: streamed.alone,
+            only_established: streamed.early,
             app: None,
             now: case.now,
             tables: &mut self.tables,
         };
         let detection = self.engine.inspect(inspected, &mut self.scratch);
+        self.quiet = detection.quiet;
         self.counters.alerts_suppressed += u64::from(detection.beyond_limit);
         self.counters.alerts_thresholded += u64::from(detection.suppressed);
         self.counters.searches_given_up += u64::from(detection.given_up);
@@ -64,6 +71,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             flow.inspected(bytes, !detection.alerts.is_empty());
         }
         let mut decision = decide(&detection, packet, self.options.drop_scope);
+        decision.whole_flow &= !streamed.spares_flow;
         let signature_id = decision
             .rule
             .map_or(0, |rule| self.engine.rule(rule).options.signature_id);

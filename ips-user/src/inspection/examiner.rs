@@ -31,6 +31,10 @@ const RELIEF: usize = 8;
 /// Everything but flows and what turns frames into packets.
 pub(super) struct Examiner<S, R, F> {
     pub(super) engine: Rules,
+    /// Which rules these are: counts the engines so far.
+    pub(super) epoch: u32,
+    /// Whether the rules found nothing in the stream that was inspected last.
+    pub(super) quiet: bool,
     pub(super) scratch: Scratch,
     pub(super) tables: Tables,
     pub(super) options: InspectionOptions,
@@ -96,14 +100,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         &mut self,
         case: &Case<'_>,
         flows: &'f mut FlowTable,
-        memory: &StreamMemory,
+        memory: &mut StreamMemory,
     ) -> Result<InFlow<'f>, End> {
         let packet = case.packet;
         if packet.network.is_none() || packet.is_fragment() {
             return Ok(None);
         }
         if packet.tcp().is_some() && memory.is_short(&self.options.stream) {
-            flows.relieve(memory, &self.options.stream, RELIEF);
+            flows.relieve(packet, memory, &self.options.stream, RELIEF);
         }
         match flows.packet(packet, case.now) {
             Ok(flow) => Ok(flow),

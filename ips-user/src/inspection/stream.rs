@@ -16,7 +16,7 @@ use crate::exception::{Cause, Treatment};
 use crate::flow::{Exception, Flow, FlowAction, PacketDirection, TcpState, Timestamp};
 use crate::log::EventSink;
 use crate::reassembly::tcp::{
-    Session, StreamCause, StreamDisposition, StreamDrop, StreamException, StreamMemory,
+    QuietWindow, Session, StreamCause, StreamDisposition, StreamDrop, StreamException, StreamMemory,
 };
 use crate::source::Disposition;
 use crate::verdict::RejectSender;
@@ -45,10 +45,17 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let Some(outcome) = tracked else {
             return self.detect(case, flow, &Streamed::default());
         };
+        // From here on known only where it is put back.
+        let quiet = (in_flow.session.as_mut()).map(|it| it.take_quiet(direction));
+        let quiet = quiet.unwrap_or_default();
         let mut streamed = Streamed {
             events: outcome.events,
             established: match (&in_flow.session, was_established) {
                 (Some(session), _) if session.is_midstream() => session.is_established(),
+                // Its data is delivered with the ACK that completes the handshake.
+                (Some(session), _) if options.inline && outcome.in_stream => {
+                    session.is_established()
+                }
                 (Some(_), before) => before.unwrap_or(false),
                 // Without memory for it.
                 (None, _) => by_flags && outcome.exception.is_some_and(is_about_memory),
@@ -88,16 +95,20 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             false => (session.as_mut()).and_then(|it| it.raw(direction, &self.options.stream)),
         };
         let has_view = view.is_some();
+        let window = view.as_ref().and_then(QuietWindow::of);
         if is_tracked {
             streamed.missing = view.map_or(0, |view| view.missing);
             streamed.data = Some(StreamData {
                 data: view.map_or(&[], |view| view.data),
                 // What nobody takes is in no stream; an attack it can be all the same.
                 holds_packet: outcome.in_stream && !outside,
+                fresh_from: view.map_or(0, |view| view.fresh_from),
+                quiet: view.map_or(0, |view| quiet.of(&view, self.epoch)),
             });
         }
         let (established, sizes) = (streamed.established, streamed.sizes);
         let mut end = self.detect(case, flow, &streamed);
+        let was_quiet = self.quiet;
         if end.0 == Disposition::Accept
             && let Some(session) = &mut session
             && let Some(view) = session.raw_with_urgent(direction, &self.options.stream)
@@ -107,6 +118,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 data: Some(StreamData {
                     data: view.data,
                     holds_packet: true,
+                    fresh_from: view.fresh_from,
+                    quiet: 0,
                 }),
                 established,
                 sizes,
@@ -115,8 +128,48 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             };
             end = self.detect(case, flow, &streamed);
         }
+        if end.0 == Disposition::Accept
+            && self.options.stream.inline
+            && outcome.in_stream
+            && !established
+            && let Some(session) = &mut session
+            && let Some(view) = session.raw(direction, &self.options.stream)
+        {
+            // A receiver that takes data before the handshake is complete has it now: rules about
+            // established connections will see no more of it.
+            let streamed = Streamed {
+                data: Some(StreamData {
+                    data: view.data,
+                    holds_packet: true,
+                    fresh_from: view.fresh_from,
+                    quiet: 0,
+                }),
+                established: true,
+                sizes,
+                alone: true,
+                early: true,
+                // Anybody can send a SYN in somebody's name.
+                spares_flow: is_plain_syn(case.packet),
+                ..Streamed::default()
+            };
+            end = self.detect(case, flow, &streamed);
+        }
         if has_view && let Some(session) = &mut session {
             session.raw_done(direction, &self.options.stream);
+        }
+        if end.0 == Disposition::Accept
+            && self.options.stream.inline
+            && let Some(session) = &mut session
+        {
+            match window {
+                Some(window) if was_quiet => {
+                    session.found_quiet(direction, window, quiet, self.epoch);
+                }
+                None if !has_view && case.packet.payload.is_empty() => {
+                    session.still_quiet(direction, quiet);
+                }
+                _ => {}
+            }
         }
         if let Some((flow, _)) = flow {
             flow.session = session;
@@ -243,6 +296,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 streamed.data = Some(StreamData {
                     data: view.data,
                     holds_packet: true,
+                    fresh_from: view.fresh_from,
+                    quiet: 0,
                 });
                 self.detect(case, flow, &streamed);
                 session.raw_done(direction, &self.options.stream);

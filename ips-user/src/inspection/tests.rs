@@ -427,9 +427,14 @@ fn a_new_flow_without_room_in_the_table_goes_by_policy() {
             ..InspectionOptions::default()
         };
         let mut inspection = with_options("alert udp any any -> any any (sid:1;)", options);
+        // A connection that is complete is not given up for what may be nothing.
+        let acknowledgement = segment(true, "A", (5001, 7001), b"");
         assert_eq!(feed(&mut inspection, &tcp(true, "S", b"")), ACCEPT);
+        let answer = segment(false, "SA", (7000, 5001), b"");
+        assert_eq!(feed(&mut inspection, &answer), ACCEPT);
+        assert_eq!(feed(&mut inspection, &acknowledgement), ACCEPT);
         assert_eq!(feed(&mut inspection, &udp(b"x")), verdict, "{treatment}");
-        assert_eq!(feed(&mut inspection, &tcp(true, "A", b"")), ACCEPT);
+        assert_eq!(feed(&mut inspection, &acknowledgement), ACCEPT);
         let counters = inspection.counters();
         assert_eq!(counters.exceptions.applied(cause), 1);
         assert_eq!((counters.alerts, counters.rejections), (0, rejected));

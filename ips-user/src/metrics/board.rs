@@ -79,6 +79,8 @@ cells! {
     AlertsSuppressed = "alerts_suppressed",
     /// Rules given up on one packet because their contents took too many searches.
     SearchesGivenUp = "searches_given_up",
+    /// Packets for which rules were left out because those before had taken too long.
+    OutOfTime = "out_of_time",
     /// Packets dropped by a rule.
     RuleDropped = "rule_dropped",
     /// Packets of dropped flows.
@@ -156,6 +158,40 @@ cells! {
     SessionBytes = "session_bytes",
     /// Bytes that their data takes.
     StreamBytes = "stream_bytes",
+    /// Bytes that flows take.
+    FlowBytes = "flow_bytes",
+    /// New flows without room in the table.
+    FlowsRefused = "flows_refused",
+    /// How often flows had to make room for others, after a time in which none had to.
+    FlowEmergencies = "flow_emergencies",
+    /// How often that was over.
+    FlowRecoveries = "flow_recoveries",
+    /// TCP connections not tracked: no memory.
+    SessionsRefused = "sessions_refused",
+    /// TCP connections given up to make room for others: over, or never complete.
+    SessionsRelieved = "sessions_relieved",
+    /// Segments not kept: no memory.
+    SegmentsRefused = "segments_refused",
+    /// Bytes that datagrams take which are being put together.
+    DatagramBytes = "datagram_bytes",
+    /// Fragments without room: memory, datagrams, fragments.
+    DefragMemoryReached = "defrag_memory_reached",
+    /// See [`Cell::DefragMemoryReached`].
+    DefragTrackersReached = "defrag_trackers_reached",
+    /// See [`Cell::DefragMemoryReached`].
+    DefragFragmentsReached = "defrag_fragments_reached",
+    /// Bytes of what rules have noted about hosts, and what was not noted: no memory.
+    HostBytes = "host_bytes",
+    /// See [`Cell::HostBytes`].
+    HostsRefused = "hosts_refused",
+    /// The same about pairs of hosts.
+    PairBytes = "pair_bytes",
+    /// See [`Cell::PairBytes`].
+    PairsRefused = "pairs_refused",
+    /// The same of matches counted for thresholds.
+    ThresholdBytes = "threshold_bytes",
+    /// See [`Cell::ThresholdBytes`].
+    ThresholdsRefused = "thresholds_refused",
     /// Values that rules could not add to a set, because its memory was used up.
     DatasetRefused = "dataset_refused",
     /// Changes of sets that others were not told of.

@@ -71,7 +71,7 @@ pub fn of(queue: u16) -> Option<QueueTruth> {
     Reader::open().ok()?.of(queue)
 }
 
-fn parse(text: &str) -> Vec<QueueTruth> {
+pub(crate) fn parse(text: &str) -> Vec<QueueTruth> {
     text.lines().filter_map(parse_line).collect()
 }
 

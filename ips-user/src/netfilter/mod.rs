@@ -21,6 +21,8 @@
 mod chains;
 mod change;
 mod command;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod iptables;
 mod nft;
 mod nft_table;

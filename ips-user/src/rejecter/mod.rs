@@ -2,6 +2,8 @@
 //! them holds a raw socket. It sees no traffic, only what they ask it to send, and sends only
 //! what is a rejection.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keeper;
 mod raw_socket;
 mod request;

@@ -12,6 +12,8 @@ pub mod datasets;
 mod deaths;
 mod duty;
 pub mod feedback;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod gate;
 mod history;
 mod inheritance;

@@ -12,6 +12,7 @@ use super::duty::Duty;
 use super::history::{Exit as Ended, Past};
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
+use crate::config::settings::EngineSettings;
 use crate::desk::Overload;
 use crate::desk::watchlist::Standing;
 use crate::flow::Timestamp;
@@ -198,8 +199,11 @@ impl Supervisor {
             wall_us: wall_us(),
             monotonic_ns: monotonic_ns(),
         };
-        let mut tree = stats(&self.snapshot());
+        let snapshot = self.snapshot();
+        let mut tree = stats(&snapshot);
         if let Some(tree) = tree.as_object_mut() {
+            let pressure = pressure(&snapshot, &self.config.engine_settings());
+            figures::put(tree, "memcap.pressure", pressure);
             let settings = &self.config.engine.stats;
             figures::tree(&self.board.figures(), settings, tree);
         }
@@ -208,6 +212,27 @@ impl Supervisor {
             log::warn!("a stats event was lost: the event writer does not keep up");
         }
     }
+}
+
+/// Of the fullest table of any worker, how many percent of its cap are taken.
+fn pressure(snapshot: &Snapshot, settings: &EngineSettings) -> u64 {
+    let caps = [
+        (Cell::FlowBytes, settings.flow.memcap),
+        (Cell::SessionBytes, settings.stream.memcap),
+        (Cell::StreamBytes, settings.stream.reassembly.memcap),
+        (Cell::DatagramBytes, settings.defrag.memcap),
+        (Cell::HostBytes, settings.host.memcap),
+        (Cell::PairBytes, settings.ippair.memcap),
+        (Cell::ThresholdBytes, settings.detect.thresholds.memcap),
+    ];
+    let of_seat = |seat: &Worker| {
+        let shares = caps.map(|(cell, cap)| match cap.0 {
+            0 => 0,
+            cap => seat.cell(cell).saturating_mul(100) / cap,
+        });
+        shares.into_iter().max().unwrap_or(0)
+    };
+    snapshot.seats().map(of_seat).max().unwrap_or(0)
 }
 
 /// The tree under `stats`: Suricata's names where the figure exists there (user guide,
@@ -273,6 +298,19 @@ fn stats(snapshot: &Snapshot) -> Value {
             "total": total(Cell::FlowsCreated),
             "active": total(Cell::Flows),
             "midstream": total(Cell::FlowsMidstream),
+            "memuse": total(Cell::FlowBytes),
+            "memcap": total(Cell::FlowsRefused),
+            "get_used": total(Cell::FlowsEvicted),
+            "emerg_mode_entered": total(Cell::FlowEmergencies),
+            "emerg_mode_over": total(Cell::FlowRecoveries),
+        },
+        "host": {
+            "memuse": total(Cell::HostBytes),
+            "memcap": total(Cell::HostsRefused),
+        },
+        "ippair": {
+            "memuse": total(Cell::PairBytes),
+            "memcap": total(Cell::PairsRefused),
         },
         "exception_policy": {
             "worker_death": total(Cell::Settled),
@@ -290,6 +328,9 @@ fn stats(snapshot: &Snapshot) -> Value {
             "active_sessions": total(Cell::Sessions),
             "memuse": total(Cell::SessionBytes),
             "reassembly_memuse": total(Cell::StreamBytes),
+            "ssn_memcap_drop": total(Cell::SessionsRefused),
+            "ssn_relieved": total(Cell::SessionsRelieved),
+            "segment_memcap_drop": total(Cell::SegmentsRefused),
             "reassembly_gap": total(Cell::StreamGaps),
             "rewritten": total(Cell::StreamsRewritten),
         },
@@ -299,6 +340,10 @@ fn stats(snapshot: &Snapshot) -> Value {
             "refused": total(Cell::FragmentsRefused),
             "given_up": total(Cell::DatagramsGivenUp),
             "trackers": total(Cell::Datagrams),
+            "memuse": total(Cell::DatagramBytes),
+            "memcap_reached": total(Cell::DefragMemoryReached),
+            "max_trackers_reached": total(Cell::DefragTrackersReached),
+            "max_frags_reached": total(Cell::DefragFragmentsReached),
         },
         "detect": {
             "engines": [{
@@ -312,6 +357,10 @@ fn stats(snapshot: &Snapshot) -> Value {
             }],
             "alert": total(Cell::Alerts),
             "alerts_suppressed": total(Cell::AlertsSuppressed),
+            "thresholds": {
+                "memuse": total(Cell::ThresholdBytes),
+                "memcap": total(Cell::ThresholdsRefused),
+            },
         },
         "sluice": {
             "queue_dropped": queue_dropped,

@@ -13,6 +13,7 @@ pub mod frozen;
 #[cfg(libhs)]
 pub mod hyperscan;
 pub mod pages;
+pub mod pcre2;
 pub mod pidfd;
 pub mod process;
 pub mod readable;

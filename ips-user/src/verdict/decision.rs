@@ -140,6 +140,7 @@ mod tests {
             stream: None,
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             only_stream: false,
+            only_established: false,
             app: None,
             now: Timestamp::default(),
             tables,

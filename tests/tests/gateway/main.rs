@@ -5,6 +5,7 @@
 //! side; those that measure times take turns ([`rig::alone`]).
 
 mod actions;
+mod caps;
 mod cli;
 mod datasets;
 mod dead_program;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
-use sluice::metrics::snapshot::Snapshot;
+use sluice::metrics::snapshot::{Snapshot, Worker};
 use sluice::supervisor::reload::Reloaded;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::Elsewhere;
@@ -457,10 +457,20 @@ fn fifty_reloads_in_a_row_lose_nothing_and_leave_nothing_behind() {
     let (open, memory) = measure();
     println!("descriptors {open_early:?}, then {open:?}; memory {memory_early:?}, then {memory:?}");
     assert_eq!(open, open_early);
-    for ((rss, mapped), (rss_early, _)) in memory.iter().zip(&memory_early) {
+    let bytes = |worker: &Worker| worker.cell(Cell::Bytes);
+    let status = gateway.status();
+    let busiest = status.seats().map(bytes).max();
+    let memory = memory.iter().zip(&memory_early);
+    for (worker, ((rss, mapped), (rss_early, _))) in status.seats().zip(memory) {
         assert_eq!(*mapped, 1, "old rules are still mapped");
+        // A window of the stream is put together in one of them; how much of it there is at a
+        // time depends on when its receiver gets a CPU.
+        let stream = match Some(bytes(worker)) == busiest {
+            true => 16 << 10,
+            false => 0,
+        };
         assert!(
-            *rss < rss_early + 2048,
+            *rss < rss_early + 2048 + stream,
             "{rss_early} KiB have grown to {rss}"
         );
     }

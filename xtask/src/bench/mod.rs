@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measurements in the namespace lab.
+//! `cargo xtask bench`: measurements, most of them in the namespace lab.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use crate::workspace::Workspace;
 
+mod caps;
 mod endurance;
 mod generator;
 mod kills;
@@ -14,6 +15,7 @@ mod memory;
 mod overload;
 mod path;
 mod pinned;
+mod prefilter;
 mod report;
 mod transport;
 mod udp;
@@ -31,8 +33,12 @@ enum What {
     Transport(transport::TransportArgs),
     /// TCP streams while a worker is killed every 100 ms, against undisturbed ones
     Endurance(endurance::EnduranceArgs),
+    /// How fast the prefilters and the whole inspection are on one core, without a kernel
+    Prefilter(prefilter::PrefilterArgs),
     /// Three times the packets that can be inspected, and where each has ended
     Overload(overload::OverloadArgs),
+    /// A flood for each bounded table, far beyond its cap, and what it takes
+    Caps(caps::CapsArgs),
 }
 
 /// Runs the command.
@@ -40,6 +46,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     match &arguments.what {
         What::Transport(arguments) => transport::transport(workspace, arguments),
         What::Overload(arguments) => overload::overload(workspace, arguments),
+        What::Caps(arguments) => caps::caps(workspace, arguments),
+        What::Prefilter(arguments) => prefilter::prefilter(workspace, arguments),
         What::Endurance(arguments) => endurance::endurance(workspace, arguments),
     }
 }

@@ -2,6 +2,7 @@
 //! after saying what and why, and otherwise named together with the exact commands.
 
 pub(crate) mod bpf;
+pub(crate) mod compiler;
 mod debian;
 pub(crate) mod libhs;
 mod linker;

@@ -117,6 +117,16 @@ settings! {
         sgh_mpm_caching_path("sgh-mpm-caching-path"): PathBuf = PathBuf::from("/var/cache/sluice"),
         /// Whether an alert without a transaction gets the only one that there is.
         guess_applayer_tx("guess-applayer-tx"): bool = false,
+        /// Matches that are counted by address.
+        thresholds("thresholds"): Thresholds = Thresholds::default(),
+    }
+}
+
+settings! {
+    /// `detect.thresholds`
+    pub Thresholds {
+        /// Most memory.
+        memcap("memcap"): ByteSize = ByteSize::mib(16),
     }
 }
 

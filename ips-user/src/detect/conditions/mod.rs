@@ -135,6 +135,17 @@ pub(crate) struct Scene<'a, 'f> {
 }
 
 impl Test {
+    /// Whether it is about established connections.
+    pub(crate) const fn asks_for_established(&self) -> bool {
+        matches!(
+            self,
+            Self::Flow {
+                established: Some(true),
+                ..
+            }
+        )
+    }
+
     /// Whether it holds. `texts` are what expressions have captured for this packet.
     pub(crate) fn holds(
         &self,

@@ -86,8 +86,8 @@ pub(crate) struct Budget {
 const PACKET_BYTES: u64 = 64 << 20;
 /// What one step costs besides what it looks at.
 const STEP_BYTES: u64 = 64;
-/// What a backtracking search costs that was given up, at its bound.
-const GIVEN_UP_BYTES: u64 = 4 << 20;
+/// What one step of a backtracking search costs.
+const SEARCH_STEP_BYTES: u64 = 64;
 
 impl Budget {
     /// For a packet.
@@ -120,6 +120,18 @@ impl Budget {
 
     fn look(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(STEP_BYTES + bytes as u64);
+    }
+
+    /// Searches in so many bytes: `search` is given how many steps of backtracking may be taken,
+    /// and takes off what it took.
+    pub(crate) fn search<T>(&mut self, bytes: usize, search: impl FnOnce(&mut u32) -> T) -> T {
+        self.look(bytes);
+        let allowed = u32::try_from(self.bytes / SEARCH_STEP_BYTES).unwrap_or(u32::MAX);
+        let mut left = allowed;
+        let found = search(&mut left);
+        let taken = u64::from(allowed - left) * SEARCH_STEP_BYTES;
+        self.bytes = self.bytes.saturating_sub(taken);
+        found
     }
 }
 
@@ -619,7 +631,10 @@ impl Search<'_, '_> {
                 return Some(end);
             }
             Step::Size(compare) => compare.holds(bytes.len() as u64),
-            Step::Dataset { set, command } => self.tools.sets.dataset(*set, *command, bytes),
+            Step::Dataset { set, command } => {
+                self.tools.budget.look(bytes.len());
+                self.tools.sets.dataset(*set, *command, bytes)
+            }
             Step::Entropy {
                 bytes: count,
                 offset,
@@ -705,13 +720,10 @@ impl Search<'_, '_> {
         else {
             return Searched::Nowhere;
         };
-        let searched = self.tools.patterns.find(number, source, subject, start);
-        self.tools.budget.look(subject.len());
-        if searched == Searched::GaveUp {
-            let bytes = &mut self.tools.budget.bytes;
-            *bytes = bytes.saturating_sub(GIVEN_UP_BYTES);
-        }
-        searched
+        let patterns = &mut *self.tools.patterns;
+        self.tools.budget.search(subject.len(), |steps| {
+            patterns.find(number, source, subject, start, steps)
+        })
     }
 
     fn note_captures(&mut self, expression: &Expression, from: usize) {

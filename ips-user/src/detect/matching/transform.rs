@@ -6,6 +6,7 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 
+use super::Budget;
 use super::base64;
 use super::pcre::{Pattern, Patterns, Searched};
 use crate::rules::Unsupported;
@@ -54,16 +55,20 @@ pub(crate) fn apply(
     patterns: &mut Patterns,
     bytes: &mut Vec<u8>,
     spare: &mut Vec<u8>,
+    budget: &mut Budget,
 ) -> bool {
     for step in steps {
         spare.clear();
+        budget.look(bytes.len());
         let done = match step {
             Step::Plain(transform) => plain(transform, bytes, spare),
             Step::Capture(number) => {
                 let number = *number as usize;
-                let found = sources
-                    .get(number)
-                    .map(|source| patterns.find(number, source, bytes, 0));
+                let found = sources.get(number).map(|source| {
+                    budget.search(bytes.len(), |steps| {
+                        patterns.find(number, source, bytes, 0, steps)
+                    })
+                });
                 let group = match found {
                     Some(Searched::Found(_)) => patterns.group(number, 1),
                     _ => None,
@@ -75,6 +80,8 @@ pub(crate) fn apply(
             }
         };
         std::mem::swap(bytes, spare);
+        // It may have become much longer.
+        budget.look(bytes.len());
         if !done {
             return false;
         }
@@ -220,7 +227,16 @@ mod tests {
         let steps = compile(transforms, &mut sources).unwrap();
         let mut patterns = Patterns::new(sources.len());
         let (mut bytes, mut spare) = (bytes.to_vec(), b"left over".to_vec());
-        apply(&steps, &sources, &mut patterns, &mut bytes, &mut spare).then_some(bytes)
+        let mut budget = Budget::of_packet(1);
+        let done = apply(
+            &steps,
+            &sources,
+            &mut patterns,
+            &mut bytes,
+            &mut spare,
+            &mut budget,
+        );
+        done.then_some(bytes)
     }
 
     fn check(transform: &Transform, bytes: &str, expect: &str) {

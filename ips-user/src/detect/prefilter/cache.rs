@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -84,9 +85,11 @@ impl Cache {
     pub fn write(&self, name: &str, content: &[u8]) {
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(&self.directory)?;
-            let unfinished = self
-                .directory
-                .join(format!(".{name}.{}", std::process::id()));
+            // Several threads may write the same entry.
+            static WRITTEN: AtomicU64 = AtomicU64::new(0);
+            let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+            let unfinished = format!(".{name}.{}.{number}", std::process::id());
+            let unfinished = self.directory.join(unfinished);
             let mut file = fs::File::create(&unfinished)?;
             let written = file
                 .write_all(MAGIC)

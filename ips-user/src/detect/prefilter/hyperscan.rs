@@ -10,8 +10,9 @@ pub struct Hyperscan {
     databases: Vec<Database>,
 }
 
-/// Fewer literals are compiled as fast as they are read.
-const WORTH_CACHING: usize = 256;
+/// Fewer literals are compiled as fast as they are read. A start has many small databases: together
+/// they take longer than the few large ones.
+const WORTH_CACHING: usize = 16;
 
 fn fail(reason: String) -> PrefilterError {
     PrefilterError {

@@ -1,6 +1,7 @@
 use etherparse::{Icmpv4Type, PacketBuilder, icmpv4};
 
 use super::*;
+use crate::detect::NameId;
 use crate::flow::{FlowAction, TcpState};
 
 const CLIENT: [u8; 4] = [203, 0, 113, 9];
@@ -150,12 +151,15 @@ fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
         ..FlowLimits::default()
     };
     let mut table = FlowTable::new(limits, [1, 2]);
-    feed(&mut table, &udp(true, 1), 0);
-    feed(&mut table, &udp(true, 2), 5);
+    for (port, seconds) in [(1, 0), (2, 5)] {
+        feed(&mut table, &udp(true, port), seconds);
+        feed(&mut table, &udp(false, port), seconds);
+    }
     let bytes = udp(true, 3);
     let newcomer = Decoded::parse(&bytes).unwrap();
     assert_eq!(table.packet(&newcomer, at(9)).err(), Some(TableFull));
-    assert_eq!(table.counters().evicted, 0);
+    let counters = table.counters();
+    assert_eq!((counters.evicted, counters.refused), (0, 1));
     // Those that are remembered go on.
     feed(&mut table, &udp(false, 2), 9);
     feed(&mut table, &udp(true, 3), 10);
@@ -166,6 +170,73 @@ fn a_table_full_of_flows_that_are_spared_takes_no_new_one() {
             .get(&Decoded::parse(&udp(true, 1)).unwrap().key)
             .is_none()
     );
+}
+
+#[test]
+fn what_was_never_answered_or_is_over_makes_room_first_unless_it_is_dropped() {
+    let key = |bytes: &[u8]| Decoded::parse(bytes).unwrap().key;
+    let limits = FlowLimits {
+        max_flows: 4,
+        spared: Duration::from_secs(10),
+        ..FlowLimits::default()
+    };
+    let mut table = FlowTable::new(limits, [1, 2]);
+    // Answered, dropped, half open, over.
+    feed(&mut table, &udp(true, 1), 0);
+    feed(&mut table, &udp(false, 1), 0);
+    let bytes = tcp(true, 2, "S");
+    let packet = Decoded::parse(&bytes).unwrap();
+    let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+    flow.action = FlowAction::Drop { signature_id: 1 };
+    table.settle(&key(&bytes));
+    feed(&mut table, &tcp(true, 3, "S"), 2);
+    feed(&mut table, &tcp(true, 4, "R"), 3);
+    for port in 5..100 {
+        feed(&mut table, &tcp(true, port, "S"), 4);
+    }
+    assert_eq!(table.len(), 4);
+    assert!(table.get(&key(&udp(true, 1))).is_some());
+    assert!(table.get(&key(&tcp(true, 2, "S"))).is_some());
+    assert!(table.get(&key(&tcp(true, 98, "S"))).is_some());
+    let counters = table.counters();
+    assert_eq!((counters.emergencies, counters.recoveries), (1, 0));
+    // In the emergency half-open ones are forgotten sooner.
+    assert_eq!(table.expire(at(8), 100), 0);
+    assert_eq!(table.expire(at(9), 100), 2);
+    let counters = table.counters();
+    assert_eq!((counters.emergencies, counters.recoveries), (1, 1));
+}
+
+#[test]
+fn what_rules_note_is_paid_for_and_values_that_do_not_fit_are_not_kept() {
+    let mut table = table(20);
+    let most = u64::from(table.max_flows()) * BYTES_OF_FLOW;
+    let name = NameId::of("x");
+    for port in 1..=100 {
+        let bytes = udp(true, port);
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+        flow.marks.note_for_test(name, &[7; 2000]);
+        table.settle(&packet.key);
+        assert!(table.counters().memuse <= most, "{:?}", table.counters());
+        assert!(table.get(&packet.key).unwrap().marks.bit(name));
+    }
+    let counters = table.counters();
+    assert_eq!(counters.unnoted, 0, "{counters:?}");
+    assert!(table.len() >= 4, "{counters:?}");
+    let bytes = udp(true, 101);
+    let packet = Decoded::parse(&bytes).unwrap();
+    let (flow, _) = table.packet(&packet, at(1)).unwrap().unwrap();
+    flow.marks.note_for_test(name, &[7; 20_000]);
+    table.settle(&packet.key);
+    let counters = table.counters();
+    assert!(
+        counters.unnoted == 1 && counters.memuse <= most,
+        "{counters:?}"
+    );
+    assert!(table.get(&packet.key).unwrap().marks.bit(name));
+    while table.expire(at(1000), 100) > 0 {}
+    assert_eq!(table.all_noted, 0);
 }
 
 #[test]
@@ -302,7 +373,7 @@ fn a_tcp_flow_without_its_syn_counts_as_learnt_from_the_middle() {
 mod connections {
     use super::*;
     use crate::reassembly::tcp::{
-        Begun, SessionState, StreamDisposition, StreamMemory, StreamOptions,
+        Begun, Session, SessionState, StreamDisposition, StreamMemory, StreamOptions,
     };
 
     /// A table whose TCP flows are tracked inline.
@@ -335,7 +406,7 @@ mod connections {
                 .track(&packet, direction, now, options, memory)
                 .unwrap();
             if flow.tcp != before {
-                self.table.reclassify(&packet.key);
+                self.table.settle(&packet.key);
             }
             !matches!(outcome.disposition, StreamDisposition::Drop(_))
         }
@@ -451,14 +522,73 @@ mod connections {
             (60, false)
         );
         tracked.options.memcap = 50 * 720;
-        let (options, memory) = (&tracked.options, &tracked.memory);
-        let relieved = tracked.table.relieve(memory, options, 1000);
+        let (options, memory) = (&tracked.options, &mut tracked.memory);
+        let bytes = segment(true, 1000, "S", 0, b"");
+        let packet = Decoded::parse(&bytes).unwrap();
+        let relieved = tracked.table.relieve(&packet, memory, options, 1000);
         assert!((10..=20).contains(&relieved), "{relieved}");
         assert!(!tracked.memory.is_short(&tracked.options));
         assert!(tracked.flow(1).session.is_some());
         // Whoever is over gives up his session, not his flow.
         assert!(tracked.flow(2).session.is_none());
         assert_eq!(tracked.table.len(), 60);
+    }
+
+    #[test]
+    fn a_handshake_in_hand_keeps_its_connection_and_no_flow_is_looked_at_twice() {
+        let mut tracked = Tracked::new(1000);
+        let relieve = |tracked: &mut Tracked, bytes: &[u8]| {
+            let packet = Decoded::parse(bytes).unwrap();
+            let (options, memory) = (&tracked.options, &mut tracked.memory);
+            tracked.table.relieve(&packet, memory, options, 8)
+        };
+        tracked.options.memcap = 5 * Session::BYTES as u64;
+        tracked.handshake(1, 0);
+        for port in 2..=5 {
+            assert!(tracked.feed(&segment(true, port, "S", 0, b""), 1));
+        }
+        let opening = segment(true, 6, "S", 0, b"");
+        assert_eq!(relieve(&mut tracked, &opening), 1);
+        assert!(tracked.feed(&opening, 2));
+        assert!(tracked.flow(2).session.is_none());
+        let answer = segment(false, 6, "SA", 0, b"");
+        assert_eq!(relieve(&mut tracked, &answer), 0);
+        assert!(tracked.feed(&answer, 2) && tracked.flow(6).session.is_some());
+        // All half-open ones, but none that is complete.
+        tracked.options.memcap = 1;
+        let other = segment(true, 7, "S", 0, b"");
+        assert_eq!(relieve(&mut tracked, &other), 4);
+        assert!(tracked.flow(1).session.is_some());
+        let class = Class::TcpNew;
+        assert_eq!(
+            tracked.table.idle.next_for(Collector::Sessions, class),
+            None
+        );
+        // Another packet, and so perhaps another connection.
+        assert!(tracked.feed(&segment(true, 2, "S", 9, b""), 3));
+        let next = tracked.table.idle.next_for(Collector::Sessions, class);
+        assert_eq!(next.map(|slot| tracked.table.flows[slot].last), Some(at(3)));
+    }
+
+    #[test]
+    fn connections_that_wait_give_back_spare_memory_when_data_needs_it() {
+        let mut tracked = Tracked::new(1000);
+        tracked.handshake(1, 0);
+        // Its buffer grows by half, and is not full.
+        for number in 0..8 {
+            let data = [b'x'; 90];
+            assert!(tracked.feed(&segment(true, 1, "A", number * 90, &data), 1));
+        }
+        let before = tracked.memory.counters().reassembly_memuse;
+        tracked.options.reassembly.memcap = 10_000;
+        let bytes = segment(true, 2, "A", 0, b"data");
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (options, memory) = (&tracked.options, &mut tracked.memory);
+        assert_eq!(tracked.table.relieve(&packet, memory, options, 8), 0);
+        let counters = tracked.memory.counters();
+        assert_eq!(counters.ssn_compacted, 1);
+        assert!(counters.reassembly_memuse < before, "{counters:?}");
+        assert!(tracked.flow(1).session.is_some());
     }
 
     #[test]

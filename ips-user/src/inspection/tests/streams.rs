@@ -70,6 +70,27 @@ fn data_that_a_syn_carries_is_that_of_a_packet_and_of_the_stream() {
 }
 
 #[test]
+fn rules_about_established_connections_see_what_arrives_before_the_handshake_ends() {
+    let rule = "drop tcp any any -> any 80 (flow:established,to_server; content:\"evil\"; sid:7;)";
+    let syn = |payload| segment(true, "S", (5000, 0), payload);
+    let answer = segment(false, "SA", (7000, 5001), b"");
+    // With the SYN: fast open, asked for or not.
+    let mut inspection = with(rule);
+    assert_eq!(feed(&mut inspection, &syn(b"evil")), DROP);
+    assert_eq!(inspection.counters().convictions, 0);
+    assert_eq!(feed(&mut inspection, &syn(b"good")), ACCEPT);
+    // With the ACK that completes the handshake.
+    let mut inspection = with(rule);
+    assert_eq!(feed(&mut inspection, &syn(b"")), ACCEPT);
+    assert_eq!(feed(&mut inspection, &answer), ACCEPT);
+    assert_eq!(feed(&mut inspection, &client(0, b"evil")), DROP);
+    assert_eq!(inspection.counters().convictions, 1);
+    // A rule that asks for the opposite still has its say.
+    let mut inspection = with("drop tcp any any -> any 80 (flow:not_established; flags:S; sid:8;)");
+    assert_eq!(feed(&mut inspection, &syn(b"good")), DROP);
+}
+
+#[test]
 fn bypass_releases_the_flow_and_is_recorded() {
     let rule = "pass udp any any -> any 53 (content:\"trusted\"; bypass; sid:7;)\n\
                 drop udp any any -> any 53 (content:\"evil\"; sid:8;)";

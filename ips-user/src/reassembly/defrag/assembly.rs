@@ -1,6 +1,7 @@
 //! The bytes of one datagram that have arrived so far.
 
 use super::policy::{Extent, OverlapPolicy};
+use crate::bounded::{grown, heap};
 use crate::decode::Part;
 use crate::decode::checksum;
 
@@ -69,14 +70,7 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) const fn bytes(self) -> usize {
-        self.arena + self.pieces * size_of::<Piece>()
-    }
-}
-
-fn grown(len: usize, capacity: usize, more: usize) -> usize {
-    match len + more {
-        enough if enough <= capacity => capacity,
-        needed => needed.max(capacity + capacity / 2),
+        heap(self.arena) + heap(self.pieces * size_of::<Piece>())
     }
 }
 

@@ -5,7 +5,8 @@
 //! fragment that says something else about the same bytes is dropped, and the fragment that
 //! completes a datagram carries the datagram's verdict. A datagram that was dropped is
 //! remembered, so that no repetition of a fragment completes it at the receiver. When something
-//! about an accepted one was unusual (a TTL that differs, an overlap), its bytes are remembered,
+//! about an accepted one was unusual (a TTL that differs, an overlap, headers or options for which
+//! somebody may refuse a fragment), its bytes are remembered,
 //! too: its receiver may have a part of it only, and wait for another.
 //!
 //! In passive mode overlaps are read as the receiver's stack reads them (`host-os-policy`).
@@ -165,6 +166,8 @@ pub struct DefragCounters {
     pub trackers: u64,
     /// Memory at the moment, in bytes.
     pub memory: u64,
+    /// The most that was taken.
+    pub memory_max: u64,
 }
 
 impl DefragCounters {
@@ -239,8 +242,8 @@ impl Defragmenter {
     /// Without any fragments. `seed` keys the hash: random, different for each worker.
     pub fn new(options: DefragOptions, seed: [u64; 2]) -> Self {
         Self {
+            trackers: Trackers::new(HashSeed { key: seed }, most_trackers(&options)),
             options,
-            trackers: Trackers::new(HashSeed { key: seed }),
             counters: DefragCounters::default(),
             scratch: Vec::new(),
             spare: Vec::new(),
@@ -249,6 +252,7 @@ impl Defragmenter {
 
     /// Goes on with other options; what is there stays.
     pub fn set_options(&mut self, options: DefragOptions) {
+        self.trackers.resize(most_trackers(&options));
         self.options = options;
     }
 
@@ -257,6 +261,7 @@ impl Defragmenter {
         DefragCounters {
             trackers: self.trackers.len() as u64,
             memory: self.trackers.memory() as u64,
+            memory_max: self.trackers.most() as u64,
             ..self.counters
         }
     }
@@ -403,7 +408,7 @@ impl Defragmenter {
                 return None;
             }
         }
-        while self.trackers.memory() + Trackers::COST > self.options.memcap {
+        while self.trackers.taken_with_another() > self.options.memcap {
             if !self.make_room(None, now) {
                 self.counters.memcap_reached += 1;
                 return None;
@@ -517,8 +522,10 @@ impl Defragmenter {
             events.insert(overlap_event);
         }
         let conflict = contradicts || (inline && overlap == Overlap::Different);
+        // Options and headers for which somebody behind may refuse a fragment.
+        let extended = part.header_len > if v4 { 20 } else { 40 };
         let tracker = self.trackers.get_mut(index);
-        tracker.unusual |= conflict || overlap != Overlap::None || tracker.ttl != ttl;
+        tracker.unusual |= conflict || overlap != Overlap::None || tracker.ttl != ttl || extended;
         if conflict {
             events.insert(match overlap {
                 Overlap::None => ignored_event,
@@ -561,7 +568,7 @@ impl Defragmenter {
                 return false;
             }
         }
-        while self.trackers.memory() + more > self.options.memcap {
+        while self.trackers.taken() + more > self.options.memcap {
             if !self.make_room(Some(index), now) {
                 self.counters.memcap_reached += 1;
                 return false;
@@ -593,6 +600,11 @@ impl Defragmenter {
             generation: self.trackers.settling(index),
         })
     }
+}
+
+/// How many there can be.
+fn most_trackers(options: &DefragOptions) -> usize {
+    (options.max_trackers as usize).min(options.memcap / Trackers::COST)
 }
 
 fn is_v4(fragment: &Fragment<'_>) -> bool {

@@ -1,14 +1,12 @@
 //! The datagrams that are being put together, by what their fragments have in common, in the
 //! order of their last change.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher};
-
 use ips_common::{FlowKey, FragmentKey, HashSeed, flow_hash};
 
 use super::assembly::Assembly;
 use super::policy::OverlapPolicy;
 use super::{Fragment, Timestamp, VlanIds};
+use crate::bounded::{Index, Slab};
 use crate::decode::network;
 
 /// What the fragments of a datagram have in common, with its hash.
@@ -55,41 +53,6 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(self.hash);
-    }
-}
-
-/// Hands on the hash that a key brings along.
-#[derive(Clone, Copy, Debug, Default)]
-struct Brought(u64);
-
-impl BuildHasher for Brought {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        Self(0)
-    }
-}
-
-impl Hasher for Brought {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u32(&mut self, hash: u32) {
-        // hashbrown takes the slot from the low bits and a tag from the top seven.
-        self.0 = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
 
 /// How far a datagram has come.
 #[derive(Debug)]
@@ -141,29 +104,32 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Trackers {
     seed: HashSeed,
-    by_key: HashMap<Key, u32, Brought>,
-    slots: Vec<Option<Tracker>>,
-    free: Vec<u32>,
+    index: Index,
+    slots: Slab<Option<Tracker>>,
     oldest: u32,
     newest: u32,
+    /// Bytes of their fragments.
     memory: usize,
+    /// The most bytes that were taken.
+    most: usize,
     fragments: usize,
     generation: u64,
 }
 
 impl Trackers {
     /// What a datagram costs without any fragments: its slot and its place in the table.
-    pub(super) const COST: usize = size_of::<Option<Tracker>>() + 2 * size_of::<(Key, u32)>();
+    pub(super) const COST: usize = Slab::<Option<Tracker>>::BYTES + Index::BYTES;
 
-    pub(super) fn new(seed: HashSeed) -> Self {
+    /// For so many.
+    pub(super) fn new(seed: HashSeed, most: usize) -> Self {
         Self {
             seed,
-            by_key: HashMap::default(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            index: Index::new(most),
+            slots: Slab::new(),
             oldest: NONE,
             newest: NONE,
             memory: 0,
+            most: 0,
             fragments: 0,
             generation: 0,
         }
@@ -173,12 +139,38 @@ impl Trackers {
         self.seed
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_key.len()
+    /// Goes on for another number of them.
+    pub(super) fn resize(&mut self, most: usize) {
+        let used = std::iter::successors(self.oldest(), |&index| self.after(index));
+        let used: Vec<u32> = used.collect();
+        self.index.resize(most, used.into_iter());
     }
 
-    pub(super) const fn memory(&self) -> usize {
-        self.memory
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Bytes in use.
+    pub(super) fn memory(&self) -> usize {
+        self.index.len() * Self::COST + self.memory
+    }
+
+    /// Bytes taken: slots that have been in use stay.
+    pub(super) fn taken(&self) -> usize {
+        self.index.slots() * Self::COST + self.memory
+    }
+
+    /// The most that this was.
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// The same with one more datagram.
+    pub(super) fn taken_with_another(&self) -> usize {
+        match self.index.has_free() {
+            true => self.taken(),
+            false => self.taken() + Self::COST,
+        }
     }
 
     pub(super) const fn fragments(&self) -> usize {
@@ -186,16 +178,16 @@ impl Trackers {
     }
 
     pub(super) fn find(&self, key: &Key) -> Option<u32> {
-        self.by_key.get(key).copied()
+        self.index.find(key.hash, |slot| self.get(slot).key == *key)
     }
 
     pub(super) fn get(&self, index: u32) -> &Tracker {
-        self.slots[index as usize].as_ref().expect(OCCUPIED)
+        self.slots[index].as_ref().expect(OCCUPIED)
     }
 
     /// Not for changes of what its assembly holds: see [`Self::change`].
     pub(super) fn get_mut(&mut self, index: u32) -> &mut Tracker {
-        self.slots[index as usize].as_mut().expect(OCCUPIED)
+        self.slots[index].as_mut().expect(OCCUPIED)
     }
 
     pub(super) fn open(&self, index: u32) -> Option<&Assembly> {
@@ -236,31 +228,21 @@ impl Trackers {
             before: NONE,
             after: NONE,
         };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index as usize] = Some(tracker);
-                index
-            }
-            None => {
-                self.slots.push(Some(tracker));
-                self.slots.len() as u32 - 1
-            }
-        };
-        self.by_key.insert(key, index);
-        self.memory += Self::COST;
+        let index = self.index.insert(key.hash);
+        self.slots.set(index, Some(tracker));
+        self.most = self.most.max(self.taken());
         self.append(index);
         index
     }
 
     pub(super) fn remove(&mut self, index: u32) {
         self.unlink(index);
-        let Some(tracker) = self.slots[index as usize].take() else {
+        let Some(tracker) = self.slots[index].take() else {
             return;
         };
-        self.by_key.remove(&tracker.key);
-        self.free.push(index);
+        self.index.remove(index);
         self.fragments -= tracker.fragments as usize;
-        self.memory -= Self::COST + tracker.state.footprint();
+        self.memory -= tracker.state.footprint();
     }
 
     /// Lets one more fragment change what is there.
@@ -274,6 +256,7 @@ impl Trackers {
         tracker.deadline_ns = now.monotonic_ns.saturating_add(tracker.timeout_ns);
         let after = tracker.state.footprint();
         self.memory = self.memory - before + after;
+        self.most = self.most.max(self.taken());
         self.fragments += 1;
         self.unlink(index);
         self.append(index);
@@ -302,7 +285,7 @@ impl Trackers {
     }
 
     pub(super) fn is_generation(&self, index: u32, generation: u64) -> bool {
-        let slot = self.slots.get(index as usize).and_then(Option::as_ref);
+        let slot = self.slots.get(index).and_then(Option::as_ref);
         slot.is_some_and(|tracker| tracker.generation == generation)
     }
 

@@ -207,6 +207,9 @@ fn an_ipv6_datagram_looks_as_if_nobody_had_fragmented_it() {
         assert_eq!(usize::from(bytes[5]), extension.len() + 19);
         if !extension.is_empty() {
             assert_eq!(bytes[40], 17);
+            // Somebody may refuse a fragment for it.
+            rig.wait(61);
+            rig.defragmenter.expire(rig.now, 1);
         }
         rig.is_empty();
         assert_eq!(rig.defragmenter.counters().ipv6_reassembled, 1);
@@ -313,6 +316,28 @@ fn a_fragment_that_the_receiver_may_not_have_got_cannot_be_replaced_later() {
     }
     assert!(matches!(rig.send(&rest), Got::Whole(_)));
     assert_eq!(rig.send(&evil), Got::Refused(Refusal::Conflict));
+}
+
+#[test]
+fn a_fragment_whose_headers_the_receiver_may_refuse_cannot_be_replaced_later() {
+    let fragment = |options: bool, offset: u8, more: u8, data: &[u8; 8]| {
+        let mut ip = vec![0x60, 0, 0, 0, 0, if options { 24 } else { 16 }];
+        ip.extend([if options { 60 } else { 44 }, 64]);
+        ip.extend([0x20; 32]);
+        if options {
+            // Destination options, one of which is not known.
+            ip.extend([44, 0, 0x5e, 4, 0, 0, 0, 0]);
+        }
+        ip.extend([17, 0, 0, offset | more, 0, 0, 0, 9]);
+        ip.extend(data);
+        ip
+    };
+    let mut rig = Rig::inline();
+    assert_eq!(rig.ip(&fragment(false, 0, 1, b"    an a")).0, Got::Kept);
+    let decoy = rig.ip(&fragment(true, 8, 0, b"pple pie")).0;
+    assert_eq!(decoy, Got::Whole(b"    an apple pie".to_vec()));
+    let evil = rig.ip(&fragment(false, 8, 0, b"ttack!!!")).0;
+    assert_eq!(evil, Got::Refused(Refusal::Conflict));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The bytes of one direction that are kept: pieces of the stream, each where it belongs.
 
+use crate::bounded::{grown, heap};
+
 /// A run of bytes without a hole.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
@@ -45,16 +47,29 @@ impl Piece {
     /// backwards is not copied with every segment.
     fn prepend(&mut self, data: &[u8]) {
         if self.head < data.len() {
-            let room = data.len() + self.data().len().min(1 << 16);
-            let mut grown = Vec::with_capacity(room + self.data().len());
-            grown.resize(room, 0);
-            grown.extend_from_slice(self.data());
-            self.bytes = grown;
+            let room = data.len() + self.data().len().min(BACKWARDS);
+            let mut moved = Vec::with_capacity(room + self.data().len());
+            moved.resize(room, 0);
+            moved.extend_from_slice(self.data());
+            self.bytes = moved;
             self.head = room;
         }
         self.head -= data.len();
         self.bytes[self.head..][..data.len()].copy_from_slice(data);
         self.start -= data.len() as u64;
+    }
+
+    /// Puts bytes behind.
+    fn append(&mut self, data: &[u8]) {
+        let len = self.bytes.len();
+        let room = grown(len, self.bytes.capacity(), data.len());
+        self.bytes.reserve_exact(room - len);
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// What it takes besides its place among the others.
+    fn taken(&self) -> usize {
+        heap(self.bytes.capacity())
     }
 
     /// Takes bytes off the front; moves the rest only when that is the smaller part.
@@ -76,7 +91,7 @@ impl Piece {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buffer {
     pieces: Vec<Piece>,
-    /// Bytes allocated by the pieces.
+    /// Bytes taken by the pieces.
     allocated: usize,
     /// The last piece's memory while there is none, so that a stream whose data is always
     /// taken at once does not allocate for each segment.
@@ -98,10 +113,63 @@ const SPARE: usize = 16 << 10;
 /// Beyond its bytes, what a piece takes.
 const PIECE: usize = size_of::<Piece>();
 
+/// Most room that is made in front of a piece which has grown backwards.
+const BACKWARDS: usize = 1 << 16;
+
 impl Buffer {
     /// Bytes of memory in use.
     pub(super) fn allocated(&self) -> usize {
-        self.allocated + self.pieces.capacity() * PIECE + self.spare.capacity()
+        self.allocated + heap(self.pieces.capacity() * PIECE) + heap(self.spare.capacity())
+    }
+
+    /// What [`Buffer::fill`] takes at most for `from..to`.
+    pub(super) fn cost(&self, from: u64, to: u64) -> usize {
+        let more = (to - from) as usize;
+        let next = self.first_after(from);
+        let right = self.pieces.get(next).filter(|piece| piece.start == to);
+        let left = (next.checked_sub(1))
+            .map(|last| &self.pieces[last])
+            .filter(|piece| piece.end() == from);
+        let backwards = |len: usize| more + len + (more + len).min(BACKWARDS);
+        let (before, after) = match (left, right) {
+            (None, None) => {
+                let places = self.pieces.capacity();
+                let places_then = grown(self.pieces.len(), places, 1);
+                (
+                    heap(places * PIECE) + heap(self.spare.capacity()),
+                    heap(places_then * PIECE) + heap(grown(0, self.spare.capacity(), more)),
+                )
+            }
+            (Some(left), None) => {
+                let bytes = &left.bytes;
+                let then = grown(bytes.len(), bytes.capacity(), more);
+                (left.taken(), heap(then))
+            }
+            (None, Some(right)) if right.head >= more => (0, 0),
+            (None, Some(right)) => (right.taken(), heap(backwards(right.data().len()))),
+            (Some(left), Some(right)) => {
+                let bytes = &left.bytes;
+                let behind = more + right.data().len();
+                let forwards = grown(bytes.len(), bytes.capacity(), behind);
+                let backwards = backwards(left.data().len() + right.data().len());
+                (left.taken() + right.taken(), heap(forwards.max(backwards)))
+            }
+        };
+        after.saturating_sub(before)
+    }
+
+    /// Gives back what it does not need.
+    pub(super) fn compact(&mut self) {
+        self.spare = Vec::new();
+        for index in 0..self.pieces.len() {
+            self.change(index, |piece| {
+                if piece.bytes.capacity() > piece.data().len() {
+                    piece.bytes = piece.data().to_vec();
+                    piece.head = 0;
+                }
+            });
+        }
+        self.pieces.shrink_to_fit();
     }
 
     pub(super) fn pieces(&self) -> &[Piece] {
@@ -174,41 +242,40 @@ impl Buffer {
         let touches_last = next > 0 && self.pieces[next - 1].end() == at;
         match (touches_last, touches_next) {
             (true, false) => {
-                let last = &mut self.pieces[next - 1];
-                let before = last.bytes.capacity();
-                last.bytes.extend_from_slice(data);
-                self.allocated += last.bytes.capacity() - before;
+                self.change(next - 1, |piece| piece.append(data));
             }
             (false, true) => self.change(next, |piece| piece.prepend(data)),
             (true, true) => {
                 let right = self.pieces.remove(next);
-                self.allocated -= right.bytes.capacity();
+                self.allocated -= right.taken();
                 if right.data().len() > self.pieces[next - 1].data().len() {
                     // The smaller part is the one to copy.
                     let left = std::mem::replace(&mut self.pieces[next - 1], right);
-                    self.allocated += self.pieces[next - 1].bytes.capacity();
-                    self.allocated -= left.bytes.capacity();
+                    self.allocated += self.pieces[next - 1].taken();
+                    self.allocated -= left.taken();
                     self.change(next - 1, |piece| {
                         piece.prepend(data);
                         piece.prepend(left.data());
                     });
                 } else {
                     self.change(next - 1, |piece| {
+                        let behind = data.len() + right.data().len();
+                        let room = grown(piece.bytes.len(), piece.bytes.capacity(), behind);
+                        piece.bytes.reserve_exact(room - piece.bytes.len());
                         piece.bytes.extend_from_slice(data);
                         piece.bytes.extend_from_slice(right.data());
                     });
                 }
             }
             (false, false) => {
-                let mut bytes = std::mem::take(&mut self.spare);
-                bytes.extend_from_slice(data);
-                self.allocated += bytes.capacity();
-                let piece = Piece {
+                let mut piece = Piece {
                     start: at,
                     head: 0,
-                    bytes,
+                    bytes: std::mem::take(&mut self.spare),
                 };
-                self.pieces.insert(next, piece);
+                piece.append(data);
+                self.allocated += piece.taken();
+                self.insert(next, piece);
             }
         }
     }
@@ -247,8 +314,8 @@ impl Buffer {
                 piece.bytes.truncate(piece.head + (from - start) as usize);
                 index += 1;
                 if let Some(after) = after {
-                    self.allocated += after.bytes.capacity();
-                    self.pieces.insert(index, after);
+                    self.allocated += after.taken();
+                    self.insert(index, after);
                 }
             } else if end > to {
                 self.change(index, |piece| piece.trim(to));
@@ -278,9 +345,17 @@ impl Buffer {
         *self = Self::default();
     }
 
+    fn insert(&mut self, index: usize, piece: Piece) {
+        let len = self.pieces.len();
+        let room = grown(len, self.pieces.capacity(), 1);
+        self.pieces.reserve_exact(room - len);
+        self.pieces.insert(index, piece);
+    }
+
     fn discard(&mut self, index: usize) {
-        let mut bytes = self.pieces.remove(index).bytes;
-        self.allocated -= bytes.capacity();
+        let piece = self.pieces.remove(index);
+        self.allocated -= piece.taken();
+        let mut bytes = piece.bytes;
         if self.pieces.is_empty() && bytes.capacity() <= SPARE {
             bytes.clear();
             self.spare = bytes;
@@ -289,9 +364,9 @@ impl Buffer {
 
     fn change(&mut self, index: usize, change: impl FnOnce(&mut Piece)) {
         let piece = &mut self.pieces[index];
-        let before = piece.bytes.capacity();
+        let before = piece.taken();
         change(piece);
-        self.allocated = self.allocated + piece.bytes.capacity() - before;
+        self.allocated = self.allocated + piece.taken() - before;
     }
 }
 
@@ -305,7 +380,9 @@ mod tests {
     fn put(buffer: &mut Buffer, at: u64, data: &[u8]) {
         let end = at + data.len() as u64;
         while let Some((from, to)) = buffer.hole(at, end) {
+            let most = buffer.allocated() + buffer.cost(from, to);
             buffer.fill(from, &data[(from - at) as usize..(to - at) as usize]);
+            assert!(buffer.allocated() <= most);
         }
     }
 
@@ -324,12 +401,8 @@ mod tests {
             }
         }
         assert_eq!(found, model);
-        let capacity: usize = buffer
-            .pieces
-            .iter()
-            .map(|piece| piece.bytes.capacity())
-            .sum();
-        assert_eq!(buffer.allocated, capacity);
+        let taken: usize = buffer.pieces.iter().map(Piece::taken).sum();
+        assert_eq!(buffer.allocated, taken);
     }
 
     proptest! {
@@ -357,6 +430,10 @@ mod tests {
                         for (slot, &byte) in model[at..].iter_mut().zip(&data) {
                             *slot = slot.map(|_| byte);
                         }
+                    }
+                    _ if seed % 8 == 1 => {
+                        buffer.compact();
+                        prop_assert!(buffer.spare.is_empty());
                     }
                     _ if seed % 4 == 0 => {
                         trimmed = at;

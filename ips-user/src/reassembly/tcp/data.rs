@@ -9,6 +9,7 @@ use super::segment::flag;
 use super::session::{
     CLIENT, Pass, Refused, Session, Stream, StreamCause, StreamDisposition, StreamDrop,
 };
+use crate::bounded::{grown, heap};
 use crate::config::settings::OsPolicy;
 
 /// Of a direction whose receiver is not seen, so much is remembered for retransmissions.
@@ -357,7 +358,10 @@ impl Stream {
     fn fill(&mut self, pass: &mut Pass<'_, '_>, at: u64, data: &[u8]) -> bool {
         let end = at + data.len() as u64;
         while let Some((from, to)) = self.buffer.hole(at, end) {
-            let bytes = (to - from) as usize;
+            let mut bytes = self.buffer.cost(from, to);
+            if !pass.options.inline {
+                bytes += more_owned(&self.owned);
+            }
             let pieces = self.buffer.pieces().len();
             let fits = pass.memory.has_room_for_data(bytes, pass.options);
             let separate = pieces < pass.options.max_pieces() || self.touches(from, to);
@@ -443,8 +447,17 @@ impl Stream {
         let at = self
             .owned
             .partition_point(|other| other.part.0 < owned.part.0);
+        let len = self.owned.len();
+        let room = grown(len, self.owned.capacity(), 1);
+        self.owned.reserve_exact(room - len);
         self.owned.insert(at, owned);
     }
+}
+
+/// What one more place takes.
+fn more_owned(owned: &Vec<Owned>) -> usize {
+    let bytes = |places: usize| heap(places * size_of::<Owned>());
+    bytes(grown(owned.len(), owned.capacity(), 1)) - bytes(owned.capacity())
 }
 
 fn refuse_data(pass: &mut Pass<'_, '_>, fits: bool) {

@@ -12,7 +12,7 @@ use super::session::{Control, Current, OutOfBand, Session, SessionState, Stream}
 use super::side::Side;
 
 /// Number of the format.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// Most bytes of one session that are handed over; of a longer one, the data is left behind
 /// and shows as a gap.
@@ -184,10 +184,10 @@ records! {
         sacked, fin, reset, flags, depth_reached, urgent, last_urgent, probe, raw, flush,
     };
     Control {
-        state, sides, four_way, midstream, from_synack, one_sided, confirmed, client_first, gap,
+        state, sides, four_way, midstream, from_synack, one_sided, again, confirmed, client_first, gap,
     };
     Owned { part, segment };
-    Stream { buffer, base, owned, urgent, reader, depth, max_pieces };
+    Stream { buffer, base, owned, urgent, reader, depth, max_pieces } else default;
     OutOfBand { places } else default;
 }
 
@@ -230,8 +230,8 @@ fn is_sound_stream(stream: &Stream) -> bool {
         && stream.out_of_band().iter().all(|&place| place < PLACES)
 }
 
-fn default() -> OutOfBand {
-    OutOfBand::default()
+fn default<T: Default>() -> T {
+    T::default()
 }
 
 impl Session {

@@ -216,7 +216,8 @@ impl Session {
         if same(&self.control.sides[CLIENT]) || self.queued.iter().any(same) {
             return Ok(());
         }
-        if self.queued.len() >= usize::from(pass.options.max_syn_queued) {
+        let most = usize::from(pass.options.max_syn_queued);
+        if self.queued.len() >= most || !self.can_queue(pass) {
             pass.event(StreamEvent::HandshakeSynFlood);
             // The latest ones are those that may still be answered.
             if self.queued.is_empty() {
@@ -224,7 +225,7 @@ impl Session {
             }
             self.queued.remove(0);
         }
-        self.queued.push(syn);
+        self.queue(syn);
         Ok(())
     }
 
@@ -251,7 +252,8 @@ impl Session {
         }
         // The SYN-ACK may have gone another way: what is delivered shall be known.
         if pass.options.inline && pass.carries_data() {
-            if place < 0 || place > i64::from(u16::MAX) {
+            // A connection whose end was a pretence goes on: what came before is not known here.
+            if self.control.again || place < 0 || place > i64::from(u16::MAX) {
                 return pass.refuse(StreamEvent::HandshakeWrongSeqWrongAck);
             }
             return self.take_data(pass, place);
@@ -321,11 +323,12 @@ impl Session {
         {
             return pass.leave_out();
         }
-        if self.queued.len() >= usize::from(pass.options.max_synack_queued) {
+        let most = usize::from(pass.options.max_synack_queued);
+        if self.queued.len() >= most || !self.can_queue(pass) {
             return pass.refuse(StreamEvent::HandshakeSynackFlood);
         }
         let other = Side::of_syn(pass.segment, &pass.fields, pass.now.monotonic_ns);
-        self.queued.push(other);
+        self.queue(other);
         pass.leave_out()
     }
 
@@ -333,7 +336,10 @@ impl Session {
     fn ack_of_server(&mut self, pass: &mut Pass<'_, '_>) -> Result<(), Refused> {
         if self.control.four_way {
             let [client, server] = &self.control.sides;
-            if pass.segment.seq != server.isn.wrapping_add(1) {
+            // Its data may come in another order.
+            let (place, edge) = (server.place(pass.segment.seq), server.edge);
+            let within = pass.options.inline && pass.carries_data() && (0..=edge).contains(&place);
+            if place != 0 && !within {
                 return pass.refuse(StreamEvent::FourWayWrongSeq);
             }
             if pass.segment.ack != client.isn.wrapping_add(1) {

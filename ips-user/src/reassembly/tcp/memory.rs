@@ -53,8 +53,12 @@ counters! {
     insert_data_overlap_fail "tcp.insert_data_overlap_fail" "Overlapping data that could not be kept.";
     rewritten "tcp.rewritten" "Packets rewritten to what was inspected before.";
     invalid_dropped "tcp.invalid_dropped" "Packets dropped because the receiver would not take them.";
+    ssn_relieved "tcp.ssn_relieved" "Connections given up to make room.";
+    ssn_compacted "tcp.ssn_compacted" "Connections that gave back spare memory.";
     memuse "tcp.memuse" "Bytes that sessions take.";
+    memuse_max "tcp.memuse_max" "Most bytes that sessions have taken.";
     reassembly_memuse "tcp.reassembly_memuse" "Bytes that streams take.";
+    reassembly_memuse_max "tcp.reassembly_memuse_max" "Most bytes that streams have taken.";
     midstream_exceptions "exception_policy.tcp.midstream" "Midstream policy applied.";
     ssn_memcap_exceptions "exception_policy.tcp.ssn_memcap" "Session memory policy applied.";
     reassembly_exceptions "exception_policy.tcp.reassembly" "Reassembly memory policy applied.";
@@ -65,6 +69,17 @@ struct Usage {
     sessions: AtomicU64,
     session_bytes: AtomicU64,
     stream_bytes: AtomicU64,
+    /// The most that each of these was.
+    most_session_bytes: AtomicU64,
+    most_stream_bytes: AtomicU64,
+}
+
+/// Adds, and keeps the highest sum.
+fn add(to: &AtomicU64, most: &AtomicU64, more: u64) {
+    let sum = to.fetch_add(more, Ordering::Relaxed) + more;
+    if sum > most.load(Ordering::Relaxed) {
+        most.store(sum, Ordering::Relaxed);
+    }
 }
 
 /// The memory of one worker's sessions, and its counters.
@@ -106,7 +121,9 @@ impl StreamMemory {
         StreamCounters {
             active_sessions: load(&self.usage.sessions),
             memuse: load(&self.usage.session_bytes),
+            memuse_max: load(&self.usage.most_session_bytes),
             reassembly_memuse: load(&self.usage.stream_bytes),
+            reassembly_memuse_max: load(&self.usage.most_stream_bytes),
             ..self.totals
         }
     }
@@ -123,6 +140,12 @@ impl StreamMemory {
         self.totals.pseudo += 1;
     }
 
+    /// Counts what was given up and given back to make room.
+    pub(crate) fn count_relief(&mut self, relieved: usize, compacted: usize) {
+        self.totals.ssn_relieved += relieved as u64;
+        self.totals.ssn_compacted += compacted as u64;
+    }
+
     /// Whether one more session of this size fits.
     pub(super) fn has_room_for_session(&self, bytes: usize, options: &StreamOptions) -> bool {
         let used = self.usage.session_bytes.load(Ordering::Relaxed);
@@ -136,11 +159,19 @@ impl StreamMemory {
         cap == 0 || used + bytes as u64 <= cap
     }
 
-    /// Whether another session of the ordinary size would not fit any more: time to let go of
-    /// sessions that are over.
+    /// Whether it is time to let go of sessions that are over.
     pub fn is_short(&self, options: &StreamOptions) -> bool {
+        self.is_short_of_sessions(options) || self.is_short_of_data(options)
+    }
+
+    /// Whether another session would not fit any more.
+    pub(crate) fn is_short_of_sessions(&self, options: &StreamOptions) -> bool {
         !self.has_room_for_session(super::Session::BYTES, options)
-            || !self.has_room_for_data(64 << 10, options)
+    }
+
+    /// Whether the data of one more packet would not fit any more.
+    pub(crate) fn is_short_of_data(&self, options: &StreamOptions) -> bool {
+        !self.has_room_for_data(64 << 10, options)
     }
 
     pub(super) fn open(&mut self, bytes: usize) -> Account {
@@ -190,7 +221,8 @@ impl Account {
         let bytes = bytes as u64;
         if bytes > self.stream {
             let more = bytes - self.stream;
-            self.usage.stream_bytes.fetch_add(more, Ordering::Relaxed);
+            let usage = &self.usage;
+            add(&usage.stream_bytes, &usage.most_stream_bytes, more);
         } else if bytes < self.stream {
             let less = self.stream - bytes;
             self.usage.stream_bytes.fetch_sub(less, Ordering::Relaxed);
@@ -198,14 +230,19 @@ impl Account {
         self.stream = bytes;
     }
 
+    pub(super) fn stream_bytes(&self) -> u64 {
+        self.stream
+    }
+
     fn take(&self) {
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
-        self.usage
-            .session_bytes
-            .fetch_add(self.session.into(), Ordering::Relaxed);
-        self.usage
-            .stream_bytes
-            .fetch_add(self.stream, Ordering::Relaxed);
+        let usage = &self.usage;
+        add(
+            &usage.session_bytes,
+            &usage.most_session_bytes,
+            self.session.into(),
+        );
+        add(&usage.stream_bytes, &usage.most_stream_bytes, self.stream);
     }
 }
 

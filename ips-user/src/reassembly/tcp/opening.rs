@@ -21,6 +21,9 @@ pub enum Begun {
     /// Another process has tracked it and could not hand the session over: it is picked up
     /// whatever the midstream setting.
     Inherited,
+    /// Its SYN came on the ports of a connection that seemed to be over. That may be a pretence
+    /// which never gets to the receiver: it has begun when it is answered.
+    Again,
 }
 
 /// Takes a segment of the flow that owns `session`; begins one where there is none.
@@ -34,7 +37,9 @@ pub fn track(
     memory: &mut StreamMemory,
 ) -> StreamOutcome {
     if let Some(tracked) = session {
-        if !tracked.is_reopened_by(segment) {
+        if tracked.is_reopened_by(segment) {
+            begun = Begun::Again;
+        } else {
             let mut outcome = tracked.packet(segment, direction, now, options, memory);
             if segment.has(flag::SYN) || !tracked.is_out_of_date(&outcome, memory) {
                 return outcome;
@@ -101,7 +106,10 @@ fn first_control(pass: &mut Pass<'_, '_>, begun: Begun) -> Option<Control> {
         return None;
     }
     let now_ns = pass.now.monotonic_ns;
-    let mut control = Control::default();
+    let mut control = Control {
+        again: begun == Begun::Again,
+        ..Control::default()
+    };
     match (pass.has(flag::SYN), pass.has(flag::ACK)) {
         (true, false) => {
             control.sides[pass.from] = Side::of_syn(pass.segment, &pass.fields, now_ns);

@@ -2,7 +2,7 @@
 
 use super::buffer::Piece;
 use super::options::StreamOptions;
-use super::session::{CLIENT, Session, SessionState, sender};
+use super::session::{CLIENT, Quiet, Session, SessionState, sender};
 use crate::flow::PacketDirection;
 
 /// A stretch of a stream without a hole.
@@ -16,7 +16,14 @@ pub struct RawView<'a> {
     pub fresh_from: usize,
     /// Bytes before the view that were missed: it begins after a gap.
     pub missing: u64,
+    /// Whether these are all bytes of the stream from `offset` on, none left out.
+    pub whole: bool,
 }
+
+/// What is known about quiet bytes of a stream while a packet is on its way. Whatever happens to
+/// the packet, only what is put back ([`Session::found_quiet`]) is known afterwards.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuietBefore(Quiet);
 
 /// What a reader of the whole stream gets next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +42,37 @@ pub enum Contiguous<'a> {
         /// How many.
         len: u64,
     },
+}
+
+/// Where a window begins and ends, and where in it the packet's data begins.
+#[derive(Clone, Copy, Debug)]
+pub struct QuietWindow {
+    from: u64,
+    fresh: u64,
+    to: u64,
+}
+
+impl QuietWindow {
+    /// Of a view; `None` when bytes are left out of it.
+    pub fn of(view: &RawView<'_>) -> Option<Self> {
+        view.whole.then_some(Self {
+            from: view.offset,
+            fresh: view.offset + view.fresh_from as u64,
+            to: view.offset + view.data.len() as u64,
+        })
+    }
+}
+
+impl QuietBefore {
+    /// How many bytes of a view need not be searched again by the rules of this epoch: those before
+    /// the packet's data that were quiet.
+    pub fn of(&self, view: &RawView<'_>, epoch: u32) -> usize {
+        if self.0.epoch != epoch || self.0.from() > view.offset || !view.whole {
+            return 0;
+        }
+        let known = self.0.to.saturating_sub(view.offset);
+        usize::try_from(known).map_or(0, |known| known.min(view.fresh_from))
+    }
 }
 
 impl Session {
@@ -88,6 +126,7 @@ impl Session {
             offset: from,
             fresh_from: (fresh - from) as usize,
             missing,
+            whole: !has_urgent || urgent,
         };
         if !urgent
             && has_urgent
@@ -104,6 +143,37 @@ impl Session {
             view.data = &out_of_band.view;
         }
         Some(view)
+    }
+
+    /// Takes away what is known about quiet bytes of this direction.
+    pub fn take_quiet(&mut self, direction: PacketDirection) -> QuietBefore {
+        QuietBefore(std::mem::take(&mut self.streams[sender(direction)].quiet))
+    }
+
+    /// Puts it back: nothing was added to the stream since.
+    pub fn still_quiet(&mut self, direction: PacketDirection, QuietBefore(before): QuietBefore) {
+        self.streams[sender(direction)].quiet = before;
+    }
+
+    /// In the window that [`Session::raw`] showed on this packet the rules of this epoch found
+    /// nothing of what they search for.
+    pub fn found_quiet(
+        &mut self,
+        direction: PacketDirection,
+        window: QuietWindow,
+        QuietBefore(before): QuietBefore,
+        epoch: u32,
+    ) {
+        let QuietWindow { from, fresh, to } = window;
+        // Else something could begin before the window that nobody has seen.
+        let goes_on = before.epoch == epoch && before.from() <= from && before.to >= fresh;
+        let from = if goes_on { before.from() } else { from };
+        self.streams[sender(direction)].quiet = Quiet {
+            to,
+            // Of what is longer the end is enough.
+            len: u32::try_from(to - from).unwrap_or(u32::MAX),
+            epoch,
+        };
     }
 
     fn inline_window(

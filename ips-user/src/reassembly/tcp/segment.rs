@@ -71,8 +71,8 @@ impl<'a> Segment<'a> {
     }
 
     /// For tests: a segment out of its parts.
-    #[cfg(test)]
-    pub(super) fn new(seq: u32, ack: u32, flags: u8, payload: &'a [u8], options: &'a [u8]) -> Self {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn new(seq: u32, ack: u32, flags: u8, payload: &'a [u8], options: &'a [u8]) -> Self {
         Self {
             seq,
             ack,

@@ -9,6 +9,7 @@ use super::overlap::Extent;
 use super::rewrite::Replacement;
 use super::segment::{Segment, SegmentOptions, flag};
 use super::side::Side;
+use crate::bounded::{grown, heap};
 use crate::config::settings::OsPolicy;
 use crate::exception::Treatment;
 use crate::flow::{PacketDirection, Timestamp};
@@ -169,6 +170,8 @@ pub(super) struct Control {
     pub(super) from_synack: bool,
     /// Only one direction is seen.
     pub(super) one_sided: bool,
+    /// There was another on these ports: see [`Begun::Again`](super::Begun::Again).
+    pub(super) again: bool,
     /// Something of the client after the handshake was seen.
     pub(super) confirmed: bool,
     /// The client's FIN came first.
@@ -193,7 +196,34 @@ pub(super) struct Stream {
     pub(super) depth: Option<u64>,
     /// Most pieces at a time.
     pub(super) max_pieces: u16,
+    /// Inline, what was searched without finding anything.
+    pub(super) quiet: Quiet,
 }
+
+/// A stretch of a stream in which nothing was found of what the rules search for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Quiet {
+    pub(super) to: u64,
+    /// How many bytes before that.
+    pub(super) len: u32,
+    /// Which rules those were.
+    pub(super) epoch: u32,
+}
+
+impl Quiet {
+    pub(super) fn from(&self) -> u64 {
+        self.to - u64::from(self.len)
+    }
+}
+
+/// Nothing is different with it but the work.
+impl PartialEq for Quiet {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Quiet {}
 
 /// Bytes that are none of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -234,7 +264,7 @@ pub struct Session {
 }
 
 /// A flood of SYNs makes many of them.
-const _: () = assert!(Session::BYTES <= 720);
+const _: () = assert!(size_of::<Session>() <= 752);
 
 /// Number of the client in [`Control::sides`] and [`Session::streams`].
 pub(super) const CLIENT: usize = 0;
@@ -297,7 +327,7 @@ impl Pass<'_, '_> {
 
 impl Session {
     /// Bytes that a session takes by itself.
-    pub const BYTES: usize = size_of::<Self>();
+    pub const BYTES: usize = heap(size_of::<Self>());
 
     pub(super) fn new(control: Control, memory: &mut StreamMemory) -> Self {
         memory.totals.sessions += 1;
@@ -446,15 +476,49 @@ impl Session {
     }
 
     pub(super) fn settle_account(&mut self) {
-        let mut bytes = self.queued.capacity() * size_of::<Side>();
+        let mut bytes = heap(self.queued.capacity() * size_of::<Side>());
         for stream in &self.streams {
             bytes += stream.buffer.allocated();
-            bytes += stream.owned.capacity() * size_of::<Owned>();
+            bytes += heap(stream.owned.capacity() * size_of::<Owned>());
             if let Some(urgent) = &stream.urgent {
-                bytes += urgent.view.capacity() + urgent.places.capacity() * size_of::<u64>();
+                bytes += heap(size_of::<OutOfBand>()) + heap(urgent.view.capacity());
+                bytes += heap(urgent.places.capacity() * size_of::<u64>());
             }
         }
         self.account.set_stream_bytes(bytes);
+    }
+
+    /// Whether it takes memory for data.
+    pub fn holds_data(&self) -> bool {
+        self.account.stream_bytes() > 0
+    }
+
+    /// Gives back memory that it does not need; whether there was any.
+    pub(crate) fn compact(&mut self) -> bool {
+        let before = self.account.stream_bytes();
+        self.queued.shrink_to_fit();
+        for stream in &mut self.streams {
+            stream.buffer.compact();
+            stream.owned.shrink_to_fit();
+        }
+        self.settle_account();
+        self.account.stream_bytes() < before
+    }
+
+    /// Remembers one more SYN or SYN-ACK.
+    pub(super) fn queue(&mut self, side: Side) {
+        let len = self.queued.len();
+        let room = grown(len, self.queued.capacity(), 1);
+        self.queued.reserve_exact(room - len);
+        self.queued.push(side);
+    }
+
+    /// Whether there is memory for one more.
+    pub(super) fn can_queue(&self, pass: &Pass<'_, '_>) -> bool {
+        let (len, capacity) = (self.queued.len(), self.queued.capacity());
+        let bytes = |capacity: usize| heap(capacity * size_of::<Side>());
+        let more = bytes(grown(len, capacity, 1)) - bytes(capacity);
+        pass.memory.has_room_for_data(more, pass.options)
     }
 
     /// Where it stands.

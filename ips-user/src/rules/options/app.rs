@@ -8,6 +8,7 @@ use super::super::vocabulary::APP_PROTOCOLS;
 use super::number::compare;
 use super::{Builder, Handler};
 use crate::decode::event::DecodeEvent;
+use crate::reassembly::tcp::StreamEvent;
 
 pub(super) const KEYWORDS: &[(&str, Handler)] = &[
     ("app-layer-protocol", app_layer_protocol),
@@ -234,13 +235,23 @@ fn event(builder: &mut Builder<'_>, item: &Item<'_>) -> Done {
             "one name, as in decode-event:ipv4.pkt_too_small;",
         ));
     }
-    let known = || DecodeEvent::ALL.iter().map(|event| event.name());
-    if kind == EventKind::Decode && DecodeEvent::from_name(&name).is_none() {
-        let help = match nearest(&name, known()) {
+    let (what, known): (_, Vec<&str>) = match kind {
+        EventKind::Decode => {
+            let events = DecodeEvent::ALL.iter();
+            ("decoder", events.map(|event| event.name()).collect())
+        }
+        EventKind::Stream => {
+            let events = StreamEvent::ALL.iter();
+            ("stream", events.map(|event| event.name()).collect())
+        }
+        EventKind::Engine | EventKind::App => ("", Vec::new()),
+    };
+    if !known.is_empty() && !known.contains(&name.as_str()) {
+        let help = match nearest(&name, known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "the names are in Suricata's decoder-events.rules".into(),
+            None => format!("the names are in Suricata's {what}-events.rules"),
         };
-        let message = format!("no decoder event is called `{}`", shortened(&name));
+        let message = format!("no {what} event is called `{}`", shortened(&name));
         return Err(text.fail(message, help));
     }
     builder.condition(item, Condition::Event { kind, name });

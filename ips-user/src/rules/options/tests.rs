@@ -616,6 +616,30 @@ fn prefilter_marks_the_match_or_condition_before_it() {
     assert_eq!(options.prefilter, Some(expect));
 }
 
+#[test]
+fn events_that_there_are_not_are_told_with_the_nearest_one() {
+    for (option, said, help) in [
+        (
+            "decode-event:ipv4.pkt_to_small;",
+            "no decoder event",
+            "`ipv4.pkt_too_small`",
+        ),
+        (
+            "stream-event:est_syn_resent;",
+            "no stream event",
+            "`est_syn_resend`",
+        ),
+    ] {
+        let text = format!("alert ip any any -> any any ({option} sid:1;)");
+        let loaded = set().load_sources(&[RuleSource::new("t", text.into())]);
+        let [found] = &loaded.diagnostics[..] else {
+            panic!("{option}: {:?}", loaded.diagnostics);
+        };
+        assert!(found.message.contains(said), "{}", found.render());
+        assert!(found.help.as_ref().is_some_and(|it| it.contains(help)));
+    }
+}
+
 /// Every mistake in two files: a line each, told in one run with its place and what is right.
 #[test]
 fn forty_mistakes_of_a_file_are_forty_diagnostics() {

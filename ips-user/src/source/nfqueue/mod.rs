@@ -23,6 +23,8 @@ use socket::Receiver;
 use survey::Survey;
 use verdict::VerdictBuffer;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod message;
 mod socket;
 mod survey;

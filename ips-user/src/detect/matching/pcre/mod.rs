@@ -5,18 +5,27 @@
 //! ([`crate::sys::sandbox`]), and most expressions are for the other engine anyway.
 
 use crate::rules::ast::{Capture, Pcre};
+use crate::sys::pcre2::{Expression, Search};
 
 mod dialect;
 
 pub(crate) use dialect::Dialect;
 
-/// Bounds of one search by PCRE2, in its own words. Suricata's defaults (3500 matches, 1500
-/// deep) are for machine code, which counts only some of its steps; interpreted, they would cut
-/// off ordinary searches.
-const LIMITS: &str = "(*LIMIT_MATCH=200000)(*LIMIT_DEPTH=50000)";
+/// Bound of one search by PCRE2 in its own words: how deep it may go, which is memory.
+const LIMITS: &str = "(*LIMIT_DEPTH=50000)";
 
-/// Longest automaton of a linear expression, in bytes.
-const SIZE_LIMIT: usize = 16 << 20;
+/// Most steps of one search by PCRE2, and how many more for each byte of the subject. Suricata's
+/// defaults (3500 matches, 1500 deep) are for machine code, which counts only some of its steps;
+/// interpreted, they would cut off ordinary searches.
+const SEARCH_STEPS: u32 = 100_000;
+const STEPS_OF_BYTE: u32 = 8;
+
+/// Longest automaton of a linear expression, in bytes: the engine takes up to a step for each
+/// state and byte where its cache does not help. Larger ones are for PCRE2, whose steps are
+/// counted.
+const SIZE_LIMIT: usize = 1 << 20;
+/// What an automaton has for a letter of its expression, if not less.
+const BYTES_OF_LETTER: u64 = 128;
 /// Most memory for what it caches while searching.
 const CACHE_LIMIT: usize = 1 << 20;
 
@@ -26,6 +35,8 @@ pub(crate) struct Pattern {
     dialect: Dialect,
     /// Whether groups are asked for.
     captures: bool,
+    /// Whether a search has a bound of its own, besides the packet's (all but with `O`).
+    limited: bool,
 }
 
 impl Pattern {
@@ -49,12 +60,33 @@ impl Pattern {
             );
         }
         if let Dialect::Backtracking(text) = &dialect {
-            backtracking(text).map_err(|error| error.to_string())?;
+            Expression::new(text)?;
         }
         Ok(Self {
             dialect,
             captures: !pcre.captures.is_empty(),
+            limited: !pcre.override_limits,
         })
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl Pattern {
+    /// For the engine that backtracks, whatever it is for.
+    pub(crate) fn backtracking(pcre: &Pcre) -> Result<Self, String> {
+        Self::new(
+            &Pcre {
+                // As above.
+                expression: format!("(?#\u{e9}){}", pcre.expression),
+                ..pcre.clone()
+            },
+            true,
+        )
+    }
+
+    /// Whether it is for the engine that is linear in the payload.
+    pub(crate) fn is_linear(&self) -> bool {
+        matches!(self.dialect, Dialect::Linear(_))
     }
 }
 
@@ -67,7 +99,9 @@ fn may_be_large(text: &str) -> bool {
             .filter_map(|n| n.trim().parse::<u64>().ok())
             .max()
     });
-    counts.fold(1u64, |product, count| product.saturating_mul(count.max(1))) > 2000
+    let times = counts.fold(1u64, |product, count| product.saturating_mul(count.max(1)));
+    let letters = times.saturating_mul(text.len() as u64);
+    letters.saturating_mul(BYTES_OF_LETTER) > SIZE_LIMIT as u64
 }
 
 fn linear(text: &str) -> Result<regex::bytes::Regex, regex::Error> {
@@ -78,14 +112,10 @@ fn linear(text: &str) -> Result<regex::bytes::Regex, regex::Error> {
         .build()
 }
 
-fn backtracking(text: &str) -> Result<pcre2::bytes::Regex, pcre2::Error> {
-    pcre2::bytes::RegexBuilder::new().jit(false).build(text)
-}
-
 #[derive(Debug)]
 enum Compiled {
     Linear(regex::bytes::Regex, Option<regex::bytes::CaptureLocations>),
-    Backtracking(pcre2::bytes::Regex, pcre2::bytes::CaptureLocations),
+    Backtracking(Expression),
     /// It could not be compiled, for want of memory.
     Unusable,
 }
@@ -125,13 +155,15 @@ impl Patterns {
         Some(slot.get_or_insert_with(|| Box::new(compile(pattern))))
     }
 
-    /// Searches from `start` on; what stands before is looked at by `\b` and the like.
+    /// Searches from `start` on; what stands before is looked at by `\b` and the like. What an
+    /// engine that backtracks may take, and has taken, is in `steps`.
     pub(crate) fn find(
         &mut self,
         number: usize,
         pattern: &Pattern,
         subject: &[u8],
         start: usize,
+        steps: &mut u32,
     ) -> Searched {
         if start > subject.len() {
             return Searched::Nowhere;
@@ -153,14 +185,22 @@ impl Patterns {
                     None => Searched::Nowhere,
                 }
             }
-            Some(Compiled::Backtracking(regex, groups)) => {
-                match regex.captures_read_at(groups, subject, start) {
-                    Ok(Some(found)) => Searched::Found(Found {
-                        start: found.start(),
-                        end: found.end(),
-                    }),
-                    Ok(None) => Searched::Nowhere,
-                    Err(_) => Searched::GaveUp,
+            Some(Compiled::Backtracking(expression)) => {
+                let most = match pattern.limited {
+                    true => {
+                        let len = u32::try_from(subject.len()).unwrap_or(u32::MAX);
+                        SEARCH_STEPS.saturating_add(len.saturating_mul(STEPS_OF_BYTE))
+                    }
+                    false => u32::MAX,
+                };
+                let allowed = most.min(*steps);
+                let mut left = allowed;
+                let search = expression.find(subject, start, &mut left);
+                *steps -= allowed - left;
+                match search {
+                    Search::Found(start, end) => Searched::Found(Found { start, end }),
+                    Search::Nowhere => Searched::Nowhere,
+                    Search::GaveUp => Searched::GaveUp,
                 }
             }
             Some(Compiled::Unusable) => Searched::GaveUp,
@@ -172,7 +212,7 @@ impl Patterns {
     pub(crate) fn group(&self, number: usize, group: usize) -> Option<(usize, usize)> {
         match self.compiled.get(number)?.as_deref()? {
             Compiled::Linear(_, groups) => groups.as_ref()?.get(group),
-            Compiled::Backtracking(_, groups) => groups.get(group),
+            Compiled::Backtracking(expression) => expression.group(group),
             Compiled::Unusable => None,
         }
     }
@@ -184,10 +224,9 @@ fn compile(pattern: &Pattern) -> Compiled {
             let groups = pattern.captures.then(|| regex.capture_locations());
             Compiled::Linear(regex, groups)
         }),
-        Dialect::Backtracking(text) => backtracking(text).map_or(Compiled::Unusable, |regex| {
-            let groups = regex.capture_locations();
-            Compiled::Backtracking(regex, groups)
-        }),
+        Dialect::Backtracking(text) => {
+            Expression::new(text).map_or(Compiled::Unusable, Compiled::Backtracking)
+        }
     }
 }
 
@@ -219,7 +258,7 @@ mod tests {
     fn find(expression: &str, subject: &[u8], start: usize) -> (Searched, Option<(usize, usize)>) {
         let pattern = Pattern::new(&capturing(expression), false).unwrap();
         let mut patterns = Patterns::new(1);
-        let searched = patterns.find(0, &pattern, subject, start);
+        let searched = patterns.find(0, &pattern, subject, start, &mut 10_000_000);
         (searched, patterns.group(0, 1))
     }
 
@@ -231,6 +270,21 @@ mod tests {
         assert_eq!(find("a(b)?", b"aab", 1), (found(1, 3), Some((2, 3))));
         assert_eq!(find("a(b)", b"ab", 1).0, Searched::Nowhere);
         assert_eq!(find("a", b"a", 2).0, Searched::Nowhere);
+    }
+
+    #[test]
+    fn an_anchored_expression_begins_where_the_subject_does_with_either_engine() {
+        for expression in ["a", "a(?!c)"] {
+            let pcre = Pcre {
+                anchored: true,
+                ..capturing(expression)
+            };
+            let pattern = Pattern::new(&pcre, true).unwrap();
+            let mut patterns = Patterns::new(1);
+            let mut find = |start| patterns.find(0, &pattern, b"aab", start, &mut 1000);
+            assert!(matches!(find(0), Searched::Found(_)), "{expression}");
+            assert_eq!(find(1), Searched::Nowhere, "{expression}");
+        }
     }
 
     #[test]
@@ -249,7 +303,7 @@ mod tests {
         let large = Pattern::new(&capturing("(?:[^x]{100}){90,100}y"), false).unwrap();
         let mut patterns = Patterns::new(1);
         let subject = [vec![b'a'; 10_000], vec![b'y']].concat();
-        let searched = patterns.find(0, &large, &subject, 0);
+        let searched = patterns.find(0, &large, &subject, 0, &mut 10_000_000);
         assert!(matches!(searched, Searched::Found(_)), "{searched:?}");
     }
 }

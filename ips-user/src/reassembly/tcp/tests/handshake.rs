@@ -377,3 +377,21 @@ fn a_server_that_sends_data_has_seen_the_clients_ack_even_if_we_have_not() {
     )]);
     assert_eq!(bench.state(), "syn_recv");
 }
+
+#[test]
+fn a_connection_that_follows_another_has_begun_when_it_is_answered() {
+    // Neither the reset nor the SYN may have got to the server, for which all is one stream.
+    let mut bench = Bench::inline().connected();
+    bench.check(&[("c PA 1 1 EV", ""), ("c R 3 0", ""), ("c S 2 0", "")]);
+    bench.check(&[("c PA 3 1 IL", "3whs_wrong_seq_wrong_ack drop")]);
+    bench.check(&[("s SA 0 3", ""), ("c A 3 1", ""), ("c PA 3 1 IL", "")]);
+    assert_eq!(bench.raw_to_server(), "IL");
+}
+
+#[test]
+fn data_of_a_simultaneous_open_may_come_in_another_order() {
+    let mut bench = Bench::inline();
+    bench.check(&[("c S 0 0", ""), ("s S 0 0", ""), ("s SA 0 1", "")]);
+    bench.check(&[("s PA 3 1 IL", ""), ("s PA 1 1 EV", "")]);
+    assert_eq!(bench.state(), "established");
+}
