@@ -12,6 +12,8 @@ use ips_common::FlowKey;
 
 use crate::decode::{ChecksumMode, ChecksumSample, DecodeOptions, Start, frame};
 use crate::desk::Overload;
+use crate::detect::dataset::record::Change;
+use crate::detect::dataset::{Datasets, SetId};
 use crate::detect::{Rules, Tables};
 pub use crate::flow::Timestamp;
 use crate::flow::{FlowTable, ImportError, Imported, Settled};
@@ -391,6 +393,29 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// Files of rules' sets that are to be written at the end, with their content.
     pub fn sets_to_save(&self) -> Vec<(PathBuf, String)> {
         self.examiner.engine.sets_to_save(&self.examiner.tables)
+    }
+
+    /// Keeps records of what rules change in sets from now on.
+    pub fn share_sets(&mut self) {
+        self.examiner.tables.datasets.share();
+    }
+
+    /// What has changed in sets.
+    pub fn sets(&self) -> &Datasets {
+        &self.examiner.tables.datasets
+    }
+
+    /// The same, to be changed.
+    pub fn sets_mut(&mut self) -> &mut Datasets {
+        &mut self.examiner.tables.datasets
+    }
+
+    /// Does what others have done to a set.
+    pub fn change_set(&mut self, set: SetId, change: Change<'_>) {
+        let examiner = &mut self.examiner;
+        examiner
+            .engine
+            .change_set(&mut examiner.tables, set, change);
     }
 
     /// Where events go.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::source::{
 use crate::supervisor::feedback::{FeedbackSocket, Message};
 use crate::supervisor::message::Equipment;
 use crate::supervisor::seat::Seat;
+use crate::supervisor::set_reports::SetReports;
 use crate::sys::pages::Pages;
 use crate::sys::process::{
     bind_to_cpu, limit_memory, monotonic_ns, raise_oom_score, random_words, set_name, set_nice,
@@ -40,6 +42,7 @@ pub mod handing_over;
 pub mod held;
 mod mail;
 mod outlets;
+mod sets;
 pub(crate) mod settling;
 
 pub use guard::Dangers;
@@ -77,6 +80,10 @@ pub struct Shared {
     pub events: EventPipe,
     /// To the supervisor.
     pub feedback: FeedbackSocket,
+    /// What others have changed in sets: a [`crate::desk::journal`].
+    pub sets: OwnedFd,
+    /// Where to say what this worker's rules have changed.
+    pub set_reports: SetReports,
     /// To the rejecter.
     pub rejects: RejectSocket,
     /// Whom workers become.
@@ -121,8 +128,13 @@ pub fn run(
         desk,
         channel,
         socket,
-    } = held::place(equipment, &shared.board, &shared.dangers.watchlist)
-        .context("placing the descriptors")?;
+    } = held::place(
+        equipment,
+        &shared.board,
+        &shared.dangers.watchlist,
+        shared.sets.as_fd(),
+    )
+    .context("placing the descriptors")?;
     let options = config.queue_options(config.queue_number(seat));
     set_name(&match seat {
         Seat::Worker(index) => format!("sluice-{index}"),
@@ -158,6 +170,8 @@ pub fn run(
         (Transport::Nfq, _) => Box::new(CrateQueue::open(&options)?),
     };
     let mut inspection = inspection(shared, &config, engine, seat)?;
+    let mut sets = sets::journal(shared)?;
+    inspection.share_sets();
     let mut queue_truth = Reader::open().ok();
     // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
     // have taken over.
@@ -165,6 +179,7 @@ pub fn run(
     confinement::sandbox(shared.account, sandbox.landlock, sandbox.seccomp)
         .enter(shared.support)
         .context("entering the sandbox")?;
+    sets::catch_up(&mut sets, &mut inspection, || {})?;
     if succeeds
         && let After::Leave = take_over(shared, &config, seat, &desk, &mut inspection, stop)?
     {
@@ -173,7 +188,7 @@ pub fn run(
     let row = shared.board.row(seat);
     settle_leftovers(shared, &config, seat, row, queue.as_mut())?;
 
-    let mail = Mail::new(channel, generation);
+    let mail = Mail::new(channel, generation, sets);
     let mut turn = Turn::new(shared, config, seat, row, &desk, mail, inspection);
     let truth = queue_truth.as_mut().and_then(|it| it.of(options.number));
     turn.expect_gap(truth);
@@ -190,6 +205,7 @@ pub fn run(
         turn.settle_gap(queue.as_mut(), served)?;
         turn.inspection.warm();
         turn.read_mail()?;
+        turn.follow_sets()?;
         if turn.carry_out_command() == After::Leave {
             break;
         }
@@ -451,6 +467,8 @@ impl<'a> Turn<'a> {
             (Cell::EventsLost, self.inspection.events().lost),
             (Cell::Convictions, inspected.convictions),
             (Cell::ConvictionsLost, self.inspection.feedback().lost),
+            (Cell::DatasetRefused, self.inspection.sets().refused),
+            (Cell::DatasetUnshared, self.inspection.sets().unshared),
         ] {
             self.row.set(cell, self.base[cell as usize] + count);
         }

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod dataset;
 mod doctor;
 mod gate;
 mod launcher;
@@ -49,6 +50,8 @@ enum Command {
     Drain(scale::WorkerArgs),
     /// Give a drained worker new flows again.
     Resume(scale::WorkerArgs),
+    /// Show and change the sets that rules name with `dataset`, in a running instance.
+    Dataset(dataset::DatasetArgs),
     /// Take over changed rules and settings in a running instance; exit 1 and change nothing
     /// when they cannot be used.
     Reload(reload::ReloadArgs),
@@ -102,10 +105,10 @@ struct Settings {
 #[derive(Clone, Debug, Args)]
 struct InstanceArgs {
     /// Configuration file, for the instance's name and run directory.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Instance, when not the configuration's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     instance: Option<String>,
 }
 
@@ -206,6 +209,7 @@ pub fn main() -> ExitCode {
         Command::Scale(args) => scale::scale(&args),
         Command::Drain(args) => scale::drain(&args),
         Command::Resume(args) => scale::resume(&args),
+        Command::Dataset(args) => dataset::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::CanSucceed(args) => upgrade::can_succeed(&args),

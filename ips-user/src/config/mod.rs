@@ -234,6 +234,8 @@ section! {
         files: Vec<PathBuf> = Vec::new(),
         /// classification.config, empty = built in.
         classification: PathBuf = PathBuf::new(),
+        /// Where sets are saved.
+        data_directory: PathBuf = "/var/lib/sluice".into(),
         /// Longest time to compile them.
         compile_seconds: u64 = 600,
         /// Variables.

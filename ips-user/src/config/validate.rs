@@ -229,6 +229,7 @@ impl Config {
         }
         let directories = [
             ("steering.pin_directory", &self.steering.pin_directory),
+            ("rules.data_directory", &self.rules.data_directory),
             ("log.directory", &self.log.directory),
             ("control.directory", &self.control.directory),
         ];

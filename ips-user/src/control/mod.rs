@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::supervisor::datasets::SetRequest;
 use crate::supervisor::seat::Seat;
 
 /// What can be asked.
@@ -42,6 +43,11 @@ pub enum Request {
         #[serde(default)]
         lenient: bool,
     },
+    /// Asks about the sets of rules, or changes them.
+    Dataset {
+        /// What is asked.
+        request: SetRequest,
+    },
     /// Another program goes on in the supervisor's place; answered before that happens.
     Upgrade {
         /// The program.
@@ -54,6 +60,8 @@ impl Request {
     pub(crate) fn patience(&self) -> Duration {
         match self {
             Self::Status {} => Duration::from_secs(10),
+            // A disk may be asked.
+            Self::Dataset { .. } => Duration::from_secs(30),
             // The other program is asked first.
             Self::Upgrade { .. } => Duration::from_secs(30),
             // Compiling tens of thousands of rules takes seconds, and a busy machine has little

@@ -8,6 +8,7 @@
 //! Each word has one writer, and says at [`Word`] who that is.
 
 pub mod hands;
+pub mod journal;
 pub mod watchlist;
 
 use std::io;

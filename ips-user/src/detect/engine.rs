@@ -1,11 +1,14 @@
 //! All rules against one packet: how they are compiled, and what an engine is made of.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::addresses::{self, Memo, Sets as AddressTable};
-use super::dataset::Definitions;
+use super::dataset::record::Change;
+use super::dataset::{self, Catalogue, Definitions, SetId};
 use super::group::{self, Builder, Group, Selector};
 use super::lower::{Kind, Shared, Signature};
 use super::matching::pcre::{Pattern, Patterns};
@@ -49,6 +52,8 @@ pub struct CompileOptions {
     pub app_buffers: Vec<AppBuffer>,
     /// Database for `geoip`.
     pub geoip_database: Option<PathBuf>,
+    /// Where sets are saved to, and read from when they were.
+    pub data_directory: Option<PathBuf>,
     /// Where that is read from, and what rules name themselves.
     pub sources: Rc<Sources>,
 }
@@ -72,6 +77,7 @@ impl CompileOptions {
             reputation: None,
             app_buffers: Vec::new(),
             geoip_database: None,
+            data_directory: None,
             sources: Rc::new(Sources::disk()),
         }
     }
@@ -315,7 +321,21 @@ impl Engine {
 
     /// Files of sets that are to be written at the end, with their content.
     pub fn sets_to_save(&self, tables: &Tables) -> Vec<(PathBuf, String)> {
-        tables.datasets.to_save(&self.datasets)
+        dataset::to_save(&self.datasets, &tables.datasets)
+    }
+
+    /// Writes what the supervisor has to know of the sets into a file that is empty, and finishes
+    /// it.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn write_sets(&self, file: &File) -> io::Result<()> {
+        Catalogue::write(&self.datasets, file)
+    }
+
+    /// Does in a worker's tables what others have done to a set.
+    pub fn change_set(&self, tables: &mut Tables, set: SetId, change: Change<'_>) {
+        tables.datasets.apply(&self.datasets, set, change);
     }
 
     /// The groups of a class, by direction.

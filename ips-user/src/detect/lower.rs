@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::addresses::{self, Interned};
 use super::conditions::{self, IntValue, Test};
 use super::countries;
-use super::dataset::Definitions;
+use super::dataset::{Definitions, Places};
 use super::engine::CompileOptions;
 use super::matching::pcre::Pattern;
 use super::matching::{Program, Surroundings, transform};
@@ -127,6 +127,8 @@ pub(super) struct Shared {
     pub(super) variables: usize,
     /// The directory of the rule's file.
     directory: PathBuf,
+    /// Where sets are saved to.
+    data: Option<PathBuf>,
     /// Buffers of application protocols that whoever inspects will have.
     app_buffers: Vec<AppBuffer>,
     /// Whether only the rule counts, not what settings and files add to it.
@@ -141,6 +143,7 @@ impl Shared {
             reputation: options.reputation.clone(),
             geoip: options.geoip_database.clone(),
             sources: Rc::clone(&options.sources),
+            data: options.data_directory.clone(),
             ..Self::default()
         }
     }
@@ -151,7 +154,12 @@ impl Surroundings for Shared {
         if self.checking {
             return Definitions::check(dataset).map(|()| 0);
         }
-        self.datasets.add(dataset, &self.directory, &self.sources)
+        let places = Places {
+            rules: &self.directory,
+            data: self.data.as_deref(),
+            sources: &self.sources,
+        };
+        self.datasets.add(dataset, places)
     }
 
     fn name(&mut self, name: &str) -> NameId {

@@ -12,7 +12,7 @@ mod addresses;
 mod conditions;
 mod configured;
 mod countries;
-mod dataset;
+pub mod dataset;
 pub mod engine;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -192,6 +192,10 @@ cells! {
     ThresholdBytes = "threshold_bytes",
     /// See [`Cell::ThresholdBytes`].
     ThresholdsRefused = "thresholds_refused",
+    /// Values that rules could not add to a set, because its memory was used up.
+    DatasetRefused = "dataset_refused",
+    /// Changes of sets that others were not told of.
+    DatasetUnshared = "dataset_unshared",
 }
 
 impl Cell {

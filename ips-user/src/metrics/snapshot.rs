@@ -78,6 +78,9 @@ pub struct Snapshot {
     /// What ended workers, and what was done about it.
     #[serde(default)]
     pub deaths: Deaths,
+    /// What has changed in sets of rules.
+    #[serde(default)]
+    pub datasets: SetFigures,
     /// Flows that workers died of, the last one first; at most [`WATCHED_SHOWN`].
     #[serde(default)]
     pub watched: Vec<WatchedFlow>,
@@ -117,6 +120,29 @@ pub struct Deaths {
     pub packets_saved: u64,
     /// Packets in hand that could not be saved.
     pub packets_unsaved: u64,
+}
+
+/// What has changed in the sets of rules since they were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetFigures {
+    /// Sets of the rules in force.
+    pub sets: u64,
+    /// Values that were added or removed.
+    pub changes: u64,
+    /// Memory that they take.
+    pub bytes: u64,
+    /// Changes that workers have reported.
+    pub reported: u64,
+    /// Changes refused because the set's memory was used up.
+    pub refused: u64,
+    /// Changes reported of sets or with values that the rules in force do not have.
+    pub unknown: u64,
+    /// Reports that were none.
+    pub nonsense: u64,
+    /// Files written.
+    pub saved: u64,
+    /// Files that could not be written.
+    pub save_failures: u64,
 }
 
 /// A flow that workers died of.
@@ -452,6 +478,19 @@ impl fmt::Display for Snapshot {
                 f,
                 "flows that workers died of: {} suspects, {} quarantined",
                 self.suspects, self.quarantined
+            )?;
+        }
+        let sets = &self.datasets;
+        if sets.changes + sets.reported + sets.refused > 0 {
+            writeln!(
+                f,
+                "sets: {} values added or removed, {} changes by rules, {} not told to others, \
+                 {} refused; {} files not saved",
+                sets.changes,
+                sets.reported,
+                self.total(Cell::DatasetUnshared),
+                sets.refused + self.total(Cell::DatasetRefused),
+                sets.save_failures
             )?;
         }
         for watched in &self.watched {

@@ -42,11 +42,13 @@ impl Origin {
     }
 }
 
-/// In the compiling process: the engine, and what became of the rules.
+/// In the compiling process: the engine, and what became of the rules. What the supervisor has to
+/// know of sets goes into the file `sets`, which is empty.
 pub(super) fn compile(
     config: &Config,
     lenient: bool,
     origin: &Origin,
+    sets: &File,
 ) -> anyhow::Result<(Engine, Summary)> {
     let sources = Rc::new(origin.sources().context("the files of the rules")?);
     let (set, loaded) = rules::load_from(config, &sources)?;
@@ -76,7 +78,10 @@ pub(super) fn compile(
             loaded.diagnostics.len() - DIAGNOSTICS_SHOWN
         );
     }
-    let options = CompileOptions::configured(&config.engine, &set.variables, &sources)?;
+    let options = CompileOptions {
+        data_directory: Some(config.rules.data_directory.clone()),
+        ..CompileOptions::configured(&config.engine, &set.variables, &sources)?
+    };
     let compiled = Engine::compile(loaded.rules, &options)?;
     let (engine, refused) = (compiled.engine, compiled.refused);
     for refused in refused.iter().take(DIAGNOSTICS_SHOWN) {
@@ -84,6 +89,7 @@ pub(super) fn compile(
     }
     // Only now is everything read.
     sources.finish().context("keeping the files of the rules")?;
+    engine.write_sets(sets).context("the sets of the rules")?;
     let summary = Summary {
         rules: engine.rule_count() as u64,
         skipped: (loaded.wrong + loaded.unsupported + refused.len()) as u64,
@@ -98,6 +104,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::detect::dataset::Catalogue;
+
+    fn sets() -> File {
+        Catalogue::file().unwrap()
+    }
 
     /// Rules that need every kind of file but a database of countries.
     fn write(directory: &Path, sid: u32, address: &str) {
@@ -129,6 +140,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         let mut config = Config::default();
         config.rules.files = vec![path("m*.rules")];
+        config.rules.data_directory = path("data");
         let engine = &mut config.engine;
         engine.threshold_file = path("thresholds");
         engine.reputation_categories_file = path("categories");
@@ -136,7 +148,7 @@ mod tests {
         engine.reputation_files = vec!["scores".into()];
         engine.detect.sgh_mpm_caching = false;
         let compiled = |origin: &Origin| {
-            let (engine, summary) = compile(&config, false, origin).unwrap();
+            let (engine, summary) = compile(&config, false, origin, &sets()).unwrap();
             (format!("{engine:?}"), summary.rules, summary.skipped)
         };
         let disk = || Origin::Disk(Sources::file().unwrap());
@@ -153,7 +165,7 @@ mod tests {
         let kept = Origin::Kept(origin.into_kept());
         assert_eq!(compiled(&kept), before);
         fs::remove_dir_all(directory.path()).unwrap();
-        compile(&config, true, &disk()).unwrap_err();
+        compile(&config, true, &disk(), &sets()).unwrap_err();
         assert_eq!(compiled(&kept), before);
     }
 
@@ -162,8 +174,9 @@ mod tests {
         let mut config = Config::default();
         config.rules.files = vec!["/nonexistent/x.rules".into()];
         let origin = Origin::Disk(Sources::file().unwrap());
-        compile(&config, true, &origin).unwrap_err();
-        let error = compile(&config, true, &Origin::Kept(origin.into_kept())).unwrap_err();
+        compile(&config, true, &origin, &sets()).unwrap_err();
+        let kept = Origin::Kept(origin.into_kept());
+        let error = compile(&config, true, &kept, &sets()).unwrap_err();
         assert!(format!("{error:#}").contains("not finished"), "{error:#}");
     }
 }

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
+use super::datasets::SetsLeft;
 use super::instance::{Kept, KeptRules, Record, Sitting, Started};
 use super::seat::Seat;
 use crate::config::{Config, Transport};
@@ -59,6 +60,8 @@ pub(super) struct Inheritance {
     pub(super) watchlist: Option<Watchlist>,
     /// The rules in force.
     pub(super) rules: Option<KeptRules<OwnedFd>>,
+    /// What has changed in sets.
+    pub(super) sets: SetsLeft,
 }
 
 impl Inheritance {
@@ -90,6 +93,10 @@ impl Inheritance {
             if inheritance.watchlist.is_none() {
                 inheritance.watchlist = watchlist_of(process);
             }
+            if inheritance.sets.journal.is_none() {
+                // One of a former program has none.
+                inheritance.sets.journal = fetch(process, held::SETS).ok();
+            }
         }
         inheritance
     }
@@ -117,6 +124,12 @@ impl Inheritance {
                 .ok()
         });
         inheritance.rules = kept.rules.as_ref().and_then(rules_of_ourselves);
+        if let Some(sets) = &kept.sets {
+            inheritance.sets = SetsLeft {
+                journal: take_kept(sets.journal).ok(),
+                reports: both(sets.reports),
+            };
+        }
         inheritance
     }
 }
@@ -140,6 +153,15 @@ fn watchlist_of(process: Started) -> Option<Watchlist> {
     let list = held_by.fetch(held::WATCHLIST).and_then(Watchlist::map);
     list.inspect_err(|error| log::warn!("{UNWATCHED} unless others have it: {error}"))
         .ok()
+}
+
+/// What a process holds under a number.
+fn fetch(process: Started, number: RawFd) -> io::Result<OwnedFd> {
+    let held_by = PidFd::open(process.pid)?;
+    if !process.is_alive() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    held_by.fetch(number)
 }
 
 fn of_worker(sitting: Sitting, process: Started) -> io::Result<(Bequest, OwnedFd)> {

@@ -165,6 +165,18 @@ pub(super) struct Kept {
     /// The rules in force, for when those on disk cannot be used.
     #[serde(default)]
     pub(super) rules: Option<KeptRules>,
+    /// What has changed in sets.
+    #[serde(default)]
+    pub(super) sets: Option<KeptSets>,
+}
+
+/// What is known of changes in sets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct KeptSets {
+    /// The journal, see [`crate::desk::journal`].
+    pub(super) journal: RawFd,
+    /// Both ends of the way that workers report them.
+    pub(super) reports: [RawFd; 2],
 }
 
 /// What the rules in force were compiled from.

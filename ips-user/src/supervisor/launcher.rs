@@ -25,9 +25,11 @@ use super::compiling::{Origin, compile};
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, Compiled, Equipment, FromLauncher, ToLauncher};
 use super::seat::Seat;
+use super::set_reports::SetReports;
 use crate::config::Config;
 use crate::desk::hands::Hands;
 use crate::desk::watchlist::Watchlist;
+use crate::detect::dataset::Catalogue;
 use crate::detect::{Building, Image, ImageError};
 use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
@@ -115,7 +117,17 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
     let ToLauncher::Prepare { config, trace } = message else {
         bail!("unexpected {message:?}")
     };
-    let [pages, board, events, feedback, tally, watchlist, hands]: [OwnedFd; 7] = fds
+    let [
+        pages,
+        board,
+        events,
+        feedback,
+        tally,
+        watchlist,
+        hands,
+        sets,
+        set_reports,
+    ]: [OwnedFd; 9] = fds
         .try_into()
         .map_err(|fds: Vec<_>| anyhow::anyhow!("{} descriptors", fds.len()))?;
     let account = Account::named(&config.sandbox.user)?;
@@ -139,6 +151,8 @@ fn prepare(channel: &Channel) -> anyhow::Result<Option<(Shared, Keeper)>> {
         },
         events: EventPipe::from_fd(events),
         feedback: FeedbackSocket::from_fd(feedback),
+        sets,
+        set_reports: SetReports::from_fd(set_reports),
         rejects,
         account,
         support,
@@ -183,6 +197,8 @@ struct Launcher {
 struct Underway {
     config: Config,
     origin: Origin,
+    /// Of the sets, for the supervisor.
+    sets: File,
     building: Building,
 }
 
@@ -268,6 +284,7 @@ impl Launcher {
         let Underway {
             config,
             origin,
+            sets,
             building,
         } = underway;
         let generation = building.generation();
@@ -288,7 +305,7 @@ impl Launcher {
                     },
                     files: None,
                 };
-                let files = [image.as_fd(), sources.as_fd()];
+                let files = [image.as_fd(), sources.as_fd(), sets.as_fd()];
                 self.channel.send(&answer, &files)?;
                 self.current = Some((config, image));
             }
@@ -423,10 +440,12 @@ fn begin(
         Some(kept) => Origin::Kept(File::from(kept)),
         None => Origin::Disk(Sources::file()?),
     };
-    let building = Image::build(generation, || compile(&config, lenient, &origin))?;
+    let sets = Catalogue::file()?;
+    let building = Image::build(generation, || compile(&config, lenient, &origin, &sets))?;
     Ok(Underway {
         config,
         origin,
+        sets,
         building,
     })
 }

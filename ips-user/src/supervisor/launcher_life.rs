@@ -20,6 +20,7 @@ impl Supervisor {
             feedback: &self.workers_feedback,
             tally: &self.rejecter.tally,
             deaths: &self.deaths,
+            sets: &self.sets,
         };
         self.launching.prepare(&self.config, self.trace, &common)?;
         // From the files as they were when these rules came into force, if they are already.
@@ -56,6 +57,7 @@ impl Supervisor {
                         let files = files.context("rules compiled without their files")?;
                         self.compiled = compiled;
                         self.sources = Some(files.sources);
+                        self.sets.set_rules(files.sets);
                         self.former_rules = None;
                         self.launching.set_ready();
                         return Ok(());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::datasets::Sets;
 use super::deaths::Deaths;
 use super::feedback::FeedbackSocket;
 use super::message::{Channel, CompiledFiles, FromLauncher, ToLauncher};
@@ -31,6 +32,7 @@ pub(super) struct Common<'a> {
     pub(super) feedback: &'a FeedbackSocket,
     pub(super) tally: &'a Tally,
     pub(super) deaths: &'a Deaths,
+    pub(super) sets: &'a Sets,
 }
 
 /// The launcher process and the socket to it.
@@ -83,6 +85,8 @@ impl Launching {
             common.tally.as_fd(),
             common.deaths.watchlist(),
             common.deaths.hands(),
+            common.sets.journal.readers(),
+            common.sets.workers_reports.as_fd(),
         ];
         self.send(&message, &fds).context("preparing the launcher")
     }

@@ -20,8 +20,8 @@ use crate::sys::descriptors;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
     /// First message. Carries the `WORKERS` map, the board, the events socket, the feedback
-    /// socket, the rejecter's counters, the list of flows that workers died of and the workers'
-    /// hands, in this order.
+    /// socket, the rejecter's counters, the list of flows that workers died of, the workers'
+    /// hands, the journal of sets and the socket for reports about them, in this order.
     Prepare {
         /// The validated configuration, for what is the same in all of them.
         config: Box<Config>,
@@ -128,13 +128,19 @@ pub struct CompiledFiles {
     pub image: OwnedFd,
     /// The files that they were compiled from, as they were: see [`crate::rules::Sources`].
     pub sources: OwnedFd,
+    /// The sets that they use: see [`crate::detect::dataset::Catalogue`].
+    pub sets: OwnedFd,
 }
 
 impl CompiledFiles {
-    /// `None` when these are not two.
+    /// `None` when these are not three.
     pub fn of(fds: Vec<OwnedFd>) -> Option<Self> {
-        let [image, sources] = <[OwnedFd; 2]>::try_from(fds).ok()?;
-        Some(Self { image, sources })
+        let [image, sources, sets] = <[OwnedFd; 3]>::try_from(fds).ok()?;
+        Some(Self {
+            image,
+            sources,
+            sets,
+        })
     }
 }
 

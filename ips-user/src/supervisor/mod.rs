@@ -8,6 +8,7 @@
 //! and stays when it is over: nothing passes uninspected in between either.
 
 mod compiling;
+pub mod datasets;
 mod deaths;
 mod duty;
 pub mod feedback;
@@ -31,6 +32,7 @@ mod saved_packets;
 mod scaling;
 pub mod seat;
 mod seats;
+pub mod set_reports;
 mod signals;
 mod status;
 mod steering;
@@ -53,6 +55,7 @@ use nix::sys::prctl;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
 
+use self::datasets::Sets;
 use self::deaths::{Deaths, End, Finding};
 use self::feedback::{FeedbackSocket, Message};
 use self::history::History;
@@ -169,6 +172,7 @@ struct Supervisor {
     /// When workers have said something through it.
     spoken: Readable,
     workers_feedback: FeedbackSocket,
+    sets: Sets,
     steering: Steering,
     launching: Launching,
     /// When a launcher that has ended is to be replaced.
@@ -256,6 +260,7 @@ impl Supervisor {
             None => FeedbackSocket::pair()?,
         };
         let spoken = Readable::of(&feedback)?;
+        let sets = Sets::new(std::mem::take(&mut inheritance.sets)).context("sets")?;
         let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
         let deaths = Deaths::new(
             &config,
@@ -298,6 +303,7 @@ impl Supervisor {
             feedback,
             spoken,
             workers_feedback,
+            sets,
             steering,
             launching,
             launcher_due: None,
@@ -501,6 +507,8 @@ impl Supervisor {
                     // tokio's timers count milliseconds: none shall come just too early.
                     judge.as_mut().reset(TokioInstant::now() + next + ROUNDING);
                 }
+                () = self.sets.spoken.wait() => self.on_set_reports(),
+                Some(saved) = self.sets.saved.recv() => self.on_sets_saved(saved),
                 Some(checked) = self.upgrades_checked.recv() => self.upgrade_checked(checked),
                 () = Upgrade::due(self.upgrade.as_ref()),
                     // What changes rules would end in the middle of it.
@@ -542,6 +550,7 @@ impl Supervisor {
                 self.prepare_upgrade(program, answer);
             }
             Request::Reload { lenient } => self.begin_reload(lenient, answer),
+            Request::Dataset { request } => self.on_set_request(&request, answer),
             Request::Scale { workers } => self.scaling.ask(ScalingWish::Scale(workers), answer),
             Request::Drain { worker } => self.scaling.ask(ScalingWish::Drain(worker), answer),
             Request::Resume { worker } => self.scaling.ask(ScalingWish::Resume(worker), answer),
@@ -759,6 +768,7 @@ impl Supervisor {
 
     /// Forgets what has been long ago, and notes for a successor what has been since.
     fn sweep(&mut self) {
+        self.save_sets_if_due();
         self.steering.sweep(&self.config);
         for flow in self.deaths.forget_old(monotonic_ns()) {
             if flow.standing == Standing::Quarantined {

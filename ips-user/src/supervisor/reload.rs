@@ -115,8 +115,11 @@ impl Supervisor {
         compiled: Compiled,
         files: Option<CompiledFiles>,
     ) -> anyhow::Result<()> {
-        let CompiledFiles { image, sources } =
-            files.context("rules compiled without an image and their files")?;
+        let CompiledFiles {
+            image,
+            sources,
+            sets,
+        } = files.context("rules compiled without an image and their files")?;
         let Some(mut reloading) = self
             .reloading
             .take_if(|reloading| reloading.generation == generation)
@@ -126,6 +129,9 @@ impl Supervisor {
         let former = std::mem::replace(&mut self.config, reloading.config.clone());
         (self.generation, self.compiled) = (generation, compiled);
         self.sources = Some(sources);
+        // What is forgotten with sets that are no more stays in their files.
+        self.save_sets();
+        self.sets.set_rules(sets);
         if let Err(error) = self.steering.set_times(&self.config) {
             log::error!("reload: the eBPF programs keep their times: {error:#}");
         }

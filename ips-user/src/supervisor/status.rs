@@ -67,6 +67,7 @@ impl Supervisor {
             adopted: placed.adopted,
             kept: placed.kept,
             deaths: self.deaths.counters(),
+            datasets: self.sets.figures(),
             watched: self.watched(),
             suspects: self.standing(Standing::Suspect),
             quarantined: self.standing(Standing::Quarantined),

@@ -45,6 +45,7 @@ impl Supervisor {
         }
         self.seats
             .settle_pending(&self.config, &self.board, self.steering.pages());
+        self.save_last_sets().await;
         // Whatever still changes rules has to come to its end first.
         if let Some(rules) = abandoned {
             let _ = rules.await;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::Supervisor;
-use super::instance::{Kept, KeptRules, KeptSettings, RECORD_FORM, Record, Started};
+use super::instance::{Kept, KeptRules, KeptSets, KeptSettings, RECORD_FORM, Record, Started};
 use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
@@ -94,7 +94,7 @@ fn heed(said: &str) -> Result<(), &'static str> {
 impl Supervisor {
     /// Asks the program whether it can go on here; [`Self::upgrade_checked`] follows. It is
     /// asked beside everything else, because it may take its time.
-    pub(super) fn prepare_upgrade(&self, program: PathBuf, answer: oneshot::Sender<Response>) {
+    pub(super) fn prepare_upgrade(&mut self, program: PathBuf, answer: oneshot::Sender<Response>) {
         if let Some(why) = self.cannot_upgrade() {
             // The client may have gone: its answer is then nobody's.
             let _ = answer.send(Response::Error(why.into()));
@@ -105,6 +105,8 @@ impl Supervisor {
             let _ = answer.send(Response::Error(format!("{error:#}; nothing was changed")));
             return;
         }
+        // The other program loads what sets have been saved as.
+        self.save_sets();
         let checks = self.upgrade_checks.clone();
         tokio::spawn(async move {
             let result = check(&program).await;
@@ -240,9 +242,11 @@ impl Supervisor {
             self.workers_feedback.as_fd(),
             self.rejecter.tally.as_fd(),
             self.deaths.watchlist(),
+            self.sets.journal.readers(),
         ];
+        let reports = self.sets.reports().map(AsFd::as_fd);
         let sources = self.sources.as_ref().map(AsFd::as_fd);
-        for descriptor in of_seats.chain(shared).chain(sources) {
+        for descriptor in of_seats.chain(shared).chain(reports).chain(sources) {
             if let Err(error) = close_on_exec(&descriptor) {
                 log::error!("a descriptor stays open for programs started: {error}");
             }
@@ -260,6 +264,14 @@ impl Supervisor {
             settings: KeptSettings::of(&self.config)?,
             sources: keep_over_exec(sources)?,
         }))
+    }
+
+    fn keep_sets(&self) -> io::Result<KeptSets> {
+        let [supervisor, workers] = self.sets.reports();
+        Ok(KeptSets {
+            journal: keep_over_exec(&self.sets.journal.readers())?,
+            reports: both(supervisor, workers)?,
+        })
     }
 
     /// Keeps everything open that a successor in this process takes over.
@@ -284,6 +296,7 @@ impl Supervisor {
             tally: keep_over_exec(&self.rejecter.tally)?,
             watchlist: Some(keep_over_exec(&self.deaths.watchlist())?),
             rules: self.keep_rules()?,
+            sets: Some(self.keep_sets()?),
         })
     }
 }

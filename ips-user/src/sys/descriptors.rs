@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// Most descriptors of one message; the kernel closes what is more.
-const DESCRIPTORS: usize = 8;
+const DESCRIPTORS: usize = 16;
 
 /// Moves a descriptor to another number, which must not be in use; exec closes it.
 ///

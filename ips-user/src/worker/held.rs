@@ -3,7 +3,7 @@
 //! earlier program: a number never means something else, and those that came later may be absent.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::desk::Desk;
 use crate::desk::watchlist::Watchlist;
@@ -22,11 +22,15 @@ pub const CHANNEL: RawFd = 205;
 /// The list of flows that workers died of.
 pub const WATCHLIST: RawFd = 206;
 
+/// The journal of sets.
+pub const SETS: RawFd = 207;
+
 /// Puts everything in its place.
 pub(super) fn place(
     equipment: Equipment,
     board: &Board,
     watchlist: &Watchlist,
+    sets: BorrowedFd<'_>,
 ) -> io::Result<Equipment> {
     let Equipment {
         desk,
@@ -42,7 +46,11 @@ pub(super) fn place(
     ];
     let channel: OwnedFd = move_to(channel.into_fd(), CHANNEL)?;
     // Only held: this process has mapped them already.
-    for (file, number) in [(board.as_fd(), BOARD), (watchlist.as_fd(), WATCHLIST)] {
+    for (file, number) in [
+        (board.as_fd(), BOARD),
+        (watchlist.as_fd(), WATCHLIST),
+        (sets, SETS),
+    ] {
         std::mem::forget(move_to(file.try_clone_to_owned()?, number)?);
     }
     Ok(Equipment {

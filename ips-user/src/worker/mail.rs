@@ -1,5 +1,5 @@
 //! What the supervisor puts into the seat's channel: other rules and settings, taken over between
-//! two batches.
+//! two batches. And how far its journal of sets has been read.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::Turn;
 use crate::config::Config;
+use crate::desk::journal::Reader;
 use crate::detect::Image;
 use crate::inspection::InspectionOptions;
 use crate::supervisor::feedback::Message;
@@ -21,14 +22,16 @@ pub(super) struct Mail {
     read: Option<u64>,
     /// Which rules and configuration the worker has.
     generation: u32,
+    pub(super) sets: Reader,
 }
 
 impl Mail {
-    pub(super) const fn new(channel: Channel, generation: u32) -> Self {
+    pub(super) const fn new(channel: Channel, generation: u32, sets: Reader) -> Self {
         Self {
             channel,
             read: None,
             generation,
+            sets,
         }
     }
 }
@@ -75,6 +78,7 @@ impl Turn<'_> {
                 ..InspectionOptions::of_worker(&config).map_err(anyhow::Error::msg)?
             };
             self.inspection.reload(image.map()?, options);
+            self.begin_sets_anew()?;
             self.guard.set_stale(config.stale().as_nanos() as u64);
             self.mail.generation = generation;
             self.config = config;

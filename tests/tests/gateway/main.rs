@@ -7,6 +7,7 @@
 mod actions;
 mod caps;
 mod cli;
+mod datasets;
 mod dead_program;
 mod failover;
 mod hang;

@@ -134,6 +134,7 @@ impl Gateway {
         config.workers.count = 2;
         config.log.directory = directory.path().join("log");
         config.control.directory = directory.path().join("run");
+        config.rules.data_directory = directory.path().join("data");
         let rules = directory.path().join("test.rules");
         config.rules.files = vec![rules.clone()];
         // Off costs least; those that are about XDP say so.

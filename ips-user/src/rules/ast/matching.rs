@@ -404,6 +404,16 @@ pub enum DatasetKind {
     Ip,
 }
 
+/// Kinds of sets by their names in rules. Of two names for one kind the first is shown.
+pub const DATASET_KINDS: [(&str, DatasetKind); 6] = [
+    ("string", DatasetKind::String),
+    ("md5", DatasetKind::Md5),
+    ("sha256", DatasetKind::Sha256),
+    ("ipv4", DatasetKind::Ipv4),
+    ("ip", DatasetKind::Ip),
+    ("ipv6", DatasetKind::Ip),
+];
+
 /// How the file of a set is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DatasetFormat {

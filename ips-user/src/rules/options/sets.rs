@@ -1,8 +1,8 @@
 //! Matches against lists that are kept elsewhere: `dataset`, `datarep`, `iprep`, `geoip`.
 
 use super::super::ast::{
-    Compare, Condition, Dataset, DatasetCommand, DatasetFormat, DatasetKind, GeoSide, Match,
-    ReputationSide,
+    Compare, Condition, DATASET_KINDS, Dataset, DatasetCommand, DatasetFormat, DatasetKind,
+    GeoSide, Match, ReputationSide,
 };
 use super::super::finding::Finding;
 use super::super::item::Item;
@@ -19,15 +19,6 @@ pub(super) const KEYWORDS: &[(&str, Handler)] = &[
 ];
 
 type Done = Result<(), Finding>;
-
-const KINDS: [(&str, DatasetKind); 6] = [
-    ("string", DatasetKind::String),
-    ("md5", DatasetKind::Md5),
-    ("sha256", DatasetKind::Sha256),
-    ("ipv4", DatasetKind::Ipv4),
-    ("ip", DatasetKind::Ip),
-    ("ipv6", DatasetKind::Ip),
-];
 
 fn push(builder: &mut Builder<'_>, item: &Item<'_>, set: Dataset) -> Done {
     builder.needs_sticky(item)?;
@@ -87,7 +78,7 @@ fn options<'a>(
         }
         match word.as_str() {
             "type" => {
-                set.kind = value.choose("a type of set", &KINDS)?;
+                set.kind = value.choose("a type of set", &DATASET_KINDS)?;
                 kind = Some(part);
             }
             "load" => set.load = Some(text()),
