@@ -121,7 +121,7 @@ pub fn tagged(context: &PacketContext<'_>, line: &mut Vec<u8>) {
     let with = With {
         verdict: false,
         flow: false,
-        packet: Some(&context.packet.frame),
+        packet: Some(context.packet.frame),
     };
     write(context, "packet", Kind::Tagged, &with, line);
 }
