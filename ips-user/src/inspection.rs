@@ -273,8 +273,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     /// How often packets of flows that are known here may have gone another way, or past
     /// everybody. After an increase connections are picked up anew where they turn out not to be
     /// where they were.
-    pub fn set_detours(&mut self, detours: u64) {
-        self.memory.set_detours(detours);
+    pub fn set_detours(&mut self, detours: u64, now: Timestamp) {
+        self.memory.set_detours(detours, now.monotonic_ns);
     }
 
     /// Goes on with other rules and options: what is known about flows, and what was decided

@@ -19,6 +19,7 @@ use crate::log::pipe::EventPipe;
 use crate::maps::WorkerPages;
 use crate::metrics::board::{Board, Cell, Row};
 use crate::metrics::queue_truth::{QueueTruth, Reader};
+use crate::netfilter::Fail;
 use crate::rejecter::RejectSocket;
 use crate::source::crate_nfq::CrateQueue;
 use crate::source::nfqueue::NfQueue;
@@ -303,6 +304,9 @@ struct Turn<'a> {
     until_beat: u32,
     /// How often this worker has come round so late that the backup may have had its flows.
     stalls: u64,
+    /// How often there may have been no room for a packet in its socket: when failing open it has
+    /// passed.
+    overruns: u64,
 }
 
 impl<'a> Turn<'a> {
@@ -335,6 +339,7 @@ impl<'a> Turn<'a> {
             gap: Gap::Closed,
             until_beat: BEAT_EVERY,
             stalls: 0,
+            overruns: 0,
         }
     }
 
@@ -357,13 +362,19 @@ impl<'a> Turn<'a> {
             .pages
             .stamp(self.seat.slot(), self.now.monotonic_ns);
         self.inspection.expire(self.now);
-        self.publish(queue.tallied());
+        let tallied = queue.tallied();
+        self.overruns = self.overruns.max(tallied.overruns);
+        self.publish(tallied);
         // Under light load a batch is one packet: not a system call for each.
         let since = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(self.asked_ns));
         if served == 0 || since >= HEARTBEAT {
             self.asked_ns = self.now.monotonic_ns;
-            let overruns = self.base[Cell::Overruns as usize] + queue.counters().overruns;
-            self.row.set(Cell::Overruns, overruns);
+            let overruns = queue.counters().overruns;
+            self.overruns = self.overruns.max(overruns);
+            self.row.set(
+                Cell::Overruns,
+                self.base[Cell::Overruns as usize] + overruns,
+            );
             // They are many, and nobody decides anything by them.
             let counts = self.inspection.figures().counts().iter();
             let sums = counts.zip(&self.figures).map(|(count, base)| count + base);
@@ -579,8 +590,11 @@ impl Inspector for Turn<'_> {
         self.now = now();
         let silence = Duration::from_nanos(self.now.monotonic_ns.saturating_sub(heartbeat_ns));
         self.stalls += u64::from(silence >= self.config.stale());
-        self.inspection
-            .set_detours(self.shared.pages.detours() + self.stalls);
+        // That transport does not say when its socket was full.
+        let is_mute = self.config.queue.transport == Transport::Nfq;
+        self.overruns += u64::from(is_mute && self.config.fail == Fail::Open);
+        let detours = self.shared.pages.detours() + self.stalls + self.overruns;
+        self.inspection.set_detours(detours, self.now);
         self.row.add(Cell::Received, packets as u64);
         self.shared.pages.set_received(slot, highest.0);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);

@@ -50,9 +50,8 @@ impl Supervisor {
             let queue = occupancy.queue;
             let truth = queues.iter().find(|truth| truth.queue == queue);
             let truth = truth.copied().unwrap_or_default();
-            let before = occupancy.strain.level();
             records.extend(judge(occupancy, truth, bounds, &self.config, &self.board));
-            if before.max(occupancy.strain.level()) > Level::None {
+            if truth.waiting > self.config.queue.length / 2 {
                 // A full queue lets packets pass, and only now and then somebody counts them.
                 self.steering.pages().note_detour();
             }

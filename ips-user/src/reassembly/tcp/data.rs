@@ -254,7 +254,7 @@ impl Session {
         }
         let side = &mut self.control.sides[to];
         if place > side.acked && place <= side.highest {
-            self.account.is_right(pass.memory);
+            self.account.is_right(pass.memory, pass.now.monotonic_ns);
         }
         side.acknowledged(place, window);
         if side.probe.is_some_and(|probe| place > probe) {

@@ -82,6 +82,10 @@ fn add(to: &AtomicU64, most: &AtomicU64, more: u64) {
     }
 }
 
+/// What passes by while others have a queue's packets, or while the queue is full, has arrived
+/// after this time.
+pub(super) const DETOUR_NS: u64 = 1_000_000_000;
+
 /// The memory of one worker's sessions, and its counters.
 #[derive(Debug, Default)]
 pub struct StreamMemory {
@@ -94,6 +98,8 @@ pub struct StreamMemory {
     serial: u64,
     /// See [`StreamMemory::set_detours`].
     detours: u32,
+    /// When that changed last.
+    detoured_ns: u64,
 }
 
 /// What the last packet has changed. Kept once, not in each session.
@@ -130,9 +136,13 @@ impl StreamMemory {
 
     /// How often packets may have gone another way until now, or past everybody: what sessions
     /// know from before an increase may be out of date.
-    pub fn set_detours(&mut self, detours: u64) {
+    pub fn set_detours(&mut self, detours: u64, now_ns: u64) {
         // Not all of them: that is for sessions that are known to have missed something.
-        self.detours = detours as u32 & (u32::MAX >> 1);
+        let detours = detours as u32 & (u32::MAX >> 1);
+        if detours != self.detours {
+            self.detours = detours;
+            self.detoured_ns = now_ns;
+        }
     }
 
     /// Counts an inspection of what was left at the end of a stream.
@@ -211,9 +221,12 @@ impl Account {
         self.detours = u32::MAX;
     }
 
-    /// Both ends agree with what is known.
-    pub(super) fn is_right(&mut self, memory: &StreamMemory) {
-        self.detours = memory.detours;
+    /// Both ends agree with what is known. That says nothing while what went another way may be
+    /// on its way still.
+    pub(super) fn is_right(&mut self, memory: &StreamMemory, now_ns: u64) {
+        if now_ns.saturating_sub(memory.detoured_ns) >= DETOUR_NS {
+            self.detours = memory.detours;
+        }
     }
 
     /// The session's buffers take so many bytes now.
