@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use sluice::sys::sandbox::{Account, Support};
 use sluice_tests::require_queues;
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 
-use crate::rig::{Gateway, lab, processes, program};
+use crate::rig::{Gateway, PATIENCE, lab, processes, program};
 
 /// Bits of capabilities, as in `linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
@@ -82,13 +83,21 @@ fn every_process_has_only_what_it_needs_also_those_that_replace_others() {
     }
     assert_confined("rejecter", status.rejecter.pid, NET_RAW);
     // Nobody else is there, and those have what root gave them.
-    let mut others = processes(&gateway.lab);
     let confined: Vec<u32> = status.seats().map(|seat| seat.pid).collect();
-    others.retain(|pid| !confined.contains(pid) && *pid != status.rejecter.pid);
-    others.sort_unstable();
+    let others = || {
+        let mut others = processes(&gateway.lab);
+        others.retain(|pid| !confined.contains(pid) && *pid != status.rejecter.pid);
+        others.sort_unstable();
+        others
+    };
     let mut expected = [status.pid, status.launcher];
     expected.sort_unstable();
-    assert_eq!(others, expected);
+    // A tool may be looking at the netfilter rules just now.
+    let deadline = Instant::now() + PATIENCE;
+    while others() != expected && Instant::now() < deadline {
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(others(), expected);
 
     let killed = &status.workers[0];
     crate::rig::signal(killed, Signal::SIGKILL);
