@@ -53,6 +53,7 @@ fn matches(rules: Vec<Rule>, prefilter: BuildPrefilter) -> Option<Vec<(usize, Ve
             stream: None,
             stream_events: StreamEvents::default(),
             only_stream: false,
+            only_established: false,
             app: None,
             now: at(number as u64 * 1_000_000),
             tables: &mut tables,

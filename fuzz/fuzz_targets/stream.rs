@@ -257,6 +257,9 @@ fuzz_target!(|data: &[u8]| {
         }
         // Before the beginning there is nothing to take.
         let skip = (-at).clamp(0, delivered.len() as i64) as usize;
+        if skip == delivered.len() {
+            continue;
+        }
         let from = (at + skip as i64) as u32;
         let fresh = &delivered[skip..];
         victim.take(from, fresh);

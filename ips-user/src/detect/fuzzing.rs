@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::dataset;
+use super::dataset::value;
 use super::matching::pcre::{Pattern, Patterns, Searched};
 use super::reputation::Reputation;
 use crate::rules::ast::{DatasetKind, Pcre};
@@ -67,7 +67,7 @@ pub fn dataset_value(text: &str) -> usize {
     let kinds = [String, Md5, Sha256, Ipv4, Ip];
     kinds
         .into_iter()
-        .filter_map(|kind| dataset::parse(text, kind))
+        .filter_map(|kind| value::parse(text, kind))
         .count()
 }
 

@@ -483,9 +483,12 @@ impl Defragmenter {
                     self.counters.overlaps += 1;
                     events.insert(overlap_event);
                 }
-                return match overlap {
-                    Overlap::Same { whole: true } => Insertion::Kept,
-                    _ => self.refused(Refusal::Conflict),
+                // A part that says the datagram ends sooner makes another one of the same bytes
+                // for a receiver that begins anew.
+                let repeats = overlap == Overlap::Same { whole: true };
+                return match repeats && !assembly.contradicts_end(&part) {
+                    true => Insertion::Kept,
+                    false => self.refused(Refusal::Conflict),
                 };
             }
         };

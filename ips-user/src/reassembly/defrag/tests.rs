@@ -319,6 +319,26 @@ fn a_fragment_that_the_receiver_may_not_have_got_cannot_be_replaced_later() {
 }
 
 #[test]
+fn an_accepted_datagram_cannot_be_cut_short_later() {
+    let repeated = Sent {
+        ttl: 3,
+        ..Sent::new(0, true, &[1; 16])
+    };
+    let mut rig = Rig::inline();
+    assert_eq!(rig.send(&repeated), Got::Kept);
+    assert_eq!(rig.part(8, false, &[1; 29]), Got::Whole(vec![1; 37]));
+    // The receiver has it as well and begins anew. With a sooner end it would have a shorter one,
+    // which nobody inspected.
+    let sooner = rig.part(16, false, &[1; 8]);
+    assert_eq!(sooner, Got::Refused(Refusal::Conflict));
+    assert_eq!(rig.event_names(), ["ipv4.frag_overlap"]);
+    assert_eq!(rig.send(&repeated), Got::Kept);
+    // The same bytes with the same end are a repetition, and so are those in the middle.
+    assert_eq!(rig.part(32, false, &[1; 5]), Got::Kept);
+    assert_eq!(rig.part(16, true, &[1; 8]), Got::Kept);
+}
+
+#[test]
 fn a_fragment_whose_headers_the_receiver_may_refuse_cannot_be_replaced_later() {
     let fragment = |options: bool, offset: u8, more: u8, data: &[u8; 8]| {
         let mut ip = vec![0x60, 0, 0, 0, 0, if options { 24 } else { 16 }];
