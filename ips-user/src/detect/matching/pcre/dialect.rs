@@ -359,6 +359,8 @@ fn changes_flags(rest: &[Token]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sys::pcre2::{Expression, Search};
 
@@ -529,4 +531,53 @@ mod tests {
             }
         }
     }
+
+    proptest! {
+        #[test]
+        fn classes_mean_the_same_wherever_they_are_for_the_linear_engine(
+            parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 1..9),
+            flags in prop::sample::select(&["", "i", "E"][..]),
+            subject in prop::collection::vec(prop::sample::select(&b"[]^:-&aBp1;\n$\\"[..]), 0..12),
+        ) {
+            let expression = format!("[{}", parts.concat());
+            let pcre = pcre(&expression, flags);
+            if let Dialect::Linear(text) = choose(&pcre, true)
+                && let Ok(linear) = regex::bytes::Regex::new(&text)
+                && let Ok(mut other) = Expression::new(&backtracking(&pcre))
+            {
+                let one = linear.find(&subject).map(|found| (found.start(), found.end()));
+                let two = match other.find(&subject, 0, &mut 1_000_000) {
+                    Search::Found(start, end) => Some((start, end)),
+                    Search::Nowhere => None,
+                    Search::GaveUp => panic!("given up"),
+                };
+                prop_assert_eq!(one, two, "/{}/{} as {}", expression, flags, text);
+            }
+        }
+    }
+
+    const PARTS: [&str; 22] = [
+        "[",
+        "]",
+        "^",
+        ":",
+        "-",
+        "&",
+        "a",
+        "p",
+        "1",
+        ";",
+        "$",
+        "\\]",
+        "\\d",
+        "\\x5d",
+        "[:alpha:]",
+        "[:^upper:]",
+        "[:punct:]",
+        "[:",
+        ":]",
+        "]+",
+        "[.",
+        "[^",
+    ];
 }
