@@ -183,8 +183,9 @@ impl Flow {
             PacketDirection::ToServer => &mut self.to_server,
             PacketDirection::ToClient => &mut self.to_client,
         };
-        tally.packets += 1;
-        tally.bytes += packet.frame.len() as u64;
+        // Another process may have counted before, to any number.
+        tally.packets = tally.packets.saturating_add(1);
+        tally.bytes = tally.bytes.saturating_add(packet.frame.len() as u64);
         direction
     }
 

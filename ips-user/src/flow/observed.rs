@@ -81,9 +81,9 @@ impl Observed {
         let ttl = packet.ttl();
         if self.seen & (seen::PACKET[0] | seen::PACKET[1]) == 0 {
             let ids = packet.link.vlans.as_slice();
+            self.vlan_count = ids.len().min(self.vlans.len()) as u16;
             for (slot, id) in self.vlans.iter_mut().zip(ids) {
                 *slot = *id;
-                self.vlan_count += 1;
             }
         }
         if self.seen & seen::PACKET[way] == 0 {

@@ -4,6 +4,7 @@ use ips_common::FAMILY_IPV4;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::Decoded;
 use crate::flow::FlowLimits;
 
 /// Later than everything in these tests.
@@ -310,6 +311,45 @@ fn a_flow_from_the_future_becomes_idle_like_any_other() {
     table.import(&bytes, at(1000), || {}).unwrap();
     assert_eq!(table.expire(at(600_000_000_999), 10), 0);
     assert_eq!(table.expire(at(600_000_001_000), 10), 1);
+}
+
+#[test]
+fn a_flow_that_was_counted_to_the_end_goes_on() {
+    let full = Tally {
+        packets: u64::MAX,
+        bytes: u64::MAX - 1,
+    };
+    let mut observed = Observed::default();
+    // The number of VLANs, of a flow that has seen no packet.
+    let bytes = bytemuck::bytes_of_mut(&mut observed);
+    let count = bytes.len() - 2;
+    bytes[count..].fill(0xff);
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .tcp(1, 443, 1, 1024)
+        .write(&mut packet, b"x")
+        .unwrap();
+    let mut packet = Decoded::parse(&packet).unwrap();
+    assert!(packet.link.vlans.push(23));
+    let counted = Flow {
+        key: packet.key,
+        to_server: full,
+        to_client: full,
+        observed,
+        ..flow(1, 1)
+    };
+    let mut table = table(10);
+    table
+        .import(&exported(&filled([counted])), NOW, || {})
+        .unwrap();
+    let (flow, direction) = table.packet(&packet, NOW).unwrap().unwrap();
+    assert_eq!(direction, PacketDirection::ToServer);
+    let most = Tally {
+        packets: u64::MAX,
+        bytes: u64::MAX,
+    };
+    assert_eq!((flow.to_server, flow.to_client), (most, full));
+    assert_eq!(flow.observed.vlans(), [23]);
 }
 
 #[test]

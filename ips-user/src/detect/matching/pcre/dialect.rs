@@ -20,6 +20,12 @@ pub(crate) enum Dialect {
     Backtracking(String),
 }
 
+/// Named classes.
+const NAMES: [&str; 14] = [
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
+];
+
 /// Chooses. `end_matters`: where a match ends decides where something else begins.
 pub(crate) fn choose(pcre: &Pcre, end_matters: bool) -> Dialect {
     linear(pcre, end_matters).map_or_else(
@@ -80,7 +86,10 @@ fn with_end_only(expression: &str) -> String {
         match token {
             Token::Dollar => text.push_str("\\z"),
             Token::Escaped(letter) => text.extend(['\\', letter]),
-            Token::Other(letter) | Token::InClass(letter) => text.push(letter),
+            Token::Other(letter)
+            | Token::Bracket(letter)
+            | Token::InClass(letter)
+            | Token::Named(letter) => text.push(letter),
         }
     }
     text
@@ -91,15 +100,28 @@ enum Token {
     Dollar,
     Escaped(char),
     Other(char),
-    /// Part of a class, its brackets included; escaped ones are [`Token::Escaped`].
+    /// Begins or ends a class.
+    Bracket(char),
+    /// Within a class; escaped ones are [`Token::Escaped`].
     InClass(char),
+    /// Part of the name of a class within a class, `[:alpha:]`, its brackets included.
+    Named(char),
+}
+
+/// Where the next letter of a class stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InClass {
+    /// Behind the bracket.
+    First,
+    /// Behind the `^` that follows the bracket.
+    Negated,
+    Later,
 }
 
 fn tokens(expression: &str) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(expression.len());
-    let mut letters = expression.chars().peekable();
-    // Within a class: how many letters of it were seen.
-    let mut class: Option<usize> = None;
+    let mut letters = expression.chars();
+    let mut class = None;
     while let Some(letter) = letters.next() {
         if letter == '\\' {
             if let Some(next) = letters.next() {
@@ -107,41 +129,66 @@ fn tokens(expression: &str) -> Vec<Token> {
             } else {
                 tokens.push(Token::Other(letter));
             }
-            class = class.map(|seen| seen + 1);
+            class = class.map(|_| InClass::Later);
             continue;
         }
-        match class {
-            Some(seen) => {
-                tokens.push(Token::InClass(letter));
-                // A bracket that comes first is one of the class.
-                class = if letter == ']' && seen > 0 {
-                    None
-                } else if letter == '^' && seen == 0 {
-                    Some(0)
-                } else if letter == '[' && matches!(letters.peek(), Some(':' | '.' | '=')) {
-                    // A named class: to its end.
-                    for inner in letters.by_ref() {
-                        tokens.push(Token::InClass(inner));
-                        if inner == ']' {
-                            break;
-                        }
-                    }
-                    Some(seen + 1)
-                } else {
-                    Some(seen + 1)
-                };
+        let Some(place) = class else {
+            tokens.push(match letter {
+                '[' => Token::Bracket(letter),
+                '$' => Token::Dollar,
+                letter => Token::Other(letter),
+            });
+            class = (letter == '[').then_some(InClass::First);
+            continue;
+        };
+        class = Some(InClass::Later);
+        match letter {
+            // One that comes first is of the class.
+            ']' if place == InClass::Later => {
+                tokens.push(Token::Bracket(letter));
+                class = None;
             }
-            None => match letter {
-                '[' => {
-                    tokens.push(Token::InClass(letter));
-                    class = Some(0);
+            '^' if place == InClass::First => {
+                tokens.push(Token::InClass(letter));
+                class = Some(InClass::Negated);
+            }
+            '[' => match name_len(letters.as_str()) {
+                Some(len) => {
+                    tokens.push(Token::Named(letter));
+                    tokens.extend(letters.by_ref().take(len).map(Token::Named));
                 }
-                '$' => tokens.push(Token::Dollar),
-                letter => tokens.push(Token::Other(letter)),
+                None => tokens.push(Token::InClass(letter)),
             },
+            letter => tokens.push(Token::InClass(letter)),
         }
     }
     tokens
+}
+
+/// How many letters of what follows a bracket within a class make it a name, `:alpha:]`, as PCRE
+/// sees it: the mark comes again before a bracket, and then a closing one. Otherwise the bracket
+/// stands for itself.
+fn name_len(rest: &str) -> Option<usize> {
+    let mut letters = rest.chars();
+    let mark = letters
+        .next()
+        .filter(|mark| matches!(mark, ':' | '.' | '='))?;
+    let mut len = 1;
+    while let Some(letter) = letters.next() {
+        let next = letters.clone().next()?;
+        len += 1;
+        match letter {
+            '\\' if matches!(next, ']' | '\\') => {
+                letters.next();
+                len += 1;
+            }
+            '[' if next == mark => return None,
+            ']' => return None,
+            letter if letter == mark && next == ']' => return Some(len + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The expression for `regex`, if it means the same there.
@@ -190,18 +237,22 @@ fn linear(pcre: &Pcre, end_matters: bool) -> Option<String> {
                 text.push_str("(?:\\n?\\z)");
             }
             Token::InClass(letter) => {
-                // Operators of nested classes.
+                // Operators of nested classes, and a bracket that begins one.
                 let doubled = matches!(letter, '&' | '-' | '~') && next == Some(token);
-                let named = letter == '['
-                    && matches!(next, Some(Token::InClass(':')))
-                    && at > 0
-                    && matches!(tokens[at - 1], Token::InClass(_) | Token::Escaped(_));
-                let nested = letter == '[' && !named && at > 0 && in_class_before(&tokens[..at]);
-                if doubled || nested {
+                if doubled || letter == '[' {
                     return None;
                 }
                 text.push(letter);
             }
+            Token::Named(letter) => {
+                // PCRE knows no range to a class.
+                let range = at > 0 && tokens[at - 1] == Token::InClass('-');
+                if letter == '[' && (range || !known_name(&tokens[at + 1..])) {
+                    return None;
+                }
+                text.push(letter);
+            }
+            Token::Bracket(letter) => text.push(letter),
             Token::Other(letter) => {
                 let quantifier = matches!(letter, '*' | '+' | '?' | '}');
                 if quantifier && next == Some(&Token::Other('+')) {
@@ -246,17 +297,21 @@ fn linear(pcre: &Pcre, end_matters: bool) -> Option<String> {
     Some(text)
 }
 
-/// Whether the token after these is within a class.
-fn in_class_before(before: &[Token]) -> bool {
-    let opened = |token: &Token| *token == Token::InClass('[');
-    let closed = |token: &Token| *token == Token::InClass(']');
-    let last_open = before.iter().rposition(opened);
-    let last_close = before.iter().rposition(closed);
-    match (last_open, last_close) {
-        (Some(open), Some(close)) => open > close,
-        (Some(_), None) => true,
-        _ => false,
-    }
+/// Whether a named class begins here that both know, and alike: `:alpha:]`, `:^alpha:]`. `regex`
+/// takes another one for a class within a class; PCRE refuses it, or it has a meaning of its own
+/// (`[[:<:]]`).
+fn known_name(tokens: &[Token]) -> bool {
+    let letters = tokens.iter().map_while(|token| match token {
+        Token::Named(letter) => Some(*letter),
+        _ => None,
+    });
+    // Another may follow at once.
+    let name: String = letters.take_while(|letter| *letter != ']').collect();
+    let name = name
+        .strip_prefix(':')
+        .and_then(|name| name.strip_suffix(':'))
+        .map(|name| name.strip_prefix('^').unwrap_or(name));
+    name.is_some_and(|name| NAMES.contains(&name))
 }
 
 /// Whether only the ends of groups come, or another alternative of the whole expression.
@@ -304,6 +359,8 @@ fn changes_flags(rest: &[Token]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::sys::pcre2::{Expression, Search};
 
@@ -338,6 +395,8 @@ mod tests {
             "[^\\r\\n]*\\x3a\\s",
             "[[:alpha:]]+x",
             "[]a]b",
+            "[^[:^digit:][:word:]_]$",
+            "[^^]$",
             "a\\<b",
             "(a$)|b$",
             "(?i)abc",
@@ -355,6 +414,13 @@ mod tests {
             "a{2}+b",
             "[a-z&&[b]]",
             "[a[b]",
+            "[[:al:a];b]",
+            "[[:alpha]b]",
+            "[[:alpha:][b]c]",
+            "[]a[b]c]",
+            "[[:<:]]a",
+            "[[:none:]]",
+            "[+-[:digit:]]",
             "\\vx",
             "\\Qa\\E",
             "a$b",
@@ -373,6 +439,22 @@ mod tests {
         check("^", "m", false);
         check("a\\n^", "m", false);
         check("a$b", "E", true);
+    }
+
+    #[test]
+    fn a_class_ends_where_pcre_ends_it() {
+        for (expression, expect) in [
+            ("[[:alpha]$", "[[:alpha]\\z"),
+            ("[[:alpha:]$]$", "[[:alpha:]$]\\z"),
+            ("[[:a\\]:]$]$", "[[:a\\]:]$]\\z"),
+            ("[[:a[:]$", "[[:a[:]\\z"),
+            ("[^^]$", "[^^]\\z"),
+            ("[^]$]$", "[^]$]\\z"),
+            ("[[", "[["),
+            ("[[:", "[[:"),
+        ] {
+            assert_eq!(with_end_only(expression), expect);
+        }
     }
 
     #[test]
@@ -397,13 +479,20 @@ mod tests {
             "(a$)|b$",
             "a.b",
             "[[:space:]]a",
+            "[[:^upper:]]b",
+            "[^[:upper:]]b",
+            "[^[:^upper:][:punct:]]",
+            "[[:al:a];l\\n]+[^y]",
+            "[[:alpha]+b]",
+            "[]a[b]+c]",
+            "[^^]+a",
             "a\\n?$",
             "(?:^|b)a",
             "\\w+\\d",
             "a{2,3}",
             "a|b|",
         ];
-        let subjects: [&[u8]; 14] = [
+        let subjects: [&[u8]; 17] = [
             b"",
             b"a",
             b"a\n",
@@ -418,6 +507,9 @@ mod tests {
             b"\xe4b",
             b"a1",
             b"AB\r\nab",
+            b"\nab!c",
+            b"x:;l\nq",
+            b"aab]c]",
         ];
         for expression in expressions {
             for flags in ["", "i", "s", "m", "im", "E", "G", "A"] {
@@ -439,4 +531,53 @@ mod tests {
             }
         }
     }
+
+    proptest! {
+        #[test]
+        fn classes_mean_the_same_wherever_they_are_for_the_linear_engine(
+            parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 1..9),
+            flags in prop::sample::select(&["", "i", "E"][..]),
+            subject in prop::collection::vec(prop::sample::select(&b"[]^:-&aBp1;\n$\\"[..]), 0..12),
+        ) {
+            let expression = format!("[{}", parts.concat());
+            let pcre = pcre(&expression, flags);
+            if let Dialect::Linear(text) = choose(&pcre, true)
+                && let Ok(linear) = regex::bytes::Regex::new(&text)
+                && let Ok(mut other) = Expression::new(&backtracking(&pcre))
+            {
+                let one = linear.find(&subject).map(|found| (found.start(), found.end()));
+                let two = match other.find(&subject, 0, &mut 1_000_000) {
+                    Search::Found(start, end) => Some((start, end)),
+                    Search::Nowhere => None,
+                    Search::GaveUp => panic!("given up"),
+                };
+                prop_assert_eq!(one, two, "/{}/{} as {}", expression, flags, text);
+            }
+        }
+    }
+
+    const PARTS: [&str; 22] = [
+        "[",
+        "]",
+        "^",
+        ":",
+        "-",
+        "&",
+        "a",
+        "p",
+        "1",
+        ";",
+        "$",
+        "\\]",
+        "\\d",
+        "\\x5d",
+        "[:alpha:]",
+        "[:^upper:]",
+        "[:punct:]",
+        "[:",
+        ":]",
+        "]+",
+        "[.",
+        "[^",
+    ];
 }
