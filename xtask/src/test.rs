@@ -268,10 +268,10 @@ fn run_program(
     } else if !status.success() && results.failed.is_empty() {
         results.failed.push(format!("{name}: ended with {status}"));
     }
-    if arguments.verbose || !results.failed.is_empty() {
-        for line in &output {
-            println!("{line}");
-        }
+    if arguments.verbose {
+        output.iter().for_each(|line| println!("{line}"));
+    } else if !results.failed.is_empty() {
+        without_successes(&output).for_each(|line| println!("{line}"));
     }
     let ran = results.passed + results.failed.len();
     if ran > 0 {
@@ -284,6 +284,20 @@ fn run_program(
         );
     }
     Ok(results)
+}
+
+/// What libtest prints, without the tests that passed: whoever looks for the cause of a failure
+/// shall find it first.
+fn without_successes(output: &[String]) -> impl Iterator<Item = &String> {
+    let mut of_successes = false;
+    output.iter().filter(move |line| {
+        match line.as_str() {
+            "successes:" => of_successes = true,
+            "failures:" => of_successes = false,
+            _ => {}
+        }
+        !of_successes && !(line.starts_with("test ") && line.ends_with(" ... ok"))
+    })
 }
 
 /// Reads what libtest prints.
@@ -379,6 +393,34 @@ mod tests {
                 "ips-user library: b::three".to_owned(),
                 "needs root (network namespaces)".to_owned()
             )]
+        );
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_shown_of_what_passed() {
+        let output = lines(
+            "running 2 tests\n\
+             test one ... ok\n\
+             test two ... FAILED\n\
+             successes:\n\
+             ---- one stdout ----\n\
+             all is well\n\
+             failures:\n\
+             ---- two stdout ----\n\
+             test of nothing\n\
+             test result: FAILED.",
+        );
+        let shown: Vec<&str> = without_successes(&output).map(String::as_str).collect();
+        assert_eq!(
+            shown,
+            [
+                "running 2 tests",
+                "test two ... FAILED",
+                "failures:",
+                "---- two stdout ----",
+                "test of nothing",
+                "test result: FAILED."
+            ]
         );
     }
 
