@@ -172,6 +172,23 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     }
 }
 
+/// Has the allocator keep up to this many bytes that are freed at the end of the heap, and take
+/// blocks up to that size from the heap. Buffers of streams grow and shrink with every window:
+/// by default (mallopt(3)) each megabyte that comes and goes is given back to the kernel, and
+/// zeroed and mapped page by page when it is asked for again, which costs a stream half of its
+/// throughput.
+pub fn keep_freed_memory(bytes: i32) {
+    #[cfg(target_env = "gnu")]
+    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: mallopt(3) takes numbers only.
+        if unsafe { libc::mallopt(parameter, bytes) } != 1 {
+            log::warn!("the allocator does not keep {bytes} freed bytes");
+        }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = bytes;
+}
+
 /// `OOM_SCORE_ADJ_MAX` (linux/oom.h).
 const MOST_OOM_SCORE: i32 = 1000;
 
