@@ -535,6 +535,13 @@ impl Supervisor {
                 _ = stats.tick(), if self.config.log.stats_seconds > 0 => self.record_stats(),
                 Some(ask) = asked.recv() => self.on_ask(ask),
             }
+            // Packets wait in the queue of who has ended: not a moment longer than the pause.
+            if let Some(due) = self.seats.due_at().map(TokioInstant::from_std)
+                && due < judge.deadline()
+                && self.launching.is_ready()
+            {
+                judge.as_mut().reset(due + ROUNDING);
+            }
         };
         control.abort();
         result

@@ -286,10 +286,17 @@ impl Occupancy {
         over.is_some() && self.phase != Phase::Up
     }
 
+    /// When its replacement is due, if it is vacant.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Vacant { until } if self.duty != Duty::Leaving => Some(until),
+            _ => None,
+        }
+    }
+
     /// Whether it is vacant and its pause is over; then it counts as starting from now on.
     pub(super) fn falls_due(&mut self, now: Instant) -> bool {
-        let over = matches!(self.phase, Phase::Vacant { until } if until <= now);
-        let due = over && self.duty != Duty::Leaving;
+        let due = self.due_at().is_some_and(|at| at <= now);
         if due {
             self.phase = Phase::Starting;
             self.since = now;

@@ -307,6 +307,11 @@ impl Seats {
         }
     }
 
+    /// When the next replacement is due.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.seats.iter().filter_map(Occupancy::due_at).min()
+    }
+
     /// When heartbeats are to be judged next, after `latest` at the latest.
     pub(super) fn next_look(
         &self,
