@@ -50,6 +50,8 @@ pub struct StreamData<'a> {
     pub holds_packet: bool,
     /// Where in `data` what the packet has brought begins.
     pub fresh_from: usize,
+    /// How many bytes that is; 0 if it is not known.
+    pub fresh_len: usize,
     /// So many of the first bytes of `data` were part of an inspection that was
     /// [quiet](Detection::quiet): they are not searched again.
     pub quiet: usize,
@@ -58,8 +60,10 @@ pub struct StreamData<'a> {
 impl StreamData<'_> {
     /// Whether a packet's payload stands where its bytes should begin.
     fn covers(&self, payload: &[u8]) -> bool {
-        let place = self.fresh_from..self.fresh_from + payload.len();
-        self.data.get(place) == Some(payload)
+        let place = self.fresh_from..self.fresh_from + self.fresh_len;
+        let covers = self.fresh_len == payload.len();
+        debug_assert!(!covers || payload.is_empty() || self.data.get(place) == Some(payload));
+        covers
     }
 }
 

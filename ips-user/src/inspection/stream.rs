@@ -103,6 +103,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 // What nobody takes is in no stream; an attack it can be all the same.
                 holds_packet: outcome.in_stream && !outside,
                 fresh_from: view.map_or(0, |view| view.fresh_from),
+                fresh_len: view.map_or(0, |view| view.fresh_len),
                 quiet: view.map_or(0, |view| quiet.of(&view, self.epoch)),
             });
         }
@@ -119,6 +120,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                     data: view.data,
                     holds_packet: true,
                     fresh_from: view.fresh_from,
+                    fresh_len: view.fresh_len,
                     quiet: 0,
                 }),
                 established,
@@ -142,6 +144,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                     data: view.data,
                     holds_packet: true,
                     fresh_from: view.fresh_from,
+                    fresh_len: view.fresh_len,
                     quiet: 0,
                 }),
                 established: true,
@@ -297,6 +300,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                     data: view.data,
                     holds_packet: true,
                     fresh_from: view.fresh_from,
+                    fresh_len: view.fresh_len,
                     quiet: 0,
                 });
                 self.detect(case, flow, &streamed);

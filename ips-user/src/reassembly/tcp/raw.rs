@@ -14,6 +14,9 @@ pub struct RawView<'a> {
     pub offset: u64,
     /// Bytes before this one were part of an earlier view.
     pub fresh_from: usize,
+    /// Inline: so many bytes from there on are the current packet's, as it is delivered; 0 where
+    /// some are left out.
+    pub fresh_len: usize,
     /// Bytes before the view that were missed: it begins after a gap.
     pub missing: u64,
     /// Whether these are all bytes of the stream from `offset` on, none left out.
@@ -114,17 +117,20 @@ impl Session {
         } else {
             self.acknowledged_window(number, options)?
         };
+        let fresh_len = self.current_len(number, options);
         let stream = &mut self.streams[number];
         let within = |place: &u64| (from..to).contains(place);
         let has_urgent = stream.out_of_band().iter().any(within);
         if !has_urgent && urgent {
             return None;
         }
+        let fresh_len = if has_urgent { 0 } else { fresh_len };
         let piece = stream.buffer.piece_at(from)?;
         let mut view = RawView {
             data: piece.slice(from, to),
             offset: from,
             fresh_from: (fresh - from) as usize,
+            fresh_len,
             missing,
             whole: !has_urgent || urgent,
         };
@@ -174,6 +180,13 @@ impl Session {
             len: u32::try_from(to - from).unwrap_or(u32::MAX),
             epoch,
         };
+    }
+
+    /// How many bytes of the current packet are in the stream, where they are looked at at once.
+    fn current_len(&self, number: usize, options: &StreamOptions) -> usize {
+        let extent = self.current.extent;
+        let extent = extent.filter(|_| options.inline && number == self.current.from);
+        extent.map_or(0, |(from, to)| (to - from) as usize)
     }
 
     fn inline_window(
