@@ -4,7 +4,7 @@
 //! by the heartbeats they find. The next [`Programs::load`] of the same instance finds the pins
 //! and takes over maps and links without a gap. Only [`Programs::remove`] takes everything away.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::LinkError;
@@ -35,6 +35,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("IPS_EBPF_OBJECT"));
 
 const TC_PROGRAM: &str = "sluice_tc";
 const XDP_PROGRAM: &str = "sluice_xdp";
+/// How often a program is loaded again after an interruption.
+const LOAD_AGAIN: u32 = 20;
 
 /// Why the programs could not be loaded, attached or removed.
 #[derive(Debug, Error)]
@@ -241,13 +243,13 @@ impl Programs {
         let (path, failed) = unpinned(self.pins.program(TC_PROGRAM));
         remove_pin(&path)?;
         let tc = self.tc_program();
-        tc.load().map_err(refused(TC_PROGRAM))?;
+        insist(|| tc.load()).map_err(refused(TC_PROGRAM))?;
         tc.pin(path).map_err(failed)?;
 
         let (path, failed) = unpinned(self.pins.program(XDP_PROGRAM));
         remove_pin(&path)?;
         let xdp = self.xdp_program();
-        xdp.load().map_err(refused(XDP_PROGRAM))?;
+        insist(|| xdp.load()).map_err(refused(XDP_PROGRAM))?;
         xdp.pin(path).map_err(failed)
     }
 
@@ -361,6 +363,23 @@ pub fn remove_leftovers(pin_base: &Path) -> Result<Vec<String>, LoadError> {
     links.iter().try_for_each(link::remove)?;
     pins.remove()?;
     Ok(links.iter().map(describe).collect())
+}
+
+/// Loads a program, again where a signal has interrupted the verifier: it gives up with EAGAIN then
+/// (`kernel/bpf/verifier.c`, since Linux 5.0), and a frozen and thawed process has signals, too.
+fn insist(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let interrupted = |result: &Result<(), ProgramError>| match result {
+        Err(ProgramError::LoadError { io_error, .. }) => io_error.kind() == ErrorKind::WouldBlock,
+        _ => false,
+    };
+    let mut result = load();
+    for _ in 0..LOAD_AGAIN {
+        if !interrupted(&result) {
+            break;
+        }
+        result = load();
+    }
+    result
 }
 
 fn describe(pin: &LinkPin) -> String {

@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::output::Outputs;
+use crate::sys::process::take_usual_priority;
 
 /// Longest event; longer ones are lost and counted. The record of an aggregate of segments, with
 /// packet and payload in it, fits.
@@ -220,6 +221,7 @@ fn start_thread(
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("events".into());
     thread.spawn(move || {
+        take_usual_priority();
         let outputs = write_events(&reading, outputs, &shared);
         shared.phase.store(ENDED, Ordering::Release);
         outputs

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::raw_socket::RawSocket;
 use super::{NAME, RejectSocket, Requests, Tally, pair, sandbox, serve};
-use crate::sys::process::{self, set_name};
+use crate::sys::process::{self, set_name, take_usual_priority};
 use crate::sys::sandbox::{Account, Support};
 
 /// A rejecter that lived this long did not die of its start.
@@ -114,6 +114,7 @@ impl Keeper {
     /// The rejecter's process.
     fn run(&self, raw: &RawSocket) -> i32 {
         set_name(NAME);
+        take_usual_priority();
         let Place {
             account,
             landlock,

@@ -36,7 +36,7 @@ use crate::maps::WorkerPages;
 use crate::metrics::board::Board;
 use crate::rejecter::{Keeper, Place, Tally};
 use crate::rules::Sources;
-use crate::sys::process::{self, set_name};
+use crate::sys::process::{self, set_name, take_usual_priority};
 use crate::sys::sandbox::{Account, Support};
 use crate::worker::{self, Dangers, Orders, Shared};
 
@@ -441,7 +441,10 @@ fn begin(
         None => Origin::Disk(Sources::file()?),
     };
     let sets = Catalogue::file()?;
-    let building = Image::build(generation, || compile(&config, lenient, &origin, &sets))?;
+    let building = Image::build(generation, || {
+        take_usual_priority();
+        compile(&config, lenient, &origin, &sets)
+    })?;
     Ok(Underway {
         config,
         origin,

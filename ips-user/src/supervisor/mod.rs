@@ -85,11 +85,13 @@ use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
-use crate::sys::process::{monotonic_ns, set_oom_score, utc_offset_s, wall_us};
+use crate::sys::process::{monotonic_ns, set_nice, set_oom_score, utc_offset_s, wall_us};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
 const OOM_SCORE_ADJUSTMENT: i32 = -900;
+/// The first of all, sched(7).
+const LEAST_NICE: i32 = -20;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
@@ -237,6 +239,12 @@ impl Supervisor {
                 "oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}; without memory \
                  workers still end first, but other programs may end later"
             );
+        }
+        // Packets wait for what this process and the launcher do when a worker ends: not behind
+        // the other workers.
+        let nice = (config.workers.nice - 1).max(LEAST_NICE);
+        if let Err(error) = set_nice(nice) {
+            log::warn!("scheduling priority {nice} (CAP_SYS_NICE?): {error}");
         }
         check_interfaces(&config, left.is_served())?;
         std::fs::create_dir_all(&config.log.directory)

@@ -31,9 +31,9 @@ const LIVED: Duration = Duration::from_secs(1);
 /// How long packets wait in the queue of a worker that has ended, when its replacement is due
 /// within that: it serves them in order. Packets that went to the backup in the meantime would
 /// overtake those that wait, and TCP would repeat what was overtaken.
-const GRACE: Duration = Duration::from_millis(30);
+const GRACE: Duration = Duration::from_millis(50);
 /// The first pause; before it, one replacement comes at once.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a seat is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,7 +436,7 @@ mod tests {
             assert!(occupancy.falls_due(until));
             assert!(!occupancy.falls_due(until), "it counts as starting");
         }
-        assert_eq!(pauses, [0, 10, 20, 35, 35]);
+        assert_eq!(pauses, [0, 5, 10, 20, 35]);
         assert_eq!(occupancy.past.restarts, 5);
     }
 

@@ -159,16 +159,25 @@ pub fn bind_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-/// Sets the scheduling priority of the calling process, -20 to 19. Below zero needs
-/// CAP_SYS_NICE.
+/// Sets the scheduling priority of the calling thread and of what it starts, -20 to 19. Below zero
+/// needs CAP_SYS_NICE.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn set_nice(nice: i32) -> io::Result<()> {
-    // SAFETY: setpriority(2) takes numbers only; 0 is the calling process.
+    // SAFETY: setpriority(2) takes numbers only; 0 is the calling thread.
     match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// For threads and processes whose work is not urgent, and who were started by one whose work is:
+/// the usual priority.
+pub fn take_usual_priority() {
+    if let Err(error) = set_nice(0) {
+        // Who has started all of this wants it to yield to others.
+        log::debug!("scheduling priority 0: {error}");
     }
 }
 

@@ -128,7 +128,7 @@ fn measure(
             "workers.count = {WORKERS}\n\
              workers.cpus = [{0}]\n\
              workers.backup_cpu = {0}\n\
-             workers.restart_pause_max_ms = 10\n",
+             workers.restart_pause_max_ms = 5\n",
             cpus.inspector
         ),
     };

@@ -16,6 +16,7 @@ use crate::control::Response;
 use crate::detect::dataset::catalogue::Entry;
 use crate::detect::dataset::{self, Catalogue, Changes, SetId};
 use crate::supervisor::signals::Signals;
+use crate::sys::process::take_usual_priority;
 
 /// How often what has changed is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(120);
@@ -103,6 +104,7 @@ impl Sets {
         let thread = std::thread::Builder::new().name("sluice-sets".into());
         thread.spawn(move || {
             Signals::are_for_others();
+            take_usual_priority();
             let files = work.into_iter().map(|it| File {
                 result: it.carry_out(&catalogue),
                 set: it.entry.id(),
