@@ -155,12 +155,6 @@ pub fn run(
             log::warn!("{seat}: raising oom_score_adj by {OOM_SCORE_RAISE}: {error}");
         }
     }
-    if let Err(error) = set_nice(config.workers.nice) {
-        log::warn!(
-            "{seat}: scheduling priority {}: {error}",
-            config.workers.nice
-        );
-    }
     if config.workers.memory_max > 0 {
         limit_memory(config.workers.memory_max)
             .with_context(|| format!("bounding the memory of {seat}"))?;
@@ -178,6 +172,13 @@ pub fn run(
     let mut sets = sets::journal(shared)?;
     inspection.share_sets();
     let mut queue_truth = Reader::open().ok();
+    // Packets have waited for its start, which went before the other workers.
+    if let Err(error) = set_nice(config.workers.nice) {
+        log::warn!(
+            "{seat}: scheduling priority {}: {error}",
+            config.workers.nice
+        );
+    }
     // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
     // have taken over.
     let sandbox = &config.sandbox;

@@ -92,6 +92,9 @@ use crate::sys::readable::Readable;
 const OOM_SCORE_ADJUSTMENT: i32 = -900;
 /// The first of all, sched(7).
 const LEAST_NICE: i32 = -20;
+/// By how much supervisor and launcher, and workers until they serve, go before those who do: some
+/// three times as much of a CPU that is not enough for all.
+const LEAD: i32 = 5;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
@@ -242,7 +245,7 @@ impl Supervisor {
         }
         // Packets wait for what this process and the launcher do when a worker ends: not behind
         // the other workers.
-        let nice = (config.workers.nice - 1).max(LEAST_NICE);
+        let nice = (config.workers.nice - LEAD).max(LEAST_NICE);
         if let Err(error) = set_nice(nice) {
             log::warn!("scheduling priority {nice} (CAP_SYS_NICE?): {error}");
         }

@@ -26,8 +26,8 @@ use crate::metrics::queue_truth::QueueTruth;
 use crate::source::nfqueue::{NfQueue, QueueSocket};
 use crate::sys::process::monotonic_ns;
 
-/// A worker that lived this long did not die of its start: the next pause is the shortest.
-const LIVED: Duration = Duration::from_secs(1);
+/// A worker that lived this long did not die of its start: its replacement comes at once.
+const LIVED: Duration = Duration::from_millis(250);
 /// How long packets wait in the queue of a worker that has ended, when its replacement is due
 /// within that: it serves them in order. Packets that went to the backup in the meantime would
 /// overtake those that wait, and TCP would repeat what was overtaken.
