@@ -145,9 +145,6 @@ pub fn run(
         Seat::Worker(index) => format!("sluice-{index}"),
         Seat::Backup => "sluice-b".into(),
     });
-    if let Some(cpu) = cpu_of(&config, seat) {
-        bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
-    }
     if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
         // The supervisor has warned: what it may not, its workers may not either.
         log::debug!("{seat}: oom_score_adj {OOM_SCORE_ADJUSTMENT}: {error}");
@@ -172,7 +169,11 @@ pub fn run(
     let mut sets = sets::journal(shared)?;
     inspection.share_sets();
     let mut queue_truth = Reader::open().ok();
-    // Packets have waited for its start, which went before the other workers.
+    // Packets have waited for its start, which went before the other workers, and wherever there
+    // was room.
+    if let Some(cpu) = cpu_of(&config, seat) {
+        bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
     if let Err(error) = set_nice(config.workers.nice) {
         log::warn!(
             "{seat}: scheduling priority {}: {error}",
