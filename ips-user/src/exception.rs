@@ -208,6 +208,8 @@ causes! {
     /// There is no memory to put its connection's data together.
     ReassemblyMemory = "reassembly_memory", "engine.stream.reassembly.memcap-policy",
         "stream reassembly",
+    /// Rules have given up on it, or were not asked: they would have taken too long.
+    InspectionLimit = "inspection_limit", "exceptions.inspection_limit", "inspection limit",
 }
 
 impl Cause {
@@ -223,7 +225,10 @@ impl Cause {
     /// Whether each packet that is dropped gets a record. The others come in floods, or just
     /// when there is too much to do.
     pub const fn records_drops(self) -> bool {
-        matches!(self, Self::Undecodable | Self::Midstream)
+        matches!(
+            self,
+            Self::Undecodable | Self::Midstream | Self::InspectionLimit
+        )
     }
 
     /// What can be done, and why nothing else can.
@@ -262,7 +267,7 @@ impl Cause {
                 &[DropFlow, Reject, Bypass, PassFlow, Ignore],
                 "every packet of the connection is one",
             ),
-            Self::StreamMemory | Self::ReassemblyMemory => (
+            Self::StreamMemory | Self::ReassemblyMemory | Self::InspectionLimit => (
                 &[
                     DropPacket, DropFlow, Reject, Bypass, PassPacket, PassFlow, Ignore,
                 ],
@@ -300,7 +305,8 @@ impl Treatments {
             | Cause::Undecodable
             | Cause::Quarantine
             | Cause::Overload
-            | Cause::FragmentOrder => Treatment::Ignore,
+            | Cause::FragmentOrder
+            | Cause::InspectionLimit => Treatment::Ignore,
         })
     }
 

@@ -426,6 +426,14 @@ impl<'a> Turn<'a> {
             (Cell::DefragMemoryDropped, excepted(Cause::DefragMemory)),
             (Cell::ExceptionFragmentOrder, applied(Cause::FragmentOrder)),
             (Cell::FragmentOrderDropped, excepted(Cause::FragmentOrder)),
+            (
+                Cell::ExceptionInspectionLimit,
+                applied(Cause::InspectionLimit),
+            ),
+            (
+                Cell::InspectionLimitDropped,
+                excepted(Cause::InspectionLimit),
+            ),
             (Cell::ExceptionMidstream, applied(Cause::Midstream)),
             (Cell::MidstreamDropped, excepted(Cause::Midstream)),
             (Cell::ExceptionStreamMemory, applied(Cause::StreamMemory)),

@@ -132,7 +132,7 @@ section! {
         backup_cpu: i32 = -1,
         /// Bind to CPUs.
         pin: bool = true,
-        /// Scheduling priority.
+        /// Scheduling priority; the supervisor's is 5 less.
         nice: i32 = -10,
         /// Bytes beyond those at the start, 0 = no bound.
         memory_max: u64 = 4 << 30,
@@ -288,6 +288,8 @@ section! {
         defrag_memory: ExceptionPolicy = ExceptionPolicy::Auto,
         /// Policy.
         fragment_order: ExceptionPolicy = ExceptionPolicy::DropPacket,
+        /// Policy.
+        inspection_limit: ExceptionPolicy = ExceptionPolicy::Ignore,
     }
 }
 
@@ -302,6 +304,7 @@ impl Exceptions {
             Cause::FlowMemory => self.flow_memory,
             Cause::DefragMemory => self.defrag_memory,
             Cause::FragmentOrder => self.fragment_order,
+            Cause::InspectionLimit => self.inspection_limit,
             Cause::Midstream | Cause::StreamMemory | Cause::ReassemblyMemory => return None,
         })
     }

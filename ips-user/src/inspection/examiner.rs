@@ -187,7 +187,12 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
     }
 
     /// Does what the configured policy for `cause` says; `None` when the inspection goes on.
-    fn except(&mut self, cause: Cause, case: &Case<'_>, flow: &mut InFlow<'_>) -> Option<End> {
+    pub(super) fn except(
+        &mut self,
+        cause: Cause,
+        case: &Case<'_>,
+        flow: &mut InFlow<'_>,
+    ) -> Option<End> {
         let treatment = self.exceptions.treatments.of(cause);
         let reports = &mut self.reports;
         let outcome = reports.except(&mut self.exceptions, cause, treatment, case, flow)?;

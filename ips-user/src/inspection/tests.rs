@@ -686,6 +686,47 @@ fn fragments_without_room_go_by_policy() {
 }
 
 #[test]
+fn what_rules_have_given_up_on_goes_by_policy() {
+    let cause = Cause::InspectionLimit;
+    // Exponential at each place; then a rule that holds.
+    let endless = r#"alert udp any any -> any 53 (content:"a"; pcre:"/(?:a|aa)+(?=b)n/"; sid:1;)"#;
+    let drops = r#"drop udp any any -> any 53 (content:"evil"; sid:2;)"#;
+    let passes = r#"pass udp any any -> any 53 (content:"good"; sid:3;)"#;
+    let rules = format!("{endless}\n{drops}\n{passes}\n");
+    let long = |end: &[u8]| udp(&[&[b'a'; 20_000][..], end, b" n"].concat());
+    for (treatment, disposition) in [
+        (Treatment::Ignore, Disposition::Accept),
+        (Treatment::PassPacket, Disposition::Accept),
+        (Treatment::DropPacket, Disposition::Drop),
+    ] {
+        let options = InspectionOptions {
+            exceptions: Treatments::default().with(cause, treatment),
+            ..InspectionOptions::default()
+        };
+        let mut inspection = with_options(&rules, options);
+        assert_eq!(feed(&mut inspection, &udp(b"a")), Disposition::Accept);
+        assert_eq!(
+            feed(&mut inspection, &long(b"")),
+            disposition,
+            "{treatment}"
+        );
+        let excepted = u64::from(treatment != Treatment::Ignore);
+        let counters = inspection.counters();
+        assert_eq!(counters.searches_given_up, 1);
+        assert_eq!(counters.exceptions.applied(cause), excepted);
+        let dropped = u64::from(disposition == Disposition::Drop);
+        assert_eq!(counters.exceptions.dropped(cause), dropped);
+        let records = kinds(&inspection);
+        assert_eq!(records.contains(&"drop"), dropped > 0, "{records:?}");
+        // What rules have decided stands.
+        assert_eq!(feed(&mut inspection, &long(b"good")), Disposition::Accept);
+        assert_eq!(inspection.counters().exceptions.applied(cause), excepted);
+    }
+    let mut inspection = with(&rules);
+    assert_eq!(feed(&mut inspection, &long(b"evil")), Disposition::Drop);
+}
+
+#[test]
 fn fragments_out_of_order_go_by_policy() {
     let cause = Cause::FragmentOrder;
     let options = InspectionOptions {

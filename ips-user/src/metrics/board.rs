@@ -132,6 +132,10 @@ cells! {
     ExceptionFragmentOrder = "exception_fragment_order",
     /// Of these: dropped.
     FragmentOrderDropped = "fragment_order_dropped",
+    /// Packets that went by `exceptions.inspection_limit`.
+    ExceptionInspectionLimit = "exception_inspection_limit",
+    /// Of these: dropped.
+    InspectionLimitDropped = "inspection_limit_dropped",
     /// Packets that went by `engine.stream.midstream-policy`.
     ExceptionMidstream = "exception_midstream",
     /// Of these: dropped.

@@ -292,6 +292,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "stream_midstream": total(Cell::MidstreamDropped),
                 "stream_memcap": total(Cell::StreamMemoryDropped),
                 "stream_reassembly": total(Cell::ReassemblyMemoryDropped),
+                "inspection_limit": total(Cell::InspectionLimitDropped),
             },
         },
         "flow": {
@@ -323,6 +324,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "stream_midstream": total(Cell::ExceptionMidstream),
             "stream_memory": total(Cell::ExceptionStreamMemory),
             "reassembly_memory": total(Cell::ExceptionReassemblyMemory),
+            "inspection_limit": total(Cell::ExceptionInspectionLimit),
         },
         "tcp": {
             "active_sessions": total(Cell::Sessions),
