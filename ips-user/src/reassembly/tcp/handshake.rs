@@ -6,6 +6,10 @@ use super::segment::flag;
 use super::session::{CLIENT, Control, Pass, Refused, SERVER, Session, SessionState, StreamDrop};
 use super::side::Side;
 
+/// How much earlier than the SYN that is known the first one can have been: in five minutes
+/// everybody has given up, and a timestamp counts milliseconds at most (RFC 7323, section 5.4).
+const EARLIER_SYN: u32 = 5 * 60 * 1000;
+
 impl Session {
     /// What a SYN carries: part of the stream when the receiver takes it. Watching, only when
     /// fast open says that it may.
@@ -50,8 +54,16 @@ impl Session {
         if !offers().any(|syn| syn.offered_timestamps) {
             return false;
         }
+        let answers = |syn: &Side| {
+            syn.timestamp.is_some_and(|sent| {
+                // Who serves the flow now may know only a repetition; the server answers what it
+                // got first, and the client takes that (RFC 7323, section 3.2, leaves it open).
+                let of_earlier = (1..=EARLIER_SYN).contains(&sent.wrapping_sub(echo));
+                sent == echo || of_earlier && pass.has(flag::SYN)
+            })
+        };
         // Some servers leave the echo of their SYN-ACK empty.
-        echo == 0 && pass.has(flag::SYN) || offers().any(|syn| syn.timestamp == Some(echo))
+        echo == 0 && pass.has(flag::SYN) || offers().any(answers)
     }
 
     /// RFC 9293, section 3.10.7.3: a reset that acknowledges the SYN ends the attempt.

@@ -234,6 +234,32 @@ fn timestamps_answer_those_of_the_syn() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_syn_that_others_have_seen_is_taken() {
+    // Their worker died with the first answer in hand; the server repeats it.
+    both(
+        &[
+            ("c S 0 0 ts=901500,0", ""),
+            ("s SA 0 1 ts=70,901501", "pkt_invalid_timestamp drop"),
+            ("s SA 0 1 ts=70,601499", "pkt_invalid_timestamp drop"),
+            ("s RA 0 1 ts=70,900500", "pkt_invalid_timestamp drop"),
+            ("s SA 0 1 ts=70,900500", ""),
+            ("c A 1 1 ts=901501,70", ""),
+        ],
+        "established",
+    );
+    // One that its client does not take does not keep the other from being taken.
+    both(
+        &[
+            ("c S 0 0 ts=901500,0", ""),
+            ("s SA 700 1 ts=70,900500", ""),
+            ("s SA 0 1 ts=70,901500", ""),
+            ("c A 1 1 ts=901501,70", ""),
+        ],
+        "established",
+    );
+}
+
+#[test]
 fn without_a_syn_there_is_no_session_unless_midstream_is_on() {
     for step in ["c A 1 1", "c PA 1 1 x", "s SA 0 1"] {
         let mut bench = Bench::watching();
