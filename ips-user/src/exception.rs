@@ -74,6 +74,15 @@ impl Treatment {
         )
     }
 
+    /// The same for the packet alone.
+    pub const fn of_packet(self) -> Self {
+        match self {
+            Self::DropFlow | Self::Reject => Self::DropPacket,
+            Self::Bypass | Self::PassFlow => Self::PassPacket,
+            Self::DropPacket | Self::PassPacket | Self::Ignore => self,
+        }
+    }
+
     /// The policy's name.
     pub const fn name(self) -> &'static str {
         match self {

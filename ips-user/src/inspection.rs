@@ -41,7 +41,7 @@ pub use options::InspectionOptions;
 pub use trace::{PacketTrace, Traced, Why};
 
 use case::{Case, InFlow};
-use examiner::{End, Examiner};
+use examiner::{End, Examiner, Limited};
 use exceptions::Exceptions;
 use reports::Reports;
 
@@ -129,6 +129,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 engine,
                 epoch: 1,
                 quiet: false,
+                limited: Limited::default(),
                 tables: Tables::new(options.tables),
                 exceptions: Exceptions::new(options.exceptions),
                 overload: Overload::None,

@@ -152,13 +152,17 @@ pub fn run(
             log::warn!("{seat}: raising oom_score_adj by {OOM_SCORE_RAISE}: {error}");
         }
     }
+    if succeeds {
+        // Nobody waits for it.
+        take_place(&config, seat)?;
+    }
     if config.workers.memory_max > 0 {
         limit_memory(config.workers.memory_max)
             .with_context(|| format!("bounding the memory of {seat}"))?;
     }
     let mut queue: Box<dyn PacketQueue> = match (config.queue.transport, socket) {
         (Transport::Batched, Some(socket)) => {
-            let buffers = Pages::shared(desk.buffers(), NfQueue::buffer_bytes(&options));
+            let buffers = Pages::shared_at_once(desk.buffers(), NfQueue::buffer_bytes(&options));
             let buffers = buffers.context("mapping the receive buffers")?;
             Box::new(NfQueue::with_buffers(socket, &options, buffers)?)
         }
@@ -169,16 +173,9 @@ pub fn run(
     let mut sets = sets::journal(shared)?;
     inspection.share_sets();
     let mut queue_truth = Reader::open().ok();
-    // Packets have waited for its start, which went before the other workers, and wherever there
-    // was room.
-    if let Some(cpu) = cpu_of(&config, seat) {
-        bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
-    }
-    if let Err(error) = set_nice(config.workers.nice) {
-        log::warn!(
-            "{seat}: scheduling priority {}: {error}",
-            config.workers.nice
-        );
+    // Packets wait for its start: it went before the other workers, and wherever there was room.
+    if !succeeds {
+        take_place(&config, seat)?;
     }
     // Everything is open and mapped. What comes now an attacker wrote, or a worker that one may
     // have taken over.
@@ -217,6 +214,20 @@ pub fn run(
             break;
         }
         idle_turns = if served == 0 { idle_turns + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// CPU and scheduling priority of those who serve.
+fn take_place(config: &Config, seat: Seat) -> anyhow::Result<()> {
+    if let Some(cpu) = cpu_of(config, seat) {
+        bind_to_cpu(cpu).with_context(|| format!("binding {seat} to CPU {cpu}"))?;
+    }
+    if let Err(error) = set_nice(config.workers.nice) {
+        log::warn!(
+            "{seat}: scheduling priority {}: {error}",
+            config.workers.nice
+        );
     }
     Ok(())
 }

@@ -132,7 +132,7 @@ section! {
         backup_cpu: i32 = -1,
         /// Bind to CPUs.
         pin: bool = true,
-        /// Scheduling priority; the supervisor's is 5 less.
+        /// Scheduling priority; the supervisor's is up to 5 less.
         nice: i32 = -10,
         /// Bytes beyond those at the start, 0 = no bound.
         memory_max: u64 = 4 << 30,

@@ -452,7 +452,7 @@ impl Engine {
             return Matched::No;
         }
         let mut transformed = std::mem::take(&mut scratch.transformed);
-        let mut there = true;
+        let mut there = Ok(());
         let bytes = match section.transforms.is_empty() {
             true => bytes,
             false => {
@@ -470,8 +470,8 @@ impl Engine {
             }
         };
         let outcome = match there {
-            false => Outcome::NoMatch,
-            true => section.program.inspect(
+            Err(outcome) => outcome,
+            Ok(()) => section.program.inspect(
                 bytes,
                 &mut Tools {
                     sources: &self.patterns,

@@ -6,7 +6,6 @@ use super::examiner::{End, Examiner};
 use super::{Feedback, Why};
 use crate::decode::{Decoded, FragmentFate};
 use crate::detect::{Detection, FlowView, Inspected, StreamData};
-use crate::exception::Cause;
 use crate::flow::{Flow, FlowAction, PacketDirection, Timestamp};
 use crate::log::EventSink;
 use crate::log::eve::{DropReason, Matched};
@@ -67,7 +66,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         self.counters.alerts_thresholded += u64::from(detection.suppressed);
         self.counters.searches_given_up += u64::from(detection.given_up);
         self.counters.out_of_time += u64::from(detection.out_of_time);
-        let unfinished = detection.given_up > 0 || detection.out_of_time;
+        self.limited.unfinished |= detection.given_up > 0 || detection.out_of_time;
         if let Some((flow, _)) = flow {
             let bytes = if streamed.alone { 0 } else { packet.len() };
             flow.inspected(bytes, !detection.alerts.is_empty());
@@ -128,12 +127,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             self.counters.fragments_refused += 1;
             return (Disposition::Drop, Why::FragmentRefused(reason));
         }
-        if unfinished
-            && decision.outcome == Outcome::Accept
-            && let Some(end) = self.except(Cause::InspectionLimit, case, flow)
-        {
-            return end;
-        }
+        self.limited.passed |= decision.outcome == Outcome::Pass;
         self.carry_out(case, flow, decision, signature_id, why)
     }
 

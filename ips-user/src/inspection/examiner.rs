@@ -18,6 +18,17 @@ use crate::rules::RejectTarget;
 use crate::source::Disposition;
 use crate::verdict::{Outcome, RejectSender, Toward, reject};
 
+/// How far the rules got with a packet, over all that they are asked about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limited {
+    /// Some have given up, or were not asked.
+    pub(super) unfinished: bool,
+    /// One has passed it: that stands.
+    pub(super) passed: bool,
+    /// It says nothing about its flow.
+    pub(super) alone: bool,
+}
+
 /// What becomes of a packet, and why.
 pub(super) type End = (Disposition, Why);
 
@@ -35,6 +46,8 @@ pub(super) struct Examiner<S, R, F> {
     pub(super) epoch: u32,
     /// Whether the rules found nothing in the stream that was inspected last.
     pub(super) quiet: bool,
+    /// How far the rules got with the packet.
+    pub(super) limited: Limited,
     pub(super) scratch: Scratch,
     pub(super) tables: Tables,
     pub(super) options: InspectionOptions,
@@ -187,16 +200,31 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
     }
 
     /// Does what the configured policy for `cause` says; `None` when the inspection goes on.
-    pub(super) fn except(
-        &mut self,
-        cause: Cause,
-        case: &Case<'_>,
-        flow: &mut InFlow<'_>,
-    ) -> Option<End> {
+    fn except(&mut self, cause: Cause, case: &Case<'_>, flow: &mut InFlow<'_>) -> Option<End> {
         let treatment = self.exceptions.treatments.of(cause);
         let reports = &mut self.reports;
         let outcome = reports.except(&mut self.exceptions, cause, treatment, case, flow)?;
         Some(self.excepted(cause, outcome, case.packet))
+    }
+
+    /// What the policy says of a packet on which rules have given up; nothing about its flow if the
+    /// packet stands `alone`.
+    pub(super) fn except_limited(
+        &mut self,
+        case: &Case<'_>,
+        flow: &mut InFlow<'_>,
+        alone: bool,
+    ) -> Option<End> {
+        const CAUSE: Cause = Cause::InspectionLimit;
+        let treatment = self.exceptions.treatments.of(CAUSE);
+        let treatment = if alone {
+            treatment.of_packet()
+        } else {
+            treatment
+        };
+        let reports = &mut self.reports;
+        let outcome = reports.except(&mut self.exceptions, CAUSE, treatment, case, flow)?;
+        Some(self.excepted(CAUSE, outcome, case.packet))
     }
 
     /// What an exception policy has decided.

@@ -9,7 +9,7 @@ use super::Feedback;
 use super::case::{Case, InFlow};
 use super::change;
 use super::detection::Streamed;
-use super::examiner::{End, Examiner};
+use super::examiner::{End, Examiner, Limited};
 use crate::decode::{Decoded, PacketSource};
 use crate::detect::StreamData;
 use crate::exception::{Cause, Treatment};
@@ -31,6 +31,36 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         flow: &mut InFlow<'_>,
         memory: &mut StreamMemory,
     ) -> End {
+        self.limited = Limited::default();
+        let end = self.ask(case, flow, memory);
+        let Limited {
+            unfinished,
+            passed,
+            alone,
+        } = self.limited;
+        let undecided = |flow: &InFlow<'_>| {
+            let decided = |(flow, _): &(&mut Flow, _)| flow.action != FlowAction::Inspect;
+            !flow.as_ref().is_some_and(decided)
+        };
+        if !unfinished || passed || end.0 == Disposition::Drop || !undecided(flow) {
+            return end;
+        }
+        let Some(limited) = self.except_limited(case, flow, alone) else {
+            return end;
+        };
+        if limited.0 == Disposition::Drop
+            && let Some((flow, direction)) = flow
+            && let Some(session) = &mut flow.session
+        {
+            // It is not known that there was nothing in it.
+            session.take_quiet(*direction);
+        }
+        self.settle(flow, limited.0, memory);
+        limited
+    }
+
+    /// The rules' answer, and the stream engine's.
+    fn ask(&mut self, case: &Case<'_>, flow: &mut InFlow<'_>, memory: &mut StreamMemory) -> End {
         let Some((in_flow, direction)) = flow else {
             return self.detect(case, flow, &Streamed::default());
         };
@@ -69,6 +99,9 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             return end;
         }
         let mut changed = None;
+        // Where nothing is rewritten, what the packet has may not be what the stream has.
+        let differs = !self.options.ips
+            && matches!(&outcome.disposition, StreamDisposition::Replace(it) if !it.bytes.is_empty());
         match outcome.disposition {
             StreamDisposition::Drop(reason) if self.options.ips => streamed.refused = Some(reason),
             StreamDisposition::Replace(change) if self.options.ips => {
@@ -103,10 +136,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 // What nobody takes is in no stream; an attack it can be all the same.
                 holds_packet: outcome.in_stream && !outside,
                 fresh_from: view.map_or(0, |view| view.fresh_from),
-                fresh_len: view.map_or(0, |view| view.fresh_len),
+                fresh_len: view.filter(|_| !differs).map_or(0, |view| view.fresh_len),
                 quiet: view.map_or(0, |view| quiet.of(&view, self.epoch)),
             });
         }
+        // Neither what nobody takes nor what anybody can send in somebody's name says anything
+        // about the flow.
+        self.limited.alone =
+            is_plain_syn(case.packet) || is_tracked && (outside || !outcome.in_stream);
         let (established, sizes) = (streamed.established, streamed.sizes);
         let mut end = self.detect(case, flow, &streamed);
         let was_quiet = self.quiet;

@@ -85,7 +85,9 @@ use crate::log::pipe::{Emitted, EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
 use crate::source::Disposition;
-use crate::sys::process::{monotonic_ns, set_nice, set_oom_score, utc_offset_s, wall_us};
+use crate::sys::process::{
+    monotonic_ns, set_nice, set_oom_score, take_usual_priority, utc_offset_s, wall_us,
+};
 use crate::sys::readable::Readable;
 
 /// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
@@ -134,7 +136,11 @@ pub type ReadConfig = Box<dyn Fn() -> anyhow::Result<Config>>;
 pub fn run(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_start(Signals::are_for_others)
+        .on_thread_start(|| {
+            Signals::are_for_others();
+            // Netfilter's tools may take their time over other programs' rules.
+            take_usual_priority();
+        })
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -547,11 +553,11 @@ impl Supervisor {
                 Some(ask) = asked.recv() => self.on_ask(ask),
             }
             // Packets wait in the queue of who has ended: not a moment longer than the pause.
-            if let Some(due) = self.seats.due_at().map(TokioInstant::from_std)
-                && due < judge.deadline()
+            if let Some(due) = self.seats.due_at().map(|due| due + ROUNDING)
+                && TokioInstant::from_std(due) < judge.deadline()
                 && self.launching.is_ready()
             {
-                judge.as_mut().reset(due + ROUNDING);
+                judge.as_mut().reset(due.into());
             }
         };
         control.abort();

@@ -26,7 +26,7 @@ use crate::metrics::queue_truth::QueueTruth;
 use crate::source::nfqueue::{NfQueue, QueueSocket};
 use crate::sys::process::monotonic_ns;
 
-/// A worker that lived this long did not die of its start: its replacement comes at once.
+/// A worker that served for this long did not die of its start: its replacement comes at once.
 const LIVED: Duration = Duration::from_millis(250);
 /// How long packets wait in the queue of a worker that has ended, when its replacement is due
 /// within that: it serves them in order. Packets that went to the backup in the meantime would
@@ -73,6 +73,8 @@ pub(super) struct Occupancy {
     announced: Option<u32>,
     pub(super) phase: Phase,
     since: Instant,
+    /// Since when the present process has been serving.
+    serves_since: Option<Instant>,
     /// Since when nobody has been serving the queue; `None` while somebody is.
     pub(super) vacancy: Option<Vacancy>,
     pause: Duration,
@@ -118,6 +120,7 @@ impl Occupancy {
             announced: None,
             phase: Phase::Starting,
             since: Instant::now(),
+            serves_since: None,
             vacancy: Some(Vacancy::since(Instant::now())),
             pause: Duration::ZERO,
             give_up_at: None,
@@ -228,6 +231,7 @@ impl Occupancy {
         let news = self.phase == Phase::Starting;
         if news {
             self.give_up_at = None;
+            self.serves_since = Some(Instant::now());
             self.phase = Phase::Up;
             self.pulse = Pulse::default();
             self.end_vacancy();
@@ -258,7 +262,9 @@ impl Occupancy {
 
     pub(super) fn vacate(&mut self, how: String, config: &Config) {
         let longest = Duration::from_millis(config.workers.restart_pause_max_ms);
-        self.pause = if self.past.restarts == 0 || self.since.elapsed() >= LIVED {
+        let served = self.serves_since.take();
+        let lived = served.is_some_and(|since| since.elapsed() >= LIVED);
+        self.pause = if self.past.restarts == 0 || lived {
             Duration::ZERO
         } else {
             (self.pause * 2).clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE))
@@ -276,7 +282,9 @@ impl Occupancy {
     /// [`Self::is_given_up`] tells when they do.
     pub(super) fn gives_up(&mut self, replaceable: bool) -> bool {
         let waits = replaceable && self.pause < GRACE;
-        self.give_up_at = waits.then(|| Instant::now() + GRACE);
+        // Those who die before they serve do not make it later.
+        let from_now = || Instant::now() + GRACE;
+        self.give_up_at = waits.then(|| self.give_up_at.unwrap_or_else(from_now));
         !waits
     }
 

@@ -21,6 +21,7 @@ use super::signals::Signals;
 use crate::config::Transport;
 use crate::control::Response;
 use crate::sys::descriptors::{close_on_exec, keep_over_exec};
+use crate::sys::process::take_usual_priority;
 
 /// How long the answer has to reach who asked.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(100);
@@ -67,6 +68,8 @@ const RECORD_FOUND: &str = "SLUICE_RECORD";
 /// # Errors
 /// When it would not understand that one's record.
 pub fn can_succeed() -> anyhow::Result<String> {
+    // Started by a supervisor that goes on serving.
+    take_usual_priority();
     answer(std::env::var(RECORD_FOUND).ok().as_deref())
 }
 

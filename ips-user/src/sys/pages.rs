@@ -54,23 +54,33 @@ impl Pages {
     pub fn shared(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
         let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
         let seals = SealFlag::from_bits_retain(fcntl(file, FcntlArg::F_GET_SEALS)?);
-        let stat = nix::sys::stat::fstat(file)?;
-        if !seals.contains(SealFlag::F_SEAL_SHRINK) || (stat.st_size as usize) < bytes {
+        let size = nix::sys::stat::fstat(file)?.st_size;
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) || (size as usize) < bytes {
             return Err(io::Error::other("the shared file is too short"));
         }
         // SAFETY: a new mapping at an address of the kernel's choice, of a file that is long
         // enough and stays so (checked above).
         let start = unsafe { mmap(None, length, PROTECTION, MapFlags::MAP_SHARED, file, 0) }?;
-        if stat.st_blocks as usize * BLOCK_BYTES >= bytes / 2 {
-            // In use before: all at once, not with a fault for each page while packets wait.
-            // Linux 5.14; before, they come one by one all the same.
-            // SAFETY: the mapping was just made and nothing refers to it; its content stays.
-            let _ = unsafe { madvise(start.cast(), bytes, MmapAdvise::MADV_POPULATE_WRITE) };
-        }
         Ok(Self {
             start: start.cast(),
             bytes,
         })
+    }
+
+    /// The same, with all of it at hand if others have used it: not with a fault for each page
+    /// while packets wait. Since Linux 5.14; before, pages come one by one.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn shared_at_once(file: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        let pages = Self::shared(file, bytes)?;
+        let used = nix::sys::stat::fstat(file)?.st_blocks as usize * BLOCK_BYTES;
+        if used >= bytes / 2 {
+            let advice = MmapAdvise::MADV_POPULATE_WRITE;
+            // SAFETY: the mapping is this one's, and its content stays as it is.
+            let _ = unsafe { madvise(pages.start.cast(), bytes, advice) };
+        }
+        Ok(pages)
     }
 
     /// The bytes.

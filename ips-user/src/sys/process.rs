@@ -173,11 +173,15 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
 }
 
 /// For threads and processes whose work is not urgent, and who were started by one whose work is:
-/// the usual priority.
+/// the usual priority, or the lower one that they have.
 pub fn take_usual_priority() {
-    if let Err(error) = set_nice(0) {
-        // Who has started all of this wants it to yield to others.
-        log::debug!("scheduling priority 0: {error}");
+    // SAFETY: getpriority(2) takes numbers only; 0 is the calling thread. -1 is a priority as well
+    // as an error, and both ask for the same.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    if nice < 0
+        && let Err(error) = set_nice(0)
+    {
+        log::warn!("scheduling priority 0: {error}");
     }
 }
 

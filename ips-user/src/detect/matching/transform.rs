@@ -6,9 +6,9 @@ use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::Budget;
 use super::base64;
 use super::pcre::{Pattern, Patterns, Searched};
+use super::{Budget, Outcome};
 use crate::rules::Unsupported;
 use crate::rules::ast::{Base64Mode, Transform};
 
@@ -48,7 +48,8 @@ pub(crate) fn compile(
 }
 
 /// Does all steps in turn: `bytes` begins as the buffer and ends as the result. `spare` is used
-/// in between. Without a result the buffer is as if it were not there.
+/// in between. Without a result, which is [`Outcome::NoMatch`] or [`Outcome::GaveUp`], the buffer is
+/// as if it were not there.
 pub(crate) fn apply(
     steps: &[Step],
     sources: &[Pattern],
@@ -56,7 +57,7 @@ pub(crate) fn apply(
     bytes: &mut Vec<u8>,
     spare: &mut Vec<u8>,
     budget: &mut Budget,
-) -> bool {
+) -> Result<(), Outcome> {
     for step in steps {
         spare.clear();
         budget.look(bytes.len());
@@ -71,6 +72,7 @@ pub(crate) fn apply(
                 });
                 let group = match found {
                     Some(Searched::Found(_)) => patterns.group(number, 1),
+                    Some(Searched::GaveUp) => return Err(Outcome::GaveUp),
                     _ => None,
                 };
                 if let Some((start, end)) = group {
@@ -83,10 +85,10 @@ pub(crate) fn apply(
         // It may have become much longer.
         budget.look(bytes.len());
         if !done {
-            return false;
+            return Err(Outcome::NoMatch);
         }
     }
-    true
+    Ok(())
 }
 
 fn is_space(byte: u8) -> bool {
@@ -236,7 +238,7 @@ mod tests {
             &mut spare,
             &mut budget,
         );
-        done.then_some(bytes)
+        done.ok().map(|()| bytes)
     }
 
     fn check(transform: &Transform, bytes: &str, expect: &str) {

@@ -14,8 +14,8 @@ pub struct RawView<'a> {
     pub offset: u64,
     /// Bytes before this one were part of an earlier view.
     pub fresh_from: usize,
-    /// Inline: so many bytes from there on are the current packet's, as it is delivered; 0 where
-    /// some are left out.
+    /// Inline: so many bytes from there on are the current packet's, as it is delivered where
+    /// packets can be changed; 0 where some are left out.
     pub fresh_len: usize,
     /// Bytes before the view that were missed: it begins after a gap.
     pub missing: u64,
@@ -117,20 +117,19 @@ impl Session {
         } else {
             self.acknowledged_window(number, options)?
         };
-        let fresh_len = self.current_len(number, options);
+        let current_len = self.current_len(number, options);
         let stream = &mut self.streams[number];
         let within = |place: &u64| (from..to).contains(place);
         let has_urgent = stream.out_of_band().iter().any(within);
         if !has_urgent && urgent {
             return None;
         }
-        let fresh_len = if has_urgent { 0 } else { fresh_len };
         let piece = stream.buffer.piece_at(from)?;
         let mut view = RawView {
             data: piece.slice(from, to),
             offset: from,
             fresh_from: (fresh - from) as usize,
-            fresh_len,
+            fresh_len: if has_urgent { 0 } else { current_len },
             missing,
             whole: !has_urgent || urgent,
         };
