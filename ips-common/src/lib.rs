@@ -21,9 +21,9 @@ pub use hash::{HashSeed, flow_hash};
 pub use mark::{MarkError, MarkLayout, Steer};
 pub use state::{
     BACKUP, BYPASS, Conviction, Event, EventKind, FragmentEntry, HINT_COUNT, Hint, MAX_WORKERS,
-    MOVING, Placement, PlacementReason, Probe, SteerConfig, SteerFlags, TABLE_SLOTS, WORKER_SLOTS,
-    WorkerSlot, WorkerState, hint_slack, slot_of, table_worker,
+    MOVING, Placement, PlacementReason, Probe, Received, SteerConfig, SteerFlags, TABLE_SLOTS,
+    WORKER_SLOTS, WorkerSlot, WorkerState, hint_slack, slot_of, table_worker,
 };
 
 /// Version of every layout in this crate; part of the pin path.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -110,7 +110,7 @@ pub enum WorkerState {
 /// One worker's entry in the `WORKERS` map, which userspace maps into memory.
 ///
 /// A cache line of its own: the worker writes the heartbeat, the TC program on every CPU reads
-/// it. `heartbeat_ns` and `received_id` are written by the worker only, `state` by the
+/// it. `heartbeat_ns` and `received` are written by the worker only, `state` by the
 /// supervisor, `tripped_ns` by the TC program (set) and the supervisor (cleared).
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -121,13 +121,10 @@ pub struct WorkerSlot {
     pub tripped_ns: u64,
     /// A [`WorkerState`].
     pub state: u32,
-    /// Highest packet id that the worker has received from its queue. Not settled: what is
-    /// pending in the kernel up to this id when the worker dies was in its hands.
-    pub received_id: u32,
-    /// Whether `received_id` holds an id (ids start anywhere after a wrap).
-    pub received_any: u32,
     /// Process id of the worker, zero when none.
     pub pid: u32,
+    /// A [`Received`]; zero when there is none.
+    pub received: u64,
     /// In the backup's entry, for all workers: how often flows may have begun to go another way,
     /// or past everybody. What a worker remembers of a connection from before that may be out of
     /// date. Written by the supervisor.
@@ -137,6 +134,52 @@ pub struct WorkerSlot {
 }
 
 const _: () = assert!(size_of::<WorkerSlot>() == 64);
+
+/// What a worker has received from its queue, noted in one piece: a worker that is killed between
+/// its counter and its note leaves a difference that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Highest packet id. Not settled: what is pending in the kernel up to this id when the worker
+    /// dies was in its hands.
+    pub id: u32,
+    /// How many packets that were in all, as the seat's counter has it; modulo
+    /// [`Received::COUNTED`].
+    pub count: u32,
+}
+
+impl Received {
+    /// So far [`Received::count`] goes.
+    pub const COUNTED: u32 = 1 << 31;
+
+    /// Up to this id, and so many packets in all.
+    pub const fn new(id: u32, count: u64) -> Self {
+        Self {
+            id,
+            count: count as u32 % Self::COUNTED,
+        }
+    }
+
+    /// As it is noted: never zero, whatever the id (ids start anywhere after a wrap).
+    pub const fn word(self) -> u64 {
+        ((Self::COUNTED | self.count) as u64) << 32 | self.id as u64
+    }
+
+    /// From a note; `None` when nothing is noted.
+    pub const fn of_word(word: u64) -> Option<Self> {
+        if word == 0 {
+            return None;
+        }
+        Some(Self {
+            id: word as u32,
+            count: (word >> 32) as u32 % Self::COUNTED,
+        })
+    }
+
+    /// By how much a counter is ahead of the note.
+    pub const fn behind(self, count: u64) -> u32 {
+        (count as u32).wrapping_sub(self.count) % Self::COUNTED
+    }
+}
 
 /// Why a flow is placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

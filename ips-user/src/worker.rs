@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use ips_common::Received;
 use nix::net::if_::{Interface, if_nameindex};
 
 use crate::config::{Config, Transport};
@@ -366,7 +367,8 @@ impl<'a> Turn<'a> {
         if self.config.queue.transport == Transport::Batched {
             // The socket counts them, and it is the predecessor's.
             self.base[Cell::Overruns as usize] = 0;
-            let noted = self.shared.pages.received(self.seat.slot()).unwrap_or(0);
+            let noted = self.shared.pages.received(self.seat.slot());
+            let noted = noted.map_or(0, |it| it.id);
             self.gap = Gap::after(noted, truth);
         }
     }
@@ -591,13 +593,20 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
+    /// Counts packets that were received, and notes that.
+    fn note_received(&self, highest: PacketId, packets: u64) {
+        self.row.add(Cell::Received, packets);
+        let received = Received::new(highest.0, self.row.get(Cell::Received));
+        self.shared.pages.set_received(self.seat.slot(), received);
+    }
+
     fn count_gap(&self, (count, last): (u32, PacketId)) -> (PacketId, Disposition) {
         let disposition = self.config.settle();
         log::warn!(
             "{}: {count} packets that a dead worker had just taken: {disposition:?}",
             self.seat
         );
-        self.row.add(Cell::Received, count.into());
+        self.note_received(last, count.into());
         self.row.add(Cell::Settled, count.into());
         (last, disposition)
     }
@@ -620,8 +629,7 @@ impl Inspector for Turn<'_> {
         self.overruns += u64::from(is_mute && self.config.fail == Fail::Open);
         let detours = self.shared.pages.detours() + self.stalls + self.overruns;
         self.inspection.set_detours(detours, self.now);
-        self.row.add(Cell::Received, packets as u64);
-        self.shared.pages.set_received(slot, highest.0);
+        self.note_received(highest, packets as u64);
         self.shared.pages.stamp(slot, self.now.monotonic_ns);
         self.until_beat = BEAT_EVERY;
         self.guard.batch(self.now.monotonic_ns);

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use common_packets::rig::{MASK, SECOND, TC_ACT_UNSPEC, now};
 use common_packets::*;
 use ips_common::{
-    BACKUP, BYPASS, Counter, EventKind, FlowKey, MOVING, Placement, PlacementReason, Steer,
-    WorkerState, flow_hash, slot_of,
+    BACKUP, BYPASS, Counter, EventKind, FlowKey, MOVING, Placement, PlacementReason, Received,
+    Steer, WorkerState, flow_hash, slot_of,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -528,10 +528,12 @@ fn heartbeats_are_shared_by_everybody_who_maps_them() {
     worker.stamp(7, 1234);
     assert_eq!(rig.maps.workers.heartbeat(7), 1234);
     assert_eq!(rig.maps.workers.received(7), None);
-    worker.set_received(7, 0);
-    assert_eq!(rig.maps.workers.received(7), Some(0));
-    worker.set_received(7, u32::MAX);
-    assert_eq!(rig.maps.workers.received(7), Some(u32::MAX));
+    for (id, count) in [(0, 0), (1, 1), (u32::MAX, 5), (0, 1 << 31), (9, u64::MAX)] {
+        let received = Received::new(id, count);
+        worker.set_received(7, received);
+        assert_eq!(rig.maps.workers.received(7), Some(received));
+        assert_eq!(received.id, id);
+    }
     rig.maps.workers.clear_received(7);
     assert_eq!(worker.received(7), None);
     rig.maps.workers.set_pid(7, 99);

@@ -4,10 +4,10 @@
 use std::mem::offset_of;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
-use ips_common::{BACKUP, WORKER_SLOTS, WorkerSlot, WorkerState};
+use ips_common::{BACKUP, Received, WORKER_SLOTS, WorkerSlot, WorkerState};
 
 use super::MapsError;
 use super::memory::SharedArray;
@@ -135,34 +135,25 @@ impl WorkerPages {
             .store(0, Ordering::Relaxed);
     }
 
-    /// Highest packet id that the worker has received, `None` when it has received none.
-    pub fn received(&self, index: u32) -> Option<u32> {
-        let any = self
-            .array
-            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
-            .load(Ordering::Acquire);
-        (any != 0).then(|| {
-            self.array
-                .u32(Self::offset(index, offset_of!(WorkerSlot, received_id)))
-                .load(Ordering::Acquire)
-        })
+    /// What the worker has received, `None` when it has received none.
+    pub fn received(&self, index: u32) -> Option<Received> {
+        Received::of_word(self.received_word(index).load(Ordering::Acquire))
     }
 
-    /// Notes the highest packet id that the worker has in its hands.
-    pub fn set_received(&self, index: u32, id: u32) {
-        self.array
-            .u32(Self::offset(index, offset_of!(WorkerSlot, received_id)))
-            .store(id, Ordering::Release);
-        self.array
-            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
-            .store(1, Ordering::Release);
+    /// Notes what the worker has received, the packets that it has in its hands included.
+    pub fn set_received(&self, index: u32, received: Received) {
+        self.received_word(index)
+            .store(received.word(), Ordering::Release);
     }
 
-    /// Forgets the id: the queue begins anew.
+    /// Forgets it: the queue begins anew.
     pub fn clear_received(&self, index: u32) {
+        self.received_word(index).store(0, Ordering::Release);
+    }
+
+    fn received_word(&self, index: u32) -> &AtomicU64 {
         self.array
-            .u32(Self::offset(index, offset_of!(WorkerSlot, received_any)))
-            .store(0, Ordering::Release);
+            .u64(Self::offset(index, offset_of!(WorkerSlot, received)))
     }
 
     /// Process id of the worker, zero when none.

@@ -4,11 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ips_common::WORKER_SLOTS;
+use ips_common::{Received, WORKER_SLOTS};
 
 use super::figures::FIGURES;
 use crate::supervisor::seat::Seat;
 use crate::sys::shared_words::SharedWords;
+
+/// More than any batch has.
+const MOST_UNNOTED: u64 = 1 << 20;
 
 /// One for each slot of the `WORKERS` map.
 const ROWS: usize = WORKER_SLOTS as usize;
@@ -308,6 +311,19 @@ impl Row<'_> {
         }
     }
 
+    /// Takes back what a worker counted as received and died before it could note it: whoever comes
+    /// next counts that. `noted` is what it noted.
+    pub fn take_back_unnoted(&self, noted: Received) {
+        let count = self.get(Cell::Received);
+        let unnoted = u64::from(noted.behind(count));
+        // A board that is newer than the note counts from zero.
+        if (1..=MOST_UNNOTED).contains(&unnoted)
+            && let Some(count) = count.checked_sub(unnoted)
+        {
+            self.set(Cell::Received, count);
+        }
+    }
+
     /// Received, and neither given a verdict nor settled: what is, or died, in hand.
     pub fn unsettled(&self) -> u64 {
         let done = Cell::ENDS.iter().map(|&cell| self.get(cell)).sum();
@@ -318,6 +334,27 @@ impl Row<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_counted_and_not_noted_is_taken_back() {
+        let board = Board::create().unwrap();
+        let row = board.row(Seat::Worker(3));
+        for (counted, noted, expected) in [
+            (1_000, 1_000, 1_000),
+            (1_007, 1_000, 1_000),
+            ((1 << 40) + 64, 1 << 40, 1 << 40),
+            // The note counts up to 31 bits.
+            ((1 << 31) + 2, (1 << 31) - 5, (1 << 31) - 5),
+            // Another board than that of the note.
+            (10, 1_000, 10),
+            (0, u64::from(Received::COUNTED) - 1, 0),
+        ] {
+            row.set(Cell::Received, counted);
+            let word = Received::new(77, noted).word();
+            row.take_back_unnoted(Received::of_word(word).unwrap());
+            assert_eq!(row.get(Cell::Received), expected, "{counted} {noted}");
+        }
+    }
 
     #[test]
     fn rows_are_shared_between_mappings_and_do_not_overlap() {

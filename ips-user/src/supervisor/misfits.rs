@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use anyhow::Context;
+use ips_common::Received;
 use nix::sys::signal::Signal;
 
 use super::inheritance::Bequest;
@@ -17,6 +18,7 @@ use super::stop::STOP_WITHIN;
 use super::vacancy::Unserved;
 use super::watch::{Watch, patience};
 use super::{LOOK_EVERY, Supervisor};
+use crate::metrics::board::Cell;
 use crate::metrics::queue_truth::{self, QueueTruth};
 use crate::sys::process::monotonic_ns;
 use crate::sys::softirq::wait_for_packets_underway;
@@ -163,7 +165,8 @@ impl Supervisor {
         };
         if !misfit.beats_here {
             // What it had noted is not known: everything that was queued, then.
-            pages.set_received(seat.slot(), truth.last_id);
+            let count = self.board.row(seat).get(Cell::Received);
+            pages.set_received(seat.slot(), Received::new(truth.last_id, count));
         }
         let unserved = Unserved {
             seat,

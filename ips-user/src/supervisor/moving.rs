@@ -289,7 +289,7 @@ impl Holder {
         let late = self.since.elapsed() > STEP_WITHIN;
         match self.state {
             Listing::WorkingOff => {
-                let received = steering.pages().received(seat.slot());
+                let received = steering.pages().received(seat.slot()).map(|it| it.id);
                 let queue = queues.iter().find(|truth| truth.queue == occupancy.queue);
                 let empty = queue.is_none_or(|truth| truth.waiting == 0);
                 if empty || has_reached(received, self.last) {

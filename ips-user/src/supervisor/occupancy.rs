@@ -397,7 +397,7 @@ impl Occupancy {
         let seat = self.seat;
         let waits = |truth: &QueueTruth| truth.queue == self.queue && truth.waiting > 0;
         let waiting = queues.iter().any(waits);
-        let received = steering.pages().received(seat.slot());
+        let received = steering.pages().received(seat.slot()).map(|it| it.id);
         let (now_ns, patience) = (monotonic_ns(), watch::patience(config));
         let look = |it: &mut Watch| it.look_at_progress(seat, now_ns, received, waiting, patience);
         self.past.hangs += u64::from(self.watch.as_mut().is_some_and(look));
@@ -446,6 +446,22 @@ mod tests {
         }
         assert_eq!(pauses, [0, 5, 10, 20, 35]);
         assert_eq!(occupancy.past.restarts, 5);
+    }
+
+    #[test]
+    fn those_who_die_before_they_serve_do_not_have_packets_wait_longer() {
+        let (mut occupancy, config) = occupancy();
+        occupancy.exited(1, "signal SIGSEGV", &config);
+        assert!(!occupancy.gives_up(true));
+        let until = occupancy.give_up_at.expect("a deadline");
+        occupancy.exited(2, "signal SIGSEGV", &config);
+        assert!(!occupancy.gives_up(true));
+        assert_eq!(occupancy.give_up_at, Some(until));
+        assert!(!occupancy.is_given_up(until - Duration::from_nanos(1)));
+        assert!(occupancy.is_given_up(until));
+        // With a pause that is longer than they may wait, at once.
+        occupancy.pause = GRACE;
+        assert!(occupancy.gives_up(true));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use ips_common::Received;
+
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
 use super::seats::Seats;
@@ -76,7 +78,12 @@ impl Unserved<'_> {
             call: "recv",
             source,
         })?;
-        let noted = self.pages.received(self.seat.slot());
+        let slot = self.seat.slot();
+        let noted = self.pages.received(slot);
+        if let Some(noted) = noted {
+            self.row.take_back_unnoted(noted);
+        }
+        let noted = noted.map(|it| it.id);
         let in_hand = u32::try_from(self.row.unsettled()).unwrap_or(u32::MAX);
         let mut gap = queued.map_or(Gap::Closed, |mut queued| {
             // Those up to the noted id wait as well.
@@ -95,7 +102,8 @@ impl Unserved<'_> {
         let newest = taken.ends.map(|(_, last)| last);
         let last = newest.or(gap.map(|(_, last)| last));
         if let Some(last) = last {
-            self.pages.set_received(self.seat.slot(), last.0);
+            let received = Received::new(last.0, self.row.get(Cell::Received));
+            self.pages.set_received(slot, received);
         }
         if unsettled > 0
             && let Some(last) = last.or(noted.map(PacketId))

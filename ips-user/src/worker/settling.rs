@@ -17,14 +17,15 @@ pub(super) fn settle_leftovers(
     queue: &mut dyn PacketQueue,
 ) -> anyhow::Result<()> {
     let slot = seat.slot();
-    let Some(last) = shared.pages.received(slot) else {
+    let Some(noted) = shared.pages.received(slot) else {
         return Ok(());
     };
+    row.take_back_unnoted(noted);
     let unsettled = row.unsettled();
     match config.queue.transport {
         Transport::Batched => {
             let disposition = config.settle();
-            queue.settle_through(PacketId(last), disposition)?;
+            queue.settle_through(PacketId(noted.id), disposition)?;
             if unsettled > 0 {
                 log::warn!(
                     "{seat}: {unsettled} packets that a dead worker had in hand: {disposition:?}"
