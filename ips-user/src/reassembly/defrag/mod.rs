@@ -486,10 +486,12 @@ impl Defragmenter {
                 // A part that says the datagram ends sooner makes another one of the same bytes
                 // for a receiver that begins anew.
                 let repeats = overlap == Overlap::Same { whole: true };
-                return match repeats && !assembly.contradicts_end(&part) {
-                    true => Insertion::Kept,
-                    false => self.refused(Refusal::Conflict),
-                };
+                if !repeats || assembly.contradicts_end(&part) {
+                    return self.refused(Refusal::Conflict);
+                }
+                // Its receiver may begin anew with it, and remembers it from now on.
+                self.trackers.prolong(index, now);
+                return Insertion::Kept;
             }
         };
 

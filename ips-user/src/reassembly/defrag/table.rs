@@ -253,11 +253,17 @@ impl Trackers {
             how(assembly);
         }
         tracker.fragments += 1;
-        tracker.deadline_ns = now.monotonic_ns.saturating_add(tracker.timeout_ns);
         let after = tracker.state.footprint();
         self.memory = self.memory - before + after;
         self.most = self.most.max(self.taken());
         self.fragments += 1;
+        self.prolong(index, now);
+    }
+
+    /// Its time begins anew.
+    pub(super) fn prolong(&mut self, index: u32, now: Timestamp) {
+        let tracker = self.get_mut(index);
+        tracker.deadline_ns = now.monotonic_ns.saturating_add(tracker.timeout_ns);
         self.unlink(index);
         self.append(index);
     }

@@ -319,6 +319,30 @@ fn a_fragment_that_the_receiver_may_not_have_got_cannot_be_replaced_later() {
 }
 
 #[test]
+fn what_is_repeated_is_remembered_for_as_long_as_by_its_receiver() {
+    let first = Sent {
+        ttl: 3,
+        ..Sent::new(0, true, &[1; 16])
+    };
+    let mut rig = Rig::inline();
+    assert_eq!(rig.send(&first), Got::Kept);
+    assert_eq!(
+        rig.part(16, false, &[2; 8]),
+        Got::Whole([&[1; 16][..], &[2; 8]].concat())
+    );
+    rig.wait(44);
+    // The receiver has had the whole and begins anew; what ends otherwise completes it.
+    assert_eq!(rig.send(&first), Got::Kept);
+    rig.wait(17);
+    assert_eq!(
+        rig.part(8, false, &[3; 49]),
+        Got::Refused(Refusal::Conflict)
+    );
+    rig.wait(44);
+    assert_eq!(rig.part(8, false, &[3; 49]), Got::Kept);
+}
+
+#[test]
 fn an_accepted_datagram_cannot_be_cut_short_later() {
     let repeated = Sent {
         ttl: 3,
