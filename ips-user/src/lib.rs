@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod inspection;
 pub mod loader;
+mod lock;
 pub mod log;
 pub mod maps;
 pub mod measure;

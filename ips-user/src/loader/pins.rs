@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use ips_common::LAYOUT_VERSION;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 
 use super::LoadError;
+use crate::lock::lock;
 
 /// Where distributions mount the BPF file system.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -91,10 +92,10 @@ impl Pins {
     /// system is the same.
     pub(super) fn lock(&self) -> Result<PinLock, LoadError> {
         let directory = File::open(&self.base).map_err(LoadError::pin("open", &self.base))?;
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        match lock(directory) {
             Ok(lock) => Ok(PinLock { _lock: lock }),
-            Err((_, Errno::EAGAIN)) => Err(LoadError::InUse(self.base.clone())),
-            Err((_, error)) => Err(LoadError::pin("lock", &self.base)(error.into())),
+            Err(Errno::EAGAIN) => Err(LoadError::InUse(self.base.clone())),
+            Err(error) => Err(LoadError::pin("lock", &self.base)(error.into())),
         }
     }
 

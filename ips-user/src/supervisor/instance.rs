@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -22,6 +22,7 @@ use super::scaling::check_count;
 use super::seat::Seat;
 use crate::config::Config;
 use crate::config::settings::EngineSettings;
+use crate::lock::lock;
 use crate::metrics::snapshot::Retired;
 use crate::netfilter::Backend;
 use crate::sys::process::{group_members, start_time};
@@ -249,14 +250,14 @@ impl Instance {
             .write(true)
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = match lock(file) {
             Ok(lock) => lock,
-            Err((_, nix::Error::EAGAIN)) => bail!(
+            Err(nix::Error::EAGAIN) => bail!(
                 "instance {name:?} is already running ({} is locked); `sluice status` shows it, \
                  and another instance needs another `name`",
                 path.display()
             ),
-            Err((_, error)) => {
+            Err(error) => {
                 return Err(error).with_context(|| format!("locking {}", path.display()));
             }
         };
