@@ -45,7 +45,7 @@ fn other_data_for_the_same_place_becomes_what_was_inspected() {
             "c PA 1 1 EVIL",
             &format!("pkt_retransmission {DIFFERS} =GOOD"),
         ),
-        ("c PA 2 1 XXXmore", &format!("{DIFFERS} =OODmore")),
+        ("c PA 2 1 ZZZmore", &format!("{DIFFERS} =OODmore")),
         ("c PA 1 1 GOOD", "pkt_retransmission"),
         // Out of order, and around.
         ("c PA 12 1 later", ""),
