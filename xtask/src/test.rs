@@ -2,6 +2,7 @@
 //! summary that leaves nothing out: what failed, and what was skipped and why.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 
 use crate::build;
 use crate::progress::{self, Progress};
@@ -222,9 +223,8 @@ fn run_program(
         .env("SLUICE_BIN", workspace.sluice(false))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // Its own group, so that a hanging test goes together with what it started.
-        .process_group(0);
+        .stderr(Stdio::piped());
+    in_own_session(&mut command);
     if let Some(pcaps) = &arguments.pcaps {
         let absolute = pcaps
             .canonicalize()
@@ -284,6 +284,15 @@ fn run_program(
         );
     }
     Ok(results)
+}
+
+/// Its own group, so that a hanging test goes together with what it started. Its own session,
+/// because in that of the first process the kernel takes every group whose parent has ended for
+/// orphaned, and continues what tests have stopped there as soon as one of the group ends.
+fn in_own_session(command: &mut Command) {
+    let begin = || setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// What libtest prints, without the tests that passed: whoever looks for the cause of a failure
