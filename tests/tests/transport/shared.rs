@@ -356,14 +356,17 @@ fn an_idle_queue_keeps_its_timeout() {
         let lab = lab_with_rules();
         let mut queue = transport.open(&lab, &options()).unwrap();
         for timeout in [Duration::ZERO, Duration::from_millis(30)] {
-            let started = Instant::now();
-            assert_eq!(queue.serve(timeout, &mut Nobody).unwrap(), 0);
-            let elapsed = started.elapsed();
-            assert!(elapsed >= timeout, "{transport:?}: {elapsed:?}");
-            assert!(
-                elapsed < timeout + Duration::from_millis(200),
-                "{elapsed:?}"
-            );
+            let mut waits = Vec::new();
+            for _ in 0..5 {
+                let started = Instant::now();
+                assert_eq!(queue.serve(timeout, &mut Nobody).unwrap(), 0);
+                waits.push(started.elapsed());
+            }
+            let early = waits.iter().any(|wait| *wait < timeout);
+            // Others may have the CPU at the end of one wait, but not of each.
+            let late = timeout + Duration::from_millis(200);
+            let late = waits.iter().all(|wait| *wait >= late);
+            assert!(!early && !late, "{transport:?}, {timeout:?}: {waits:?}");
         }
         assert_eq!(queue.counters(), QueueCounters::default());
     }
