@@ -129,26 +129,30 @@ pub(super) fn limit(pid: u32, limits: &str) -> Result<()> {
     } else {
         format!("{limits}:")
     };
-    let Some((user, group)) = owner(pid) else {
-        return Ok(());
-    };
-    let output = Command::new("prlimit")
-        .args(["--pid", &pid.to_string(), &format!("--data={limits}")])
-        // As the process itself: without CAP_SYS_RESOURCE, which containers lack, nobody may set
-        // the limits of others, not even root.
-        .uid(user)
-        .gid(group)
-        .output()
-        .context("cannot start prlimit")?;
-    if !output.status.success() && fs::metadata(format!("/proc/{pid}")).is_ok() {
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("prlimit --pid {pid} --data={limits}: {}", error.trim());
+    while let Some(owner) = owner_of(pid) {
+        let (user, group) = owner;
+        let output = Command::new("prlimit")
+            .args(["--pid", &pid.to_string(), &format!("--data={limits}")])
+            // As the process itself: without CAP_SYS_RESOURCE, which containers lack, nobody may
+            // set the limits of others, not even root.
+            .uid(user)
+            .gid(group)
+            .output()
+            .context("cannot start prlimit")?;
+        if output.status.success() {
+            break;
+        }
+        // A worker that starts becomes another user.
+        if owner_of(pid) == Some(owner) {
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("prlimit --pid {pid} --data={limits}: {}", error.trim());
+        }
     }
     Ok(())
 }
 
 /// Real user and group of a process; `None` when it has ended.
-fn owner(pid: u32) -> Option<(u32, u32)> {
+fn owner_of(pid: u32) -> Option<(u32, u32)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let real = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
