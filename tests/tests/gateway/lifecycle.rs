@@ -16,7 +16,9 @@ use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 use sluice_tests::{Lab, Process, require_queues};
 
-use crate::rig::{Gateway, PATIENCE, all_up, lab, processes, program, ruleset, signal};
+use crate::rig::{
+    Gateway, PATIENCE, all_up, await_processes, lab, processes, program, ruleset, signal,
+};
 
 const RULES: &str = "alert tcp any any -> any any (msg:\"seen\"; content:\"look\"; sid:1;)\n\
                      drop ip any any -> any any (msg:\"stopped\"; content:\"evil\"; sid:2;)\n";
@@ -230,13 +232,12 @@ fn workers_go_on_inspecting_without_their_supervisor_and_a_restart_takes_over() 
     let after = gateway.status();
     assert_ne!(after.pid, before.pid);
     let old: Vec<u32> = before.seats().map(|seat| seat.pid).collect();
-    let running = processes(&lab);
+    // The supervisor, the launcher, the rejecter, two workers and the backup.
+    let running = await_processes(&gateway, 6);
     assert!(
         old.iter().all(|pid| !running.contains(pid)),
         "{old:?} of the former run in {running:?}"
     );
-    // The supervisor, the launcher, the rejecter, two workers and the backup.
-    assert_eq!(running.len(), 6, "{running:?}");
     let (answered, sent) = traffic(&lab);
     assert_eq!(answered, sent);
     assert_eq!(say(&lab, b"evil"), End::Silence);
@@ -490,10 +491,10 @@ fn a_signal_to_all_processes_at_once_does_what_it_does_to_the_supervisor() {
             assert!(matches!(sent, Ok(()) | Err(Errno::ESRCH)), "{sent:?}");
         }
     };
-    let before = processes(&lab);
+    let before = await_processes(&gateway, 6);
     signal_all(Signal::SIGHUP);
     sleep(Duration::from_millis(100));
-    assert_eq!(processes(&lab), before, "{}", gateway.log());
+    assert_eq!(await_processes(&gateway, 6), before, "{}", gateway.log());
     signal_all(Signal::SIGTERM);
     let ended = gateway.process().wait(PATIENCE).expect("it ends");
     assert!(ended.success(), "{}", gateway.log());

@@ -416,6 +416,24 @@ pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
     pids.collect::<Result<_, _>>().expect("numbers")
 }
 
+/// The processes in the gateway's namespace once there are so many; those that look after the
+/// firewall's rules come and go.
+pub(crate) fn await_processes(gateway: &Gateway, count: usize) -> Vec<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let running = processes(&gateway.lab);
+        if running.len() == count {
+            return running;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{running:?}, not {count}: {}",
+            gateway.log()
+        );
+        sleep(Duration::from_millis(5));
+    }
+}
+
 /// Fails unless each seat has received every packet that the kernel has given an id, but those
 /// that the socket's buffer had no room for. Of queues that were bound once and are at rest.
 pub(crate) fn every_id_received(status: &Snapshot) {

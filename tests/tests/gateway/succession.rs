@@ -25,7 +25,8 @@ use sluice_tests::{require_queues, rule_set};
 use crate::load::{await_replaced, nothing_lost, requests};
 use crate::reload::reload;
 use crate::rig::{
-    Gateway, PATIENCE, all_up, alone, every_id_received, lab, processes, program, signal,
+    Gateway, PATIENCE, all_up, alone, await_processes, every_id_received, lab, processes, program,
+    signal,
 };
 
 /// Byte-exact streams and requests with replies while others take over.
@@ -172,11 +173,7 @@ pub(crate) fn replace_launcher(gateway: &Gateway) -> Snapshot {
 /// The supervisor, the launcher, the rejecter, two workers and the backup, and after a moment
 /// nobody else: a former rejecter ends with the last of its workers.
 fn nobody_has_stayed_behind(gateway: &Gateway) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while processes(&gateway.lab).len() > 6 && Instant::now() < deadline {
-        sleep(Duration::from_millis(5));
-    }
-    assert_eq!(processes(&gateway.lab).len(), 6, "{}", gateway.log());
+    await_processes(gateway, 6);
 }
 
 #[test]

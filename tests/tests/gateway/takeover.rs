@@ -13,7 +13,7 @@ use sluice_tests::elsewhere::Elsewhere;
 use sluice_tests::{queue_state, require_queues};
 
 use crate::load::{nothing_lost, requests};
-use crate::rig::{Gateway, alone, processes, seat, signal};
+use crate::rig::{Gateway, alone, await_processes, seat, signal};
 
 /// The supervisor is killed while requests go on, and another one with a changed configuration
 /// takes over.
@@ -46,7 +46,7 @@ fn workers_with_other_queues_leave_and_lose_nothing() {
     let gateway = taken_over(|config| config.queue.first = 300);
     let queues: Vec<_> = gateway.queued().into_keys().collect();
     assert_eq!(queues, [300, 301, 302]);
-    assert_eq!(processes(&gateway.lab).len(), 6, "{}", gateway.log());
+    await_processes(&gateway, 6);
 }
 
 #[test]
