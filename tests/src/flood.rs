@@ -383,11 +383,12 @@ impl Trial {
     }
 
     fn settings(&self) -> Vec<String> {
-        // No table but the one in question shall be the narrow one, and none shall hide it.
+        // No table but the one in question shall be the narrow one, and none shall hide it: the
+        // flood goes through those before it with all of its elements, however many these are.
+        let all = self.cap * (self.times + 1);
         let ample = |flood: Flood| match (self.flood, flood) {
-            (Flood::Hole, Flood::Flow) => self.cap * 2,
-            (Flood::HalfOpen | Flood::Connection, Flood::Flow) => self.cap * 4,
-            (Flood::Hole, Flood::Connection) => self.cap * 4,
+            (Flood::HalfOpen | Flood::Connection | Flood::Hole, Flood::Flow) => all,
+            (Flood::Hole, Flood::Connection) => all,
             _ => 4 << 20,
         };
         let mut settings = vec![

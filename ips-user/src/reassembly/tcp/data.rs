@@ -180,7 +180,8 @@ impl Session {
                 clear_urgent,
             });
         }
-        if stream.fill(pass, low, payload) {
+        let in_order = low as i64 <= side.next;
+        if stream.fill(pass, low, payload, in_order) {
             side.highest = side.highest.max(end);
             side.next = stream.buffer.contiguous_end(side.next as u64) as i64;
             self.current.extent = Some((low, high));
@@ -223,7 +224,8 @@ impl Session {
                 &payload[(at - low) as usize..][..len]
             });
         }
-        if !stream.fill(pass, low, payload) {
+        let in_order = low as i64 <= side.next;
+        if !stream.fill(pass, low, payload, in_order) {
             return;
         }
         for &part in &pass.memory.undo.added {
@@ -354,8 +356,9 @@ impl Stream {
         (end - first).max(0) as u64 > self.depth_of(options)
     }
 
-    /// Puts `data` into what is empty from `at` on; notes where. False when there is no room.
-    fn fill(&mut self, pass: &mut Pass<'_, '_>, at: u64, data: &[u8]) -> bool {
+    /// Puts `data` into what is empty from `at` on; notes where. False when there is no room:
+    /// `in_order` if nothing before it is missing.
+    fn fill(&mut self, pass: &mut Pass<'_, '_>, at: u64, data: &[u8], in_order: bool) -> bool {
         let end = at + data.len() as u64;
         while let Some((from, to)) = self.buffer.hole(at, end) {
             let mut bytes = self.buffer.cost(from, to);
@@ -363,7 +366,10 @@ impl Stream {
                 bytes += more_owned(&self.owned);
             }
             let pieces = self.buffer.pieces().len();
-            let fits = pass.memory.has_room_for_data(bytes, pass.options);
+            let fits = match in_order {
+                true => pass.memory.has_room_for_data(bytes, pass.options),
+                false => pass.memory.has_room_behind_hole(bytes, pass.options),
+            };
             let separate = pieces < pass.options.max_pieces() || self.touches(from, to);
             if !fits || !separate {
                 // Half a segment is of no use.

@@ -82,6 +82,9 @@ fn add(to: &AtomicU64, most: &AtomicU64, more: u64) {
     }
 }
 
+/// Which part of the memory for data is for what comes in its order.
+const IN_ORDER: u64 = 8;
+
 /// What passes by while others have a queue's packets, or while the queue is full, has arrived
 /// after this time.
 pub(super) const DETOUR_NS: u64 = 1_000_000_000;
@@ -167,6 +170,13 @@ impl StreamMemory {
         let used = self.usage.stream_bytes.load(Ordering::Relaxed);
         let cap = options.reassembly.memcap;
         cap == 0 || used + bytes as u64 <= cap
+    }
+
+    /// The same of data behind a hole: an eighth of the memory is for what comes in its order, so
+    /// that those who leave holes do not keep the others from going on.
+    pub(super) fn has_room_behind_hole(&self, bytes: usize, options: &StreamOptions) -> bool {
+        let kept_free = options.reassembly.memcap / IN_ORDER;
+        self.has_room_for_data(bytes.saturating_add(kept_free as usize), options)
     }
 
     /// Whether it is time to let go of sessions that are over.
@@ -330,7 +340,12 @@ mod tests {
         assert!(!memory.has_room_for_session(51, &options));
         account.set_stream_bytes(4);
         assert!(memory.has_room_for_data(6, &options) && !memory.has_room_for_data(7, &options));
+        options.reassembly.memcap = 80;
+        assert!(memory.has_room_behind_hole(66, &options));
+        assert!(!memory.has_room_behind_hole(67, &options));
+        assert!(memory.has_room_for_data(76, &options));
         (options.memcap, options.reassembly.memcap) = (0, 0);
+        assert!(memory.has_room_behind_hole(usize::MAX / 2, &options));
         assert!(memory.has_room_for_session(usize::MAX / 2, &options));
         assert!(memory.has_room_for_data(usize::MAX / 2, &options));
     }
