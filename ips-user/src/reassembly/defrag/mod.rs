@@ -220,6 +220,9 @@ impl Datagram {
     }
 }
 
+/// After this time its receiver may have given up a datagram and begun anew: Linux does after 30
+/// seconds, which can be configured.
+const LATE_NS: u64 = 1_000_000_000;
 /// Most bytes kept for one datagram, replaced ones included: each byte four times.
 const MAX_RECEIVED: usize = 4 * 65_535;
 /// Buffers for datagrams that are kept for the next.
@@ -530,7 +533,9 @@ impl Defragmenter {
         // Options and headers for which somebody behind may refuse a fragment.
         let extended = part.header_len > if v4 { 20 } else { 40 };
         let tracker = self.trackers.get_mut(index);
-        tracker.unusual |= conflict || overlap != Overlap::None || tracker.ttl != ttl || extended;
+        let late = now.monotonic_ns.saturating_sub(tracker.since_ns) >= LATE_NS;
+        tracker.unusual |=
+            conflict || overlap != Overlap::None || tracker.ttl != ttl || extended || late;
         if conflict {
             events.insert(match overlap {
                 Overlap::None => ignored_event,

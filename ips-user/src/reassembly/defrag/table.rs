@@ -85,6 +85,8 @@ impl State {
 pub(super) struct Tracker {
     key: Key,
     pub(super) state: State,
+    /// When its first fragment came.
+    pub(super) since_ns: u64,
     pub(super) deadline_ns: u64,
     pub(super) timeout_ns: u64,
     /// Of its first fragment.
@@ -218,6 +220,7 @@ impl Trackers {
         let tracker = Tracker {
             key,
             state: State::Open(Assembly::default()),
+            since_ns: now.monotonic_ns,
             deadline_ns: now.monotonic_ns.saturating_add(timeout_ns),
             timeout_ns,
             ttl,

@@ -343,6 +343,25 @@ fn what_is_repeated_is_remembered_for_as_long_as_by_its_receiver() {
 }
 
 #[test]
+fn of_what_took_long_the_receiver_may_have_given_up_the_beginning() {
+    let mut rig = Rig::inline();
+    assert_eq!(rig.part(0, true, &[1; 8]), Got::Kept);
+    rig.wait(47);
+    assert_eq!(
+        rig.part(8, false, &[2; 63]),
+        Got::Whole([&[1; 8][..], &[2; 63]].concat())
+    );
+    // The receiver waits for another beginning since it has forgotten that one.
+    assert_eq!(rig.part(0, true, &[3; 8]), Got::Refused(Refusal::Conflict));
+    assert_eq!(rig.part(0, true, &[1; 8]), Got::Kept);
+    // What comes soon is not remembered: the receiver has it.
+    let mut rig = Rig::inline();
+    assert_eq!(rig.part(0, true, &[1; 8]), Got::Kept);
+    assert!(matches!(rig.part(8, false, &[2; 63]), Got::Whole(_)));
+    assert_eq!(rig.part(0, true, &[3; 8]), Got::Kept);
+}
+
+#[test]
 fn an_accepted_datagram_cannot_be_cut_short_later() {
     let repeated = Sent {
         ttl: 3,
