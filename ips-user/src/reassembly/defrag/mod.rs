@@ -195,7 +195,7 @@ pub(crate) enum Insertion {
     /// Nobody puts fragments together.
     Disabled,
     /// It waits for others, or repeats what was accepted already.
-    Kept,
+    Kept(Place),
     /// It was the last one. [`Defragmenter::settle`] has to follow.
     Complete(Datagram),
     /// It is not used.
@@ -204,19 +204,30 @@ pub(crate) enum Insertion {
     NoRoom,
 }
 
+/// Where the datagram of a fragment is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    tracker: u32,
+    generation: u64,
+}
+
 /// A complete datagram, which waits to be inspected.
 #[derive(Debug)]
 #[must_use = "its verdict has to be settled"]
 pub(crate) struct Datagram {
     bytes: Vec<u8>,
-    tracker: u32,
-    generation: u64,
+    place: Place,
 }
 
 impl Datagram {
     /// From the first byte of the frame of its first fragment on.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Where it is remembered.
+    pub(crate) const fn place(&self) -> Place {
+        self.place
     }
 }
 
@@ -342,7 +353,7 @@ impl Defragmenter {
             },
         };
         let insertion = self.insert_into(index, fragment, ttl, now, events);
-        if found.is_none() && !matches!(insertion, Insertion::Kept | Insertion::Complete(_)) {
+        if found.is_none() && !matches!(insertion, Insertion::Kept(_) | Insertion::Complete(_)) {
             // Nothing is remembered of a datagram that has not begun.
             if matches!(insertion, Insertion::Refused(_)) {
                 self.trackers.remove(index);
@@ -351,13 +362,27 @@ impl Defragmenter {
         insertion
     }
 
-    /// What became of a datagram. Inline, nothing of a dropped one is let through afterwards.
-    pub(crate) fn settle(&mut self, datagram: Datagram, verdict: Disposition, now: Timestamp) {
-        let Datagram {
-            bytes,
+    /// A fragment that was kept is not delivered, whatever becomes of its datagram: what its
+    /// receiver has is another one.
+    pub(crate) fn not_delivered(
+        &mut self,
+        Place {
             tracker,
             generation,
-        } = datagram;
+        }: Place,
+    ) {
+        if self.trackers.is_generation(tracker, generation) {
+            self.trackers.get_mut(tracker).unusual = true;
+        }
+    }
+
+    /// What became of a datagram. Inline, nothing of a dropped one is let through afterwards.
+    pub(crate) fn settle(&mut self, datagram: Datagram, verdict: Disposition, now: Timestamp) {
+        let Datagram { bytes, place } = datagram;
+        let Place {
+            tracker,
+            generation,
+        } = place;
         if self.spare.len() < SPARE_BUFFERS {
             self.spare.push(bytes);
         }
@@ -494,7 +519,7 @@ impl Defragmenter {
                 }
                 // Its receiver may begin anew with it, and remembers it from now on.
                 self.trackers.prolong(index, now);
-                return Insertion::Kept;
+                return Insertion::Kept(self.place(index));
             }
         };
 
@@ -589,7 +614,7 @@ impl Defragmenter {
 
     fn complete(&mut self, index: u32, v4: bool, events: &mut EventSet) -> Insertion {
         let Some(assembly) = self.trackers.open(index).filter(|it| it.is_complete()) else {
-            return Insertion::Kept;
+            return Insertion::Kept(self.place(index));
         };
         let mut bytes = self.spare.pop().unwrap_or_default();
         if !assembly.write(&mut bytes) {
@@ -604,11 +629,18 @@ impl Defragmenter {
             true => self.counters.ipv4_reassembled += 1,
             false => self.counters.ipv6_reassembled += 1,
         }
+        self.trackers.settling(index);
         Insertion::Complete(Datagram {
             bytes,
-            tracker: index,
-            generation: self.trackers.settling(index),
+            place: self.place(index),
         })
+    }
+
+    fn place(&self, index: u32) -> Place {
+        Place {
+            tracker: index,
+            generation: self.trackers.get(index).generation,
+        }
     }
 }
 

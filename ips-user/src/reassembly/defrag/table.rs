@@ -95,7 +95,7 @@ pub(super) struct Tracker {
     pub(super) unusual: bool,
     pub(super) policy: OverlapPolicy,
     fragments: u32,
-    generation: u64,
+    pub(super) generation: u64,
     before: u32,
     after: u32,
 }
@@ -283,14 +283,13 @@ impl Trackers {
     }
 
     /// An open one becomes one that waits for its verdict; its generation, to find it again.
-    pub(super) fn settling(&mut self, index: u32) -> u64 {
+    pub(super) fn settling(&mut self, index: u32) {
         let tracker = self.get_mut(index);
         let state = std::mem::replace(&mut tracker.state, State::Condemned);
         tracker.state = match state {
             State::Open(assembly) => State::Settling(assembly),
             other => other,
         };
-        tracker.generation
     }
 
     pub(super) fn is_generation(&self, index: u32, generation: u64) -> bool {

@@ -62,6 +62,8 @@ struct Rig {
     defragmenter: Defragmenter,
     now: Timestamp,
     verdict: Disposition,
+    /// Whether fragments are let through.
+    delivers: bool,
     events: EventSet,
     vlan: Option<u16>,
     depth: u8,
@@ -73,6 +75,7 @@ impl Rig {
             defragmenter: Defragmenter::new(options, [3, 4]),
             now: Timestamp::default(),
             verdict: Disposition::Accept,
+            delivers: true,
             events: EventSet::default(),
             vlan: None,
             depth: 0,
@@ -111,11 +114,19 @@ impl Rig {
             .insert(&fragment, self.now, &mut self.events);
         match insertion {
             Insertion::Disabled => (Got::Disabled, None),
-            Insertion::Kept => (Got::Kept, None),
+            Insertion::Kept(place) => {
+                if !self.delivers {
+                    self.defragmenter.not_delivered(place);
+                }
+                (Got::Kept, None)
+            }
             Insertion::Refused(reason) => (Got::Refused(reason), None),
             Insertion::NoRoom => (Got::NoRoom, None),
             Insertion::Complete(datagram) => {
                 let bytes = datagram.bytes().to_vec();
+                if !self.delivers {
+                    self.defragmenter.not_delivered(datagram.place());
+                }
                 self.defragmenter.settle(datagram, self.verdict, self.now);
                 assert_eq!(bytes[..3], BEFORE);
                 let whole = decode::Network::parse(&bytes[3..]).unwrap();
@@ -359,6 +370,28 @@ fn of_what_took_long_the_receiver_may_have_given_up_the_beginning() {
     assert_eq!(rig.part(0, true, &[1; 8]), Got::Kept);
     assert!(matches!(rig.part(8, false, &[2; 63]), Got::Whole(_)));
     assert_eq!(rig.part(0, true, &[3; 8]), Got::Kept);
+}
+
+#[test]
+fn in_place_of_a_fragment_that_was_dropped_nothing_else_comes() {
+    for dropped in 0..2 {
+        let mut rig = Rig::inline();
+        rig.delivers = dropped != 0;
+        assert_eq!(rig.part(8, false, &[2; 20]), Got::Kept);
+        rig.delivers = dropped != 1;
+        assert!(matches!(rig.part(0, true, &[1; 8]), Got::Whole(_)));
+        rig.delivers = true;
+        // The receiver still waits for it.
+        let (other, same) = match dropped {
+            0 => ((8, false, [3; 63].to_vec()), (8, false, [2; 20].to_vec())),
+            _ => ((0, true, [3; 8].to_vec()), (0, true, [1; 8].to_vec())),
+        };
+        assert_eq!(
+            rig.part(other.0, other.1, &other.2),
+            Got::Refused(Refusal::Conflict)
+        );
+        assert_eq!(rig.part(same.0, same.1, &same.2), Got::Kept);
+    }
 }
 
 #[test]
