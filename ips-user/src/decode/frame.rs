@@ -11,7 +11,7 @@ use super::walk::{Carried, Header, Walk};
 use super::{EventSet, Invalid, arp};
 use crate::config::settings::{EngineSettings, PortDecoder};
 use crate::flow::Timestamp;
-use crate::reassembly::defrag::{Datagram, Defragmenter, Fragment, Insertion, Place, Refusal};
+use crate::reassembly::defrag::{Defragmenter, Fragment, Insertion, Refusal};
 use crate::rules::{PortSet, Variables, ports_of_setting};
 use crate::source::{Checksum, Disposition};
 
@@ -173,11 +173,10 @@ pub fn frame(
         defragmenter,
         now,
         each,
-        held: Vec::new(),
     };
     let dissected = entry.dissect(options);
     let disposition = run.deliver(&entry, dissected);
-    run.settle(disposition);
+    defragmenter.end_frame(disposition, now);
     disposition
 }
 
@@ -360,23 +359,9 @@ struct Run<'r> {
     defragmenter: &'r mut Defragmenter,
     now: Timestamp,
     each: &'r mut dyn FnMut(&Decoded<'_>) -> Disposition,
-    /// Fragments in this frame, with the datagrams that they complete and their verdicts.
-    held: Vec<(Place, Option<(Datagram, Disposition)>)>,
 }
 
 impl Run<'_> {
-    /// Tells the defragmenter what became of the frame.
-    fn settle(self, disposition: Disposition) {
-        for (place, completed) in self.held {
-            if disposition == Disposition::Drop {
-                self.defragmenter.not_delivered(place);
-            }
-            if let Some((datagram, verdict)) = completed {
-                self.defragmenter.settle(datagram, verdict, self.now);
-            }
-        }
-    }
-
     fn deliver<'a>(&mut self, entry: &Entry<'a>, mut dissected: Dissected<'a>) -> Disposition {
         let mut dropped = false;
         if let Some(inner) = dissected.inner.take() {
@@ -457,10 +442,7 @@ impl Run<'_> {
                     _ => (FragmentFate::NoFragment, false),
                 }
             }
-            Insertion::Kept(place) => {
-                self.held.push((place, None));
-                (FragmentFate::Kept, false)
-            }
+            Insertion::Kept => (FragmentFate::Kept, false),
             Insertion::Refused(reason) => (
                 FragmentFate::Refused(reason),
                 self.defragmenter.drops_refused(),
@@ -481,8 +463,7 @@ impl Run<'_> {
                 };
                 let dissected = whole.dissect(self.options);
                 let disposition = self.deliver(&whole, dissected);
-                self.held
-                    .push((datagram.place(), Some((datagram, disposition))));
+                self.defragmenter.settle(datagram, disposition);
                 let dropped = disposition == Disposition::Drop;
                 (FragmentFate::Completed { dropped }, dropped)
             }

@@ -195,7 +195,7 @@ pub(crate) enum Insertion {
     /// Nobody puts fragments together.
     Disabled,
     /// It waits for others, or repeats what was accepted already.
-    Kept(Place),
+    Kept,
     /// It was the last one. [`Defragmenter::settle`] has to follow.
     Complete(Datagram),
     /// It is not used.
@@ -204,11 +204,13 @@ pub(crate) enum Insertion {
     NoRoom,
 }
 
-/// Where the datagram of a fragment is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+/// A fragment of the frame that is being decoded.
+#[derive(Clone, Copy, Debug)]
+struct Held {
     tracker: u32,
     generation: u64,
+    /// What became of the datagram that it completed.
+    verdict: Option<Disposition>,
 }
 
 /// A complete datagram, which waits to be inspected.
@@ -216,18 +218,14 @@ pub(crate) struct Place {
 #[must_use = "its verdict has to be settled"]
 pub(crate) struct Datagram {
     bytes: Vec<u8>,
-    place: Place,
+    /// Which of the frame's fragments completed it.
+    held: usize,
 }
 
 impl Datagram {
     /// From the first byte of the frame of its first fragment on.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Where it is remembered.
-    pub(crate) const fn place(&self) -> Place {
-        self.place
     }
 }
 
@@ -248,6 +246,8 @@ pub struct Defragmenter {
     options: DefragOptions,
     trackers: Trackers,
     counters: DefragCounters,
+    /// Fragments of the frame that is being decoded.
+    in_hand: Vec<Held>,
     scratch: Vec<Piece>,
     spare: Vec<Vec<u8>>,
 }
@@ -259,6 +259,7 @@ impl Defragmenter {
             trackers: Trackers::new(HashSeed { key: seed }, most_trackers(&options)),
             options,
             counters: DefragCounters::default(),
+            in_hand: Vec::new(),
             scratch: Vec::new(),
             spare: Vec::new(),
         }
@@ -353,7 +354,7 @@ impl Defragmenter {
             },
         };
         let insertion = self.insert_into(index, fragment, ttl, now, events);
-        if found.is_none() && !matches!(insertion, Insertion::Kept(_) | Insertion::Complete(_)) {
+        if found.is_none() && !matches!(insertion, Insertion::Kept | Insertion::Complete(_)) {
             // Nothing is remembered of a datagram that has not begun.
             if matches!(insertion, Insertion::Refused(_)) {
                 self.trackers.remove(index);
@@ -362,42 +363,42 @@ impl Defragmenter {
         insertion
     }
 
-    /// A fragment that was kept is not delivered, whatever becomes of its datagram: what its
-    /// receiver has is another one.
-    pub(crate) fn not_delivered(
-        &mut self,
-        Place {
-            tracker,
-            generation,
-        }: Place,
-    ) {
-        if self.trackers.is_generation(tracker, generation) {
-            self.trackers.get_mut(tracker).unusual = true;
-        }
-    }
-
-    /// What became of a datagram. Inline, nothing of a dropped one is let through afterwards.
-    pub(crate) fn settle(&mut self, datagram: Datagram, verdict: Disposition, now: Timestamp) {
-        let Datagram { bytes, place } = datagram;
-        let Place {
-            tracker,
-            generation,
-        } = place;
+    /// What became of a datagram; [`Self::end_frame`] has to follow.
+    pub(crate) fn settle(&mut self, datagram: Datagram, verdict: Disposition) {
+        let Datagram { bytes, held } = datagram;
         if self.spare.len() < SPARE_BUFFERS {
             self.spare.push(bytes);
         }
-        if verdict == Disposition::Drop {
-            self.counters.condemned += 1;
+        self.in_hand[held].verdict = Some(verdict);
+    }
+
+    /// What became of the frame whose fragments were inserted. When it was dropped, what the
+    /// receiver of a datagram has is another one, whatever the datagram's verdict.
+    pub(crate) fn end_frame(&mut self, disposition: Disposition, now: Timestamp) {
+        let mut in_hand = std::mem::take(&mut self.in_hand);
+        for held in in_hand.drain(..) {
+            let there = self.trackers.is_generation(held.tracker, held.generation);
+            if there && disposition == Disposition::Drop {
+                self.trackers.get_mut(held.tracker).unusual = true;
+            }
+            if held.verdict == Some(Disposition::Drop) {
+                self.counters.condemned += 1;
+            }
+            if there && let Some(verdict) = held.verdict {
+                self.finish(held.tracker, verdict, now);
+            }
         }
-        if !self.trackers.is_generation(tracker, generation) {
-            return;
-        }
-        let slot = self.trackers.get_mut(tracker);
+        self.in_hand = in_hand;
+    }
+
+    /// Inline, nothing of a datagram that was dropped is let through afterwards.
+    fn finish(&mut self, index: u32, verdict: Disposition, now: Timestamp) {
+        let slot = self.trackers.get_mut(index);
         if !self.options.inline {
-            self.trackers.remove(tracker);
+            self.trackers.remove(index);
         } else if verdict == Disposition::Drop {
             slot.deadline_ns = now.monotonic_ns.saturating_add(slot.timeout_ns);
-            self.trackers.set_state(tracker, State::Condemned);
+            self.trackers.set_state(index, State::Condemned);
         } else if slot.unusual {
             let state = match std::mem::replace(&mut slot.state, State::Condemned) {
                 State::Settling(assembly) => State::Finished(assembly),
@@ -405,7 +406,7 @@ impl Defragmenter {
             };
             slot.state = state;
         } else {
-            self.trackers.remove(tracker);
+            self.trackers.remove(index);
         }
     }
 
@@ -519,7 +520,8 @@ impl Defragmenter {
                 }
                 // Its receiver may begin anew with it, and remembers it from now on.
                 self.trackers.prolong(index, now);
-                return Insertion::Kept(self.place(index));
+                self.hold(index);
+                return Insertion::Kept;
             }
         };
 
@@ -614,7 +616,8 @@ impl Defragmenter {
 
     fn complete(&mut self, index: u32, v4: bool, events: &mut EventSet) -> Insertion {
         let Some(assembly) = self.trackers.open(index).filter(|it| it.is_complete()) else {
-            return Insertion::Kept(self.place(index));
+            self.hold(index);
+            return Insertion::Kept;
         };
         let mut bytes = self.spare.pop().unwrap_or_default();
         if !assembly.write(&mut bytes) {
@@ -630,17 +633,19 @@ impl Defragmenter {
             false => self.counters.ipv6_reassembled += 1,
         }
         self.trackers.settling(index);
-        Insertion::Complete(Datagram {
-            bytes,
-            place: self.place(index),
-        })
+        let held = self.hold(index);
+        Insertion::Complete(Datagram { bytes, held })
     }
 
-    fn place(&self, index: u32) -> Place {
-        Place {
+    /// Notes that a fragment's datagram depends on what becomes of the frame. Returns its place
+    /// in the frame.
+    fn hold(&mut self, index: u32) -> usize {
+        self.in_hand.push(Held {
             tracker: index,
             generation: self.trackers.get(index).generation,
-        }
+            verdict: None,
+        });
+        self.in_hand.len() - 1
     }
 }
 

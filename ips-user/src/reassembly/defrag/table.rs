@@ -282,7 +282,7 @@ impl Trackers {
         self.fragments -= fragments as usize;
     }
 
-    /// An open one becomes one that waits for its verdict; its generation, to find it again.
+    /// An open one becomes one that waits for its verdict.
     pub(super) fn settling(&mut self, index: u32) {
         let tracker = self.get_mut(index);
         let state = std::mem::replace(&mut tracker.state, State::Condemned);

@@ -112,22 +112,14 @@ impl Rig {
         let insertion = self
             .defragmenter
             .insert(&fragment, self.now, &mut self.events);
-        match insertion {
+        let got = match insertion {
             Insertion::Disabled => (Got::Disabled, None),
-            Insertion::Kept(place) => {
-                if !self.delivers {
-                    self.defragmenter.not_delivered(place);
-                }
-                (Got::Kept, None)
-            }
+            Insertion::Kept => (Got::Kept, None),
             Insertion::Refused(reason) => (Got::Refused(reason), None),
             Insertion::NoRoom => (Got::NoRoom, None),
             Insertion::Complete(datagram) => {
                 let bytes = datagram.bytes().to_vec();
-                if !self.delivers {
-                    self.defragmenter.not_delivered(datagram.place());
-                }
-                self.defragmenter.settle(datagram, self.verdict, self.now);
+                self.defragmenter.settle(datagram, self.verdict);
                 assert_eq!(bytes[..3], BEFORE);
                 let whole = decode::Network::parse(&bytes[3..]).unwrap();
                 assert_eq!(whole.part, None);
@@ -137,7 +129,13 @@ impl Rig {
                 }
                 (Got::Whole(whole.payload.to_vec()), Some(bytes))
             }
-        }
+        };
+        let frame = match self.delivers {
+            true => self.verdict,
+            false => Disposition::Drop,
+        };
+        self.defragmenter.end_frame(frame, self.now);
+        got
     }
 
     fn send(&mut self, sent: &Sent) -> Got {
