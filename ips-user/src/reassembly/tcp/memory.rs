@@ -189,9 +189,9 @@ impl StreamMemory {
         !self.has_room_for_session(super::Session::BYTES, options)
     }
 
-    /// Whether the data of one more packet would not fit any more.
+    /// Whether the data of one more packet would not fit any more, wherever it belongs.
     pub(crate) fn is_short_of_data(&self, options: &StreamOptions) -> bool {
-        !self.has_room_for_data(64 << 10, options)
+        !self.has_room_behind_hole(64 << 10, options)
     }
 
     pub(super) fn open(&mut self, bytes: usize) -> Account {
@@ -344,6 +344,13 @@ mod tests {
         assert!(memory.has_room_behind_hole(66, &options));
         assert!(!memory.has_room_behind_hole(67, &options));
         assert!(memory.has_room_for_data(76, &options));
+        // Others are let go before data behind a hole is refused.
+        options.reassembly.memcap = 1 << 20;
+        account.set_stream_bytes(832 << 10);
+        assert!(!memory.is_short_of_data(&options));
+        account.set_stream_bytes(833 << 10);
+        assert!(memory.is_short_of_data(&options));
+        assert!(memory.has_room_for_data(64 << 10, &options));
         (options.memcap, options.reassembly.memcap) = (0, 0);
         assert!(memory.has_room_behind_hole(usize::MAX / 2, &options));
         assert!(memory.has_room_for_session(usize::MAX / 2, &options));
