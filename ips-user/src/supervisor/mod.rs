@@ -10,6 +10,7 @@
 mod compiling;
 pub mod datasets;
 mod deaths;
+mod departures;
 mod duty;
 pub mod feedback;
 #[cfg(feature = "fuzzing")]
@@ -34,6 +35,7 @@ pub mod seat;
 mod seats;
 pub mod set_reports;
 mod signals;
+mod starting;
 mod status;
 mod steering;
 mod stop;
@@ -49,21 +51,17 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use nix::net::if_::if_nametoindex;
-use nix::sys::prctl;
+use anyhow::Context;
 use tokio::sync::mpsc;
-use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval, sleep};
 
 use self::datasets::Sets;
-use self::deaths::{Deaths, End, Finding};
+use self::deaths::Deaths;
 use self::feedback::{FeedbackSocket, Message};
-use self::history::History;
-use self::inheritance::Inheritance;
 use self::instance::{Instance, KeptRules, Record, Started};
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
-use self::misfits::{Misfit, Sorting};
+use self::misfits::Misfit;
 pub use self::moving::Moved;
 use self::rejecter::Rejecter;
 use self::reload::Reloading;
@@ -72,31 +70,18 @@ use self::scaling::{Scaling, Wish as ScalingWish};
 use self::seat::Seat;
 use self::seats::Seats;
 use self::signals::{Signals, Wish};
-use self::steering::{Steering, nanoseconds};
+use self::steering::Steering;
 use self::upgrade::Upgrade;
 use self::upkeep::Upkeep;
 use crate::config::Config;
 use crate::control::{self, Ask, Request, Response};
-use crate::desk::watchlist::{Standing, Watched};
-use crate::flow::Timestamp;
-use crate::loader::LoadError;
-use crate::log::eve;
-use crate::log::pipe::{Emitted, EventPipe, EventWriter};
+use crate::desk::watchlist::Standing;
+use crate::log::pipe::{EventPipe, EventWriter};
 use crate::metrics::board::Board;
 use crate::netfilter::Fail;
-use crate::source::Disposition;
-use crate::sys::process::{
-    monotonic_ns, set_nice, set_oom_score, take_usual_priority, utc_offset_s, wall_us,
-};
+use crate::sys::process::{monotonic_ns, take_usual_priority};
 use crate::sys::readable::Readable;
 
-/// What the kernel's OOM killer is told of supervisor and launcher: a worker goes first.
-const OOM_SCORE_ADJUSTMENT: i32 = -900;
-/// The first of all, sched(7).
-const LEAST_NICE: i32 = -20;
-/// By how much supervisor and launcher, and workers until they serve, go before those who do: some
-/// three times as much of a CPU that is not enough for all.
-const LEAD: i32 = 5;
 /// How often heartbeats are judged, at least.
 const JUDGE_EVERY: Duration = Duration::from_millis(10);
 /// A heartbeat that turns stale is looked at so much later.
@@ -112,12 +97,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 256;
 /// How many launchers may end at a start before they have compiled the rules.
 const LAUNCHERS_AT_START: usize = 4;
-/// How long the workers of a predecessor may take to be relieved.
-const SUCCEED_WITHIN: Duration = Duration::from_secs(60);
 /// A launcher that lived this long is replaced at once.
 const LAUNCHER_LIVED: Duration = Duration::from_secs(5);
 /// Otherwise after this pause.
 const LAUNCHER_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often processes are looked at that nobody reports.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -227,129 +211,6 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    /// Claims the instance and makes what needs no undoing in the kernel.
-    fn new(config: Config, read_config: ReadConfig, trace: bool) -> anyhow::Result<Self> {
-        // Before there is a second thread: then it cannot be told any more.
-        let utc_offset_s = utc_offset_s();
-        let instance = Instance::claim(&config.control.directory, &config.name)?;
-        // Before anything else: should this start be cut short, nothing passes uninspected.
-        let left = instance.read()?;
-        match gate::close_claimed(&config) {
-            Ok(true) => log::info!("the gate is closed until packets are steered"),
-            Ok(false) => {}
-            // Its rules let nothing pass uninspected either.
-            Err(error) if left.is_served() => {
-                log::error!("the gate could not be closed, what runs goes on: {error:#}");
-            }
-            Err(error) => return Err(error),
-        }
-        if let Err(error) = set_oom_score(OOM_SCORE_ADJUSTMENT) {
-            log::warn!(
-                "oom_score_adj {OOM_SCORE_ADJUSTMENT} (CAP_SYS_RESOURCE?): {error}; without memory \
-                 workers still end first, but other programs may end later"
-            );
-        }
-        // Packets wait for what this process and the launcher do when a worker ends: not behind
-        // the other workers.
-        let nice = (config.workers.nice - LEAD).max(LEAST_NICE);
-        if let Err(error) = set_nice(nice) {
-            log::warn!("scheduling priority {nice} (CAP_SYS_NICE?): {error}");
-        }
-        check_interfaces(&config, left.is_served())?;
-        std::fs::create_dir_all(&config.log.directory)
-            .with_context(|| format!("creating {}", config.log.directory.display()))?;
-        // Workers whose launcher has ended are this process's to forget.
-        prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")?;
-        let workers = left.workers(&config);
-        let mut inheritance = Inheritance::of(&left);
-        let logs = config.event_logs(utc_offset_s)?;
-        let (writer, events) = match inheritance.events.take() {
-            Some(ends) => EventWriter::resume(ends, logs)?,
-            None => EventWriter::start(logs, config.log.buffer)?,
-        };
-        let now_ns = monotonic_ns();
-        let goes_on = inheritance.board.is_some();
-        let mut history = History::after(&left, goes_on, now_ns);
-        let (mut retired, upgrades) = history::totals(&left, goes_on);
-        let board = inheritance.board.take().map_or_else(Board::create, Ok)?;
-        let (feedback, workers_feedback) = match inheritance.feedback.take() {
-            Some(ends) => ends.map(FeedbackSocket::from_fd).into(),
-            None => FeedbackSocket::pair()?,
-        };
-        let spoken = Readable::of(&feedback)?;
-        let sets = Sets::new(std::mem::take(&mut inheritance.sets)).context("sets")?;
-        let (upgrade_checks, upgrades_checked) = mpsc::unbounded_channel();
-        let deaths = Deaths::new(
-            &config,
-            inheritance.watchlist.take(),
-            history.deaths,
-            now_ns,
-        )
-        .context("the list of suspects")?;
-        let launching = Launching::start()?;
-        // Last: from here on there is something in the kernel that `stop` removes.
-        // The kernel's verifier gives up when a signal comes (EAGAIN), and what aya tries then,
-        // with the verifier's log, takes seconds.
-        let steering = Signals::undisturbed(|| Steering::load(&config, &workers))??;
-        let beats_here = steering.workers_map()? == left.workers_map;
-        let mut sorting = Sorting::of(&left, inheritance.seats, beats_here);
-        let seats = Seats::new(&config, &workers, &mut sorting.usable, &mut history)
-            .context("memory shared with the workers")?;
-        // Those that a predecessor had bound: others are yet to be.
-        let bound = seats.iter().filter(|it| it.socket().is_some());
-        let bound: Vec<_> = bound.map(|it| it.queue).collect();
-        let mut passed = std::mem::take(&mut history.passed).resume(now_ns, &bound);
-        history.retire(&mut retired);
-        let queues: Vec<_> = seats.iter().map(|it| it.queue).collect();
-        retired.queue_passed += passed.close_others(&queues);
-        let generation = history.next_generation();
-        Ok(Self {
-            trace,
-            utc_offset_s,
-            started_ns: history.started_ns,
-            instance,
-            writer,
-            events,
-            board,
-            rejecter: Rejecter::new(
-                inheritance.tally.take(),
-                left.rejecter,
-                history.rejecter_restarts,
-            )
-            .context("the rejecter's counters")?,
-            feedback,
-            spoken,
-            workers_feedback,
-            sets,
-            steering,
-            launching,
-            launcher_due: None,
-            launcher_since: Instant::now(),
-            launcher_restarts: history.launcher_restarts,
-            launcher_silent: 0,
-            seats,
-            misfits: sorting.misfits(),
-            scaling: Scaling::after(retired),
-            upkeep: Upkeep::new(passed),
-            upgrade: None,
-            upgrade_checks,
-            upgrades_checked,
-            upgrades,
-            left,
-            deaths,
-            generation,
-            compiled: Compiled::default(),
-            sources: None,
-            former_rules: inheritance.rules.take(),
-            last_generation: generation,
-            reloading: None,
-            took_over: false,
-            rests_on_former: false,
-            read_config,
-            config,
-        })
-    }
-
     async fn start_and_serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         tokio::select! {
             started = self.start() => started?,
@@ -363,61 +224,6 @@ impl Supervisor {
         self.serve(signals).await
     }
 
-    async fn start(&mut self) -> anyhow::Result<()> {
-        self.prepare_launcher().await?;
-        // Only now: a predecessor's workers have gone on inspecting.
-        self.take_over()?;
-        self.shut_out_quarantined();
-        // The launcher, by which a successor finds workers that were never recorded.
-        self.record();
-        self.seats.open_queues(&self.config)?;
-        for seat in self.seats.all() {
-            self.spawn(seat);
-        }
-        self.wait_for_workers().await?;
-        self.put_rules_in().await?;
-        log::info!(
-            "{}: {} workers and a backup serve {} queues from {} on, {} rules ({} skipped)",
-            self.config.name,
-            self.seats.workers(|_| true).len(),
-            self.seats.all().len(),
-            self.config.queue.first,
-            self.compiled.rules,
-            self.compiled.skipped
-        );
-        Ok(())
-    }
-
-    /// Ends what a predecessor left running, except for the workers that will hand over their
-    /// queues. From here on a failure undoes everything, as long as there are no such workers.
-    fn take_over(&mut self) -> anyhow::Result<()> {
-        self.let_misfits_go()?;
-        let mut staying: Vec<_> = self.seats.processes().collect();
-        let workers = staying.len();
-        if workers > 0 {
-            // It ends by itself when the last of them does.
-            staying.extend(self.left.rejecter);
-        }
-        let mut ending = self.left.alive();
-        // The launcher's own children are among those that nobody recorded.
-        let own = Started::of(std::process::id());
-        ending.retain(|it| !staying.contains(it) && Some(*it) != own);
-        instance::end(&ending)?;
-        if let Some(launcher) = self.left.launcher {
-            launcher.reap();
-        }
-        if workers > 0 {
-            log::info!("{workers} workers of a former run are taken over");
-        } else if !ending.is_empty() {
-            let ended = ending.len();
-            log::warn!("a former run was not stopped cleanly: {ended} of its processes ended");
-        }
-        self.steering.vacate(&self.seats);
-        self.took_over = true;
-        self.rests_on_former = workers > 0;
-        Ok(())
-    }
-
     /// Asks for a process. A launcher that is gone cannot be asked; that is noticed soon, and
     /// then the seat is still vacant.
     fn spawn(&mut self, seat: Seat) {
@@ -426,53 +232,6 @@ impl Supervisor {
             log::warn!("{why}");
             self.seats.not_spawned(seat, &why, &self.config);
         }
-    }
-
-    /// Until each has beaten once: before that nothing is steered.
-    ///
-    /// A start from nothing fails with its first process that does. When workers are taken over
-    /// there is something to lose, and what ends is replaced as at any other time.
-    async fn wait_for_workers(&mut self) -> anyhow::Result<()> {
-        let succeeding = self.seats.any_predecessor();
-        let mut patience = Duration::from_millis(self.config.workers.start_ms);
-        if succeeding {
-            patience = patience.max(SUCCEED_WITHIN);
-        }
-        let all = self.attend_until(succeeding, |this| this.seats.all_up());
-        timeout(patience, all)
-            .await
-            .with_context(|| format!("no heartbeat from every worker in {patience:?}"))?
-    }
-
-    /// Answers what launcher and workers say during a start, until `done`; `replacing` what ends
-    /// meanwhile, or failing with it.
-    async fn attend_until(
-        &mut self,
-        replacing: bool,
-        done: impl Fn(&Self) -> bool,
-    ) -> anyhow::Result<()> {
-        // One for all rounds: what workers say may come more often.
-        let mut look = ticks(LOOK_EVERY);
-        while !done(self) {
-            tokio::select! {
-                message = self.launching.next(), if self.launcher_due.is_none() => {
-                    match message? {
-                        None if !replacing => bail!("the launcher has ended"),
-                        message => self.on_launcher(message)?,
-                    }
-                }
-                () = self.spoken.wait() => self.on_feedback(),
-                _ = look.tick() => if replacing {
-                    self.seats.judge(&self.config, &mut self.steering);
-                    self.look()?;
-                    self.seats.end_late_starters(&self.config);
-                }
-            }
-            if !replacing && let Some((seat, how)) = self.seats.first_dead() {
-                bail!("{seat} ended at its start: {how}");
-            }
-        }
-        Ok(())
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -639,157 +398,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Also while the rules are compiled at a start: those who serve die of packets then as well.
-    pub(super) fn look_after_predecessors(&mut self) {
-        self.rejecter.look_after_former();
-        let pages = self.steering.pages();
-        let departed = self.seats.look_after_predecessors(&self.config, pages);
-        if departed.is_empty() {
-            return;
-        }
-        let mut findings = Vec::new();
-        for departed in &departed {
-            let seat = departed.seat;
-            if departed.untimely
-                && let Some(occupancy) = self.seats.get(seat)
-            {
-                let end = End {
-                    seat,
-                    pid: departed.pid,
-                    how: departed.how.clone(),
-                };
-                let finding = self.deaths.ended(end, &occupancy.desk, monotonic_ns());
-                self.act_on(&finding);
-                findings.push(finding);
-            }
-            if departed.leaves_nobody() {
-                self.steering.set_down(seat);
-            }
-            self.seats.let_go_on(departed);
-        }
-        // Before that the record is the former supervisor's, and says what it has started.
-        if self.took_over {
-            self.record();
-        }
-        for finding in findings {
-            self.report(finding);
-        }
-    }
-
-    /// What has to be looked at often because nobody tells.
-    fn look(&mut self) -> anyhow::Result<()> {
-        self.look_after_predecessors();
-        for seat in self.seats.given_up() {
-            self.steering.set_down(seat);
-        }
-        for (seat, pid) in self.seats.look_after_orphans(&self.config) {
-            if let Some(finding) = self.examine(seat, pid) {
-                self.report(finding);
-            }
-        }
-        // Before there is somebody again who may receive what waits.
-        self.seats
-            .settle_overdue(&self.config, &self.board, self.steering.pages());
-        if self.launcher_due.is_some_and(|due| due <= Instant::now()) {
-            self.replace_launcher();
-        }
-        if self.launching.is_ready() {
-            for seat in self.seats.due() {
-                self.spawn(seat);
-            }
-        }
-        Ok(())
-    }
-
-    /// A process has ended. What is known of its last packet is passed on before any flow of its
-    /// seat can go to the backup.
-    fn on_exit(&mut self, seat: Seat, pid: u32, how: &str) -> Option<Finding> {
-        if !self.seats.exited(seat, pid, how, &self.config) {
-            return None;
-        }
-        self.examine(seat, pid)
-    }
-
-    /// What the process that had a seat held in its hands, and what follows from that.
-    fn examine(&mut self, seat: Seat, pid: u32) -> Option<Finding> {
-        let occupancy = self.seats.iter().find(|it| it.seat == seat)?;
-        if occupancy.predecessor.is_some() {
-            // What the desk says is in hand is with him, and he serves.
-            return None;
-        }
-        let end = End {
-            seat,
-            pid,
-            how: occupancy.last_exit().unwrap_or_default().to_owned(),
-        };
-        let now_ns = monotonic_ns();
-        let finding = self.deaths.ended(end, &occupancy.desk, now_ns);
-        let replaceable = self.launching.is_ready();
-        if self
-            .seats
-            .of(seat)
-            .is_none_or(|it| it.gives_up(replaceable))
-        {
-            self.steering.set_down(seat);
-        }
-        self.act_on(&finding);
-        Some(finding)
-    }
-
-    /// Has the programs know what is thought of flows now.
-    fn act_on(&mut self, finding: &Finding) {
-        if let Some(flow) = &finding.forgotten {
-            self.steering.acquit(&flow.key);
-        }
-        if let Some(flow) = &finding.accused {
-            self.shut_out(flow);
-        }
-    }
-
-    /// Has the programs drop a flow that is quarantined, if that is the policy.
-    fn shut_out(&mut self, flow: &Watched) {
-        if flow.standing == Standing::Quarantined && self.config.quarantine() == Disposition::Drop {
-            let quarantine = nanoseconds(self.deaths.quarantine());
-            let until_ns = flow.since_ns.saturating_add(quarantine);
-            self.steering.shut_out(&flow.key, until_ns);
-        }
-    }
-
-    /// Those of a predecessor: the maps may not be the ones that it had, nor the policy.
-    fn shut_out_quarantined(&mut self) {
-        for flow in self.deaths.flows().to_vec() {
-            self.shut_out(&flow);
-        }
-    }
-
-    fn report(&mut self, finding: Finding) {
-        let now = Timestamp {
-            wall_us: wall_us(),
-            monotonic_ns: monotonic_ns(),
-        };
-        let report = self.deaths.report(finding, now.wall_us);
-        let flow = report.flow.as_ref();
-        let line = eve::incident(now, self.utc_offset_s, flow, &report.details);
-        if self.events.emit(&line) == Emitted::Lost {
-            log::warn!("an event was lost: the event writer does not keep up");
-        }
-    }
-
-    fn serves(&mut self, seat: Seat, pid: u32) {
-        self.steering.set_up(seat);
-        self.return_suspects();
-        log::info!("{seat} serves its queue, pid {pid}");
-    }
-
-    /// Suspects go back from the backup, which does not inspect them, to their own workers.
-    fn return_suspects(&mut self) {
-        for flow in self.deaths.flows() {
-            if flow.standing == Standing::Suspect {
-                self.steering.give_back(&flow.key);
-            }
-        }
-    }
-
     /// Forgets what has been long ago, and notes for a successor what has been since.
     fn sweep(&mut self) {
         self.save_sets_if_due();
@@ -864,21 +472,6 @@ impl Supervisor {
     }
 }
 
-/// That there are all of them, in the words of the loader, which would find it last. One that is
-/// absent at this moment is no reason to end workers that serve: it is waited for then.
-fn check_interfaces(config: &Config, is_served: bool) -> Result<(), LoadError> {
-    for interface in &config.interfaces {
-        if if_nametoindex(interface.as_str()).is_err() {
-            let absent = LoadError::NoInterface(interface.clone());
-            if !is_served {
-                return Err(absent);
-            }
-            log::warn!("{absent}: what runs goes on without it until it comes");
-        }
-    }
-    Ok(())
-}
-
 fn stats_period(config: &Config) -> Duration {
     Duration::from_secs(config.log.stats_seconds.max(1))
 }
@@ -887,20 +480,4 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_absent_interface_ends_a_start_but_nothing_that_serves() {
-        let config = Config {
-            interfaces: vec!["lo".into(), "absent0".into()],
-            ..Config::default()
-        };
-        let error = check_interfaces(&config, false).unwrap_err();
-        assert!(error.to_string().contains("absent0"), "{error}");
-        check_interfaces(&config, true).unwrap();
-    }
 }
