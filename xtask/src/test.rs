@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     /// Captures to run decoders and eBPF programs over (instead of SLUICE_PCAPS)
     #[arg(long, value_name = "DIR")]
     pcaps: Option<PathBuf>,
+    /// How often a test of the lab that fails is run again, alone; the summary names those that
+    /// pass then
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    retries: u32,
     /// Print what every test prints
     #[arg(long, short)]
     verbose: bool,
@@ -53,15 +57,59 @@ struct TestProgram {
     directory: PathBuf,
 }
 
+impl TestProgram {
+    fn name(&self) -> String {
+        format!("{} {}", self.package, self.target)
+    }
+}
+
 /// What one program's run showed.
 #[derive(Default)]
 struct Results {
     passed: usize,
+    /// Tests.
     failed: Vec<String>,
+    /// What went wrong with a whole program.
+    broken: Vec<String>,
     ignored: usize,
     filtered: usize,
     /// Test and reason.
     skipped: Vec<(String, String)>,
+    /// Those that failed and then passed.
+    unsteady: Vec<String>,
+}
+
+impl Results {
+    /// Takes in what `program` has shown.
+    fn add(&mut self, program: &str, other: Self) {
+        let named = |it: String| format!("{program}: {it}");
+        self.passed += other.passed;
+        self.ignored += other.ignored;
+        self.filtered += other.filtered;
+        self.failed.extend(other.failed.into_iter().map(named));
+        self.broken.extend(other.broken.into_iter().map(named));
+        self.unsteady.extend(other.unsteady.into_iter().map(named));
+        let named = |(test, reason)| (format!("{program}: {test}"), reason);
+        self.skipped.extend(other.skipped.into_iter().map(named));
+    }
+
+    /// Takes in what another attempt at the tests that failed has shown: a machine that others use
+    /// as well may have no time for one of them once, and what fails again is no accident.
+    fn amend(&mut self, again: Self) {
+        if again.passed + again.failed.len() != self.failed.len() {
+            self.broken.push("another attempt ran other tests".into());
+        }
+        let failed = std::mem::replace(&mut self.failed, again.failed);
+        let passes = |test: &String| !self.failed.contains(test);
+        self.unsteady.extend(failed.into_iter().filter(passes));
+        self.passed += again.passed;
+        self.broken.extend(again.broken);
+        self.skipped.extend(again.skipped);
+    }
+
+    fn is_failure(&self) -> bool {
+        !(self.failed.is_empty() && self.broken.is_empty())
+    }
 }
 
 /// Runs the command.
@@ -81,12 +129,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         {
             continue;
         }
-        let results = run_program(workspace, program, arguments)?;
-        totals.passed += results.passed;
-        totals.ignored += results.ignored;
-        totals.filtered += results.filtered;
-        totals.failed.extend(results.failed);
-        totals.skipped.extend(results.skipped);
+        let mut results = run_program(workspace, program, arguments, &[])?;
+        for _ in 0..arguments.retries {
+            if program.package != LAB || results.failed.is_empty() || !results.broken.is_empty() {
+                break;
+            }
+            println!("{}: what failed is run again", program.name());
+            results.amend(run_program(workspace, program, arguments, &results.failed)?);
+        }
+        totals.add(&program.name(), results);
     }
     Ok(summary(&totals, started.elapsed()))
 }
@@ -103,25 +154,31 @@ fn summary(totals: &Results, elapsed: Duration) -> ExitCode {
             println!("    {test}");
         }
     }
-    for test in &totals.failed {
-        println!("FAILED: {test}");
+    for test in &totals.unsteady {
+        println!("unsteady, failed and then passed: {test}");
+    }
+    for what in totals.failed.iter().chain(&totals.broken) {
+        println!("FAILED: {what}");
     }
     let seconds = elapsed.as_secs();
+    let unsteady = match totals.unsteady.len() {
+        0 => String::new(),
+        number => format!(" ({number} at another attempt)"),
+    };
     println!(
-        "{} passed{}, {} failed, {} ignored in {seconds} s",
+        "{} passed{}{unsteady}, {} failed, {} ignored in {seconds} s",
         totals.passed,
         of_these_skipped(totals),
-        totals.failed.len(),
+        totals.failed.len() + totals.broken.len(),
         totals.ignored
     );
     if totals.passed + totals.failed.len() == 0 {
         println!("No test was run.");
         return ExitCode::FAILURE;
     }
-    if totals.failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match totals.is_failure() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }
 
@@ -203,15 +260,20 @@ fn test_program(message: &str) -> Option<TestProgram> {
     })
 }
 
+/// Runs the tests of a program that were asked for, or exactly `only` those.
 fn run_program(
     workspace: &Workspace,
     program: &TestProgram,
     arguments: &Arguments,
+    only: &[String],
 ) -> Result<Results> {
-    let name = format!("{} {}", program.package, program.target);
+    let name = program.name();
     let mut command = Command::new(&program.executable);
     clean_library_path(&mut command);
-    command.args(&arguments.filter);
+    match only {
+        [] => command.args(&arguments.filter),
+        only => command.arg("--exact").args(only),
+    };
     command.args(["--show-output", "--color=never"]);
     if program.package == LAB {
         command.arg("--test-threads=1");
@@ -260,17 +322,16 @@ fn run_program(
     }
     let status = child.wait().context("waiting for a test program")?;
     line_shown.clear();
-    let mut results = read_results(&name, &output);
+    let mut results = read_results(&output);
     if hung {
-        results
-            .failed
-            .push(format!("{name}: said nothing for {} s", SILENCE.as_secs()));
-    } else if !status.success() && results.failed.is_empty() {
-        results.failed.push(format!("{name}: ended with {status}"));
+        let silence = SILENCE.as_secs();
+        results.broken.push(format!("said nothing for {silence} s"));
+    } else if !status.success() && (results.failed.is_empty() || !ended_with_a_result(&output)) {
+        results.broken.push(format!("ended with {status}"));
     }
     if arguments.verbose {
         output.iter().for_each(|line| println!("{line}"));
-    } else if !results.failed.is_empty() {
+    } else if results.is_failure() {
         without_successes(&output).for_each(|line| println!("{line}"));
     }
     let ran = results.passed + results.failed.len();
@@ -311,7 +372,7 @@ fn without_successes(output: &[String]) -> impl Iterator<Item = &String> {
 }
 
 /// Reads what libtest prints.
-fn read_results(program: &str, output: &[String]) -> Results {
+fn read_results(output: &[String]) -> Results {
     let mut results = Results::default();
     let mut shown = "";
     for line in output {
@@ -321,9 +382,7 @@ fn read_results(program: &str, output: &[String]) -> Results {
         {
             shown = test;
         } else if let Some(reason) = skip_reason(line) {
-            results
-                .skipped
-                .push((format!("{program}: {shown}"), reason.to_owned()));
+            results.skipped.push((shown.to_owned(), reason.to_owned()));
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             let count = |what: &str| {
                 counts
@@ -335,14 +394,18 @@ fn read_results(program: &str, output: &[String]) -> Results {
             results.passed += count("passed");
             results.ignored += count("ignored");
             results.filtered += count("filtered out");
-        } else if let Some(test) = failed_test(line) {
-            let test = format!("{program}: {test}");
-            if !results.failed.contains(&test) {
-                results.failed.push(test);
-            }
+        } else if let Some(test) = failed_test(line)
+            && !results.failed.iter().any(|it| it == test)
+        {
+            results.failed.push(test.to_owned());
         }
     }
     results
+}
+
+/// Whether libtest came to its end: a program that did not has not run all of its tests.
+fn ended_with_a_result(output: &[String]) -> bool {
+    output.iter().any(|line| line.starts_with("test result: "))
 }
 
 /// The reason in the line with which a test says that it, or a part of it, cannot run here:
@@ -371,10 +434,8 @@ mod tests {
 
     #[test]
     fn passed_failed_and_skipped_tests_are_counted_from_libtests_output() {
-        let results = read_results(
-            "ips-user library",
-            &lines(
-                "running 3 tests\n\
+        let results = read_results(&lines(
+            "running 3 tests\n\
                  test a::one ... ok\n\
                  test a::two ... FAILED\n\
                  test b::three ... ok\n\
@@ -390,20 +451,42 @@ mod tests {
                  thread panicked\n\
                  \n\
                  test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 5 filtered out; finished in 0.00s",
-            ),
-        );
+        ));
         assert_eq!(
             (results.passed, results.ignored, results.filtered),
             (2, 4, 5)
         );
-        assert_eq!(results.failed, ["ips-user library: a::two"]);
+        assert_eq!(results.failed, ["a::two"]);
         assert_eq!(
             results.skipped,
             [(
-                "ips-user library: b::three".to_owned(),
+                "b::three".to_owned(),
                 "needs root (network namespaces)".to_owned()
             )]
         );
+    }
+
+    #[test]
+    fn what_passes_at_another_attempt_is_told_and_what_fails_again_has_failed() {
+        let results = |passed, failed: &[&str]| Results {
+            passed,
+            failed: failed.iter().map(|it| (*it).to_owned()).collect(),
+            ..Results::default()
+        };
+        let mut first = results(5, &["a", "b"]);
+        first.amend(results(1, &["b"]));
+        assert_eq!(first.passed, 6);
+        assert_eq!(
+            (&*first.unsteady, &*first.failed),
+            (&["a".to_owned()][..], &["b".to_owned()][..])
+        );
+        assert!(first.is_failure());
+        let mut steady = results(5, &["b"]);
+        steady.amend(results(1, &[]));
+        assert!(!steady.is_failure());
+        // Nothing was run: that is no success.
+        first.amend(results(0, &[]));
+        assert!(first.is_failure());
     }
 
     #[test]
