@@ -109,8 +109,9 @@ pub(crate) fn observe(label: &str, command: &mut Command) -> Result<Outcome> {
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
     let (sender, lines) = mpsc::channel();
-    forward(child.stdout.take(), sender.clone());
-    forward(child.stderr.take(), sender);
+    let untagged = |line| line;
+    forward(child.stdout.take(), sender.clone(), untagged);
+    forward(child.stderr.take(), sender, untagged);
     let mut tail = VecDeque::new();
     loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
@@ -196,8 +197,13 @@ fn is_cargo_status(line: &str) -> bool {
     .any(|verb| word.starts_with(verb))
 }
 
-/// Sends the lines of a stream; carriage returns (apt, wget) end a line as well.
-pub(crate) fn forward(stream: Option<impl Read + Send + 'static>, sender: Sender<String>) {
+/// Sends what `tagged` makes of the lines of a stream; carriage returns (apt, wget) end a line as
+/// well.
+pub(crate) fn forward<T: Send + 'static>(
+    stream: Option<impl Read + Send + 'static>,
+    sender: Sender<T>,
+    tagged: impl Fn(String) -> T + Send + 'static,
+) {
     let Some(stream) = stream else { return };
     thread::spawn(move || {
         let mut reader = BufReader::new(stream);
@@ -205,7 +211,7 @@ pub(crate) fn forward(stream: Option<impl Read + Send + 'static>, sender: Sender
         while matches!(reader.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
             let text = String::from_utf8_lossy(&bytes);
             let line = text.trim_end().rsplit('\r').next().unwrap_or_default();
-            if sender.send(line.to_owned()).is_err() {
+            if sender.send(tagged(line.to_owned())).is_err() {
                 return;
             }
             bytes.clear();

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::workspace::{Workspace, clean_library_path};
 /// A test program that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// The package whose tests build networks and measure times: one at a time.
+/// The package whose tests build networks, which they wait for more than they compute.
 const LAB: &str = "sluice-tests";
 
 /// Options of `cargo xtask test`.
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Captures to run decoders and eBPF programs over (instead of SLUICE_PCAPS)
     #[arg(long, value_name = "DIR")]
     pcaps: Option<PathBuf>,
+    /// How many tests of the lab run at a time
+    #[arg(long, short, default_value = "2", value_name = "N")]
+    jobs: NonZeroUsize,
     /// How often a test of the lab that fails is run again, alone; the summary names those that
     /// pass then
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -72,7 +76,6 @@ struct Results {
     /// What went wrong with a whole program.
     broken: Vec<String>,
     ignored: usize,
-    filtered: usize,
     /// Test and reason.
     skipped: Vec<(String, String)>,
     /// Those that failed and then passed.
@@ -80,17 +83,27 @@ struct Results {
 }
 
 impl Results {
-    /// Takes in what `program` has shown.
-    fn add(&mut self, program: &str, other: Self) {
-        let named = |it: String| format!("{program}: {it}");
+    /// Takes in what another process of the same program has shown.
+    fn join(&mut self, other: Self) {
         self.passed += other.passed;
         self.ignored += other.ignored;
-        self.filtered += other.filtered;
-        self.failed.extend(other.failed.into_iter().map(named));
-        self.broken.extend(other.broken.into_iter().map(named));
-        self.unsteady.extend(other.unsteady.into_iter().map(named));
-        let named = |(test, reason)| (format!("{program}: {test}"), reason);
-        self.skipped.extend(other.skipped.into_iter().map(named));
+        self.failed.extend(other.failed);
+        self.broken.extend(other.broken);
+        self.skipped.extend(other.skipped);
+        self.unsteady.extend(other.unsteady);
+    }
+
+    /// Takes in what `program` has shown.
+    fn add(&mut self, program: &str, mut other: Self) {
+        let names = other
+            .failed
+            .iter_mut()
+            .chain(&mut other.broken)
+            .chain(&mut other.unsteady);
+        for name in names.chain(other.skipped.iter_mut().map(|(test, _)| test)) {
+            *name = format!("{program}: {name}");
+        }
+        self.join(other);
     }
 
     /// Takes in what another attempt at the tests that failed has shown: a machine that others use
@@ -268,17 +281,63 @@ fn run_program(
     only: &[String],
 ) -> Result<Results> {
     let name = program.name();
+    let mut commands = Vec::new();
+    if program.package == LAB {
+        // Processes, not threads: what a test does to its own one must not reach another.
+        let tests = match only {
+            [] => list(workspace, program, arguments)?,
+            only => only.to_vec(),
+        };
+        for share in shares(&tests, arguments.jobs) {
+            let mut command = command(workspace, program, arguments)?;
+            command.args(["--test-threads=1", "--exact"]).args(share);
+            commands.push(command);
+        }
+    } else {
+        let mut command = command(workspace, program, arguments)?;
+        command.args(&arguments.filter);
+        commands.push(command);
+    }
+    let started = Instant::now();
+    let mut results = Results::default();
+    for attempt in observe(&name, commands)? {
+        let output = &attempt.output;
+        let mut part = read_results(output);
+        if attempt.hung {
+            let silence = SILENCE.as_secs();
+            part.broken.push(format!("said nothing for {silence} s"));
+        } else if !attempt.status.success()
+            && (part.failed.is_empty() || !ended_with_a_result(output))
+        {
+            let status = attempt.status;
+            part.broken.push(format!("ended with {status}"));
+        }
+        if arguments.verbose {
+            output.iter().for_each(|line| println!("{line}"));
+        } else if part.is_failure() {
+            without_successes(output).for_each(|line| println!("{line}"));
+        }
+        results.join(part);
+    }
+    let ran = results.passed + results.failed.len();
+    if ran > 0 {
+        println!(
+            "{name}: {} passed{}, {} failed ({:.1} s)",
+            results.passed,
+            of_these_skipped(&results),
+            results.failed.len(),
+            started.elapsed().as_secs_f32()
+        );
+    }
+    Ok(results)
+}
+
+/// A test program with everything but the choice of tests.
+fn command(workspace: &Workspace, program: &TestProgram, arguments: &Arguments) -> Result<Command> {
     let mut command = Command::new(&program.executable);
     clean_library_path(&mut command);
-    match only {
-        [] => command.args(&arguments.filter),
-        only => command.arg("--exact").args(only),
-    };
-    command.args(["--show-output", "--color=never"]);
-    if program.package == LAB {
-        command.arg("--test-threads=1");
-    }
     command
+        .args(["--show-output", "--color=never"])
         .args(&arguments.further)
         .current_dir(&program.directory)
         .env("CARGO_MANIFEST_DIR", &program.directory)
@@ -293,58 +352,103 @@ fn run_program(
             .with_context(|| format!("captures in {}", pcaps.display()))?;
         command.env("SLUICE_PCAPS", absolute);
     }
-    let started = Instant::now();
-    let mut line_shown = Progress::new(&name);
-    let mut child = command
-        .spawn()
+    Ok(command)
+}
+
+/// The tests that were asked for.
+fn list(
+    workspace: &Workspace,
+    program: &TestProgram,
+    arguments: &Arguments,
+) -> Result<Vec<String>> {
+    let mut command = command(workspace, program, arguments)?;
+    let output = command
+        .args(&arguments.filter)
+        .args(["--list", "--format=terse"])
+        .output()
         .with_context(|| format!("cannot start {}", program.executable.display()))?;
+    if !output.status.success() {
+        bail!(
+            "{} --list: {}",
+            program.name(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test").map(str::to_owned))
+        .collect())
+}
+
+/// The tests for each of up to so many processes. Neighbours, which take about as long, go to
+/// different ones.
+fn shares(tests: &[String], jobs: NonZeroUsize) -> impl Iterator<Item = Vec<&String>> {
+    let number = jobs.get().min(tests.len());
+    (0..number).map(move |first| tests.iter().skip(first).step_by(number).collect())
+}
+
+/// How a process went.
+struct Attempt {
+    child: Child,
+    status: ExitStatus,
+    output: Vec<String>,
+    /// When it has said something.
+    last: Instant,
+    hung: bool,
+}
+
+/// Runs the commands at the same time, under one progress line.
+fn observe(name: &str, commands: Vec<Command>) -> Result<Vec<Attempt>> {
+    let mut progress = Progress::new(name);
     let (sender, lines) = mpsc::channel();
-    progress::forward(child.stdout.take(), sender.clone());
-    progress::forward(child.stderr.take(), sender);
-    let mut output = Vec::new();
-    let mut last = Instant::now();
-    let mut hung = false;
+    let mut attempts = Vec::new();
+    for (number, mut command) in commands.into_iter().enumerate() {
+        let program = command.get_program().to_owned();
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let tagged = move |line| (number, line);
+        progress::forward(child.stdout.take(), sender.clone(), tagged);
+        progress::forward(child.stderr.take(), sender.clone(), tagged);
+        attempts.push(Attempt {
+            child,
+            status: ExitStatus::default(),
+            output: Vec::new(),
+            last: Instant::now(),
+            hung: false,
+        });
+    }
+    drop(sender);
+    let mut said = String::new();
     loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => {
-                last = Instant::now();
-                output.push(line);
-            }
-            Err(RecvTimeoutError::Timeout) if last.elapsed() > SILENCE && !hung => {
-                hung = true;
-                let group = Pid::from_raw(i32::try_from(child.id())?);
-                killpg(group, Signal::SIGKILL).context("killing a test program that hangs")?;
+            Ok((number, line)) => {
+                let attempt = &mut attempts[number];
+                attempt.last = Instant::now();
+                said.clone_from(&line);
+                attempt.output.push(line);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        line_shown.tick(output.last().map_or("", |line: &String| line.trim()));
+        for attempt in &mut attempts {
+            // Who has ended says nothing either.
+            if attempt.last.elapsed() > SILENCE
+                && !attempt.hung
+                && attempt.child.try_wait()?.is_none()
+            {
+                attempt.hung = true;
+                let group = Pid::from_raw(i32::try_from(attempt.child.id())?);
+                killpg(group, Signal::SIGKILL).context("killing a test program that hangs")?;
+            }
+        }
+        progress.tick(said.trim());
     }
-    let status = child.wait().context("waiting for a test program")?;
-    line_shown.clear();
-    let mut results = read_results(&output);
-    if hung {
-        let silence = SILENCE.as_secs();
-        results.broken.push(format!("said nothing for {silence} s"));
-    } else if !status.success() && (results.failed.is_empty() || !ended_with_a_result(&output)) {
-        results.broken.push(format!("ended with {status}"));
+    for attempt in &mut attempts {
+        attempt.status = attempt.child.wait().context("waiting for a test program")?;
     }
-    if arguments.verbose {
-        output.iter().for_each(|line| println!("{line}"));
-    } else if results.is_failure() {
-        without_successes(&output).for_each(|line| println!("{line}"));
-    }
-    let ran = results.passed + results.failed.len();
-    if ran > 0 {
-        println!(
-            "{name}: {} passed{}, {} failed ({:.1} s)",
-            results.passed,
-            of_these_skipped(&results),
-            results.failed.len(),
-            started.elapsed().as_secs_f32()
-        );
-    }
-    Ok(results)
+    progress.clear();
+    Ok(attempts)
 }
 
 /// Its own group, so that a hanging test goes together with what it started. Its own session,
@@ -393,7 +497,6 @@ fn read_results(output: &[String]) -> Results {
             };
             results.passed += count("passed");
             results.ignored += count("ignored");
-            results.filtered += count("filtered out");
         } else if let Some(test) = failed_test(line)
             && !results.failed.iter().any(|it| it == test)
         {
@@ -452,10 +555,7 @@ mod tests {
                  \n\
                  test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 5 filtered out; finished in 0.00s",
         ));
-        assert_eq!(
-            (results.passed, results.ignored, results.filtered),
-            (2, 4, 5)
-        );
+        assert_eq!((results.passed, results.ignored), (2, 4));
         assert_eq!(results.failed, ["a::two"]);
         assert_eq!(
             results.skipped,
@@ -487,6 +587,20 @@ mod tests {
         // Nothing was run: that is no success.
         first.amend(results(0, &[]));
         assert!(first.is_failure());
+    }
+
+    #[test]
+    fn every_test_is_in_one_share_and_neighbours_are_in_different_ones() {
+        let tests = ["a", "b", "c", "d", "e"].map(str::to_owned);
+        let of = |jobs, tests: &[String]| {
+            let jobs = NonZeroUsize::new(jobs).unwrap();
+            shares(tests, jobs)
+                .map(|it| it.iter().map(|it| &***it).collect::<String>())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(2, &tests), ["ace", "bd"]);
+        assert_eq!(of(9, &tests[..2]), ["a", "b"]);
+        assert!(of(2, &[]).is_empty());
     }
 
     #[test]
