@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 
 use crate::Namespace;
+use crate::patience::PATIENCE;
 use crate::stream::expected;
 
 /// Bytes of a request before its filling: sequence number.
@@ -92,7 +93,7 @@ pub struct RequestPlan {
     pub size: usize,
     /// Time between two requests.
     pub interval: Duration,
-    /// How long to wait for the last replies.
+    /// How long to wait for the last replies, if not all come.
     pub patience: Duration,
 }
 
@@ -106,7 +107,7 @@ impl RequestPlan {
             requests: 100,
             size: 64,
             interval: Duration::from_millis(1),
-            patience: Duration::from_secs(1),
+            patience: PATIENCE,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::Namespace;
+use crate::patience::PATIENCE;
 
 /// A web server: every path gives the same page, 200 OK.
 #[derive(Debug)]
@@ -300,7 +301,7 @@ fn request_over_one(
     deadline: Instant,
     latencies: &mut Vec<u32>,
 ) -> io::Result<()> {
-    let timeout = Duration::from_secs(2);
+    let timeout = PATIENCE;
     let mut stream = TcpStream::connect_timeout(&to, timeout)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;

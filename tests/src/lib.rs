@@ -28,6 +28,7 @@ pub mod icmp;
 pub mod iperf;
 mod lab;
 mod namespace;
+pub mod patience;
 mod process;
 pub mod queue_state;
 pub mod requirement;
@@ -39,4 +40,4 @@ pub mod witness;
 
 pub use lab::{Lab, LabOptions, Side, sweep};
 pub use namespace::Namespace;
-pub use process::Process;
+pub use process::{Process, await_stopped};

@@ -1,5 +1,6 @@
 //! A child process that cannot outlive its guard, with everything it printed.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +11,10 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::patience::wait_until;
+
 /// How long what a child printed before its end may take to be read.
-const READ_OUT: Duration = Duration::from_secs(2);
+const READ_OUT: Duration = Duration::from_secs(5);
 
 /// A running child. Dropping it kills (SIGKILL) and reaps it.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. Once stopped it does nothing any more.
     ///
     /// # Errors
     /// When it has ended already.
@@ -76,7 +79,11 @@ impl Process {
             bail!("{} has ended already: {status}", self.shown);
         }
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
-        kill(pid, signal).with_context(|| format!("{signal} to {}", self.shown))
+        kill(pid, signal).with_context(|| format!("{signal} to {}", self.shown))?;
+        if signal == Signal::SIGSTOP {
+            await_stopped(self.child.id());
+        }
+        Ok(())
     }
 
     /// Whether it still runs.
@@ -184,6 +191,24 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until no thread of a process that was sent SIGSTOP goes on: one that gets no CPU stops
+/// late, and may take packets before that.
+///
+/// # Panics
+/// When one goes on all the same.
+pub fn await_stopped(pid: u32) {
+    let running = || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter();
+        let states = threads.flatten().flatten().filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            // After the name, which may hold anything.
+            stat.rsplit_once(") ")?.1.chars().next()
+        });
+        states.filter(|state| !"TtZX".contains(*state)).count()
+    };
+    wait_until(|| running() == 0, || format!("process {pid} goes on"));
 }
 
 fn capture(output: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {

@@ -80,24 +80,38 @@ fn next_instruction(pid: u32) -> Result<Option<u64>> {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use std::process::Command;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::patience::wait_until;
 
-    fn state(pid: u32) -> String {
+    /// Its state, and the ticks (10 ms each) that it has computed.
+    fn state(pid: u32) -> (String, u64) {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         let (_, rest) = stat.rsplit_once(") ").unwrap();
-        rest[..1].to_owned()
+        let fields: Vec<&str> = rest.split(' ').collect();
+        (fields[0].to_owned(), fields[11].parse().unwrap())
     }
 
     #[test]
     fn a_process_is_made_to_loop() {
-        let mut child = Command::new("sleep").arg("0.3").spawn().unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         // Not while it is still being loaded.
-        sleep(Duration::from_millis(100));
+        let reads = || {
+            let call = fs::read_to_string(format!("/proc/{}/syscall", child.id()));
+            call.unwrap()
+                .starts_with(&format!("{} 0x0 ", libc::SYS_read))
+        };
+        wait_until(reads, || "it does not read".to_owned());
         Sabotage::Loop.commit(child.id()).unwrap();
-        sleep(Duration::from_millis(500));
-        assert_eq!(state(child.id()), "R");
+        child.stdin.as_ref().unwrap().write_all(b"go on").unwrap();
+        // Much more than it takes to copy five bytes.
+        let loops = || {
+            let (state, ticks) = state(child.id());
+            state == "R" && ticks >= 20
+        };
+        wait_until(loops, || format!("{:?}", state(child.id())));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -8,7 +8,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Namespace;
+use crate::patience::PATIENCE;
 use serde::Serialize;
+
+/// What is dropped does not come for so long.
+pub const SILENCE: Duration = Duration::from_millis(500);
 
 /// How a connection or a request ended, seen from one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +33,15 @@ pub enum End {
 }
 
 impl End {
+    /// How long to wait for it: that nothing comes has to be believed some time.
+    #[must_use]
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Silence => SILENCE,
+            _ => PATIENCE,
+        }
+    }
+
     fn of(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Self::Reset,
@@ -233,7 +246,8 @@ impl Transport {
     }
 }
 
-/// Sends `greeting`, waits for its echo, then sends `payload` and waits for what comes of it.
+/// Sends `greeting`, waits for its echo, then sends `payload` and waits for what comes of it: so
+/// long, see [`End::patience`].
 ///
 /// # Errors
 /// When there is no connection or socket to begin with.
@@ -247,10 +261,17 @@ pub fn attempt(
 ) -> io::Result<Attempt> {
     namespace.enter(|| match transport {
         Transport::Tcp => {
-            let stream = TcpStream::connect_timeout(&to, patience)?;
+            let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(patience))?;
-            Ok(converse(stream.local_addr()?, &stream, greeting, payload))
+            let wait = |time| stream.set_read_timeout(Some(time));
+            converse(
+                stream.local_addr()?,
+                &stream,
+                greeting,
+                payload,
+                patience,
+                wait,
+            )
         }
         Transport::Udp => {
             let any: IpAddr = if to.is_ipv4() {
@@ -260,13 +281,15 @@ pub fn attempt(
             };
             let socket = UdpSocket::bind((any, 0))?;
             socket.connect(to)?;
-            socket.set_read_timeout(Some(patience))?;
-            Ok(converse(
+            let wait = |time| socket.set_read_timeout(Some(time));
+            converse(
                 socket.local_addr()?,
                 Datagrams(&socket),
                 greeting,
                 payload,
-            ))
+                patience,
+                wait,
+            )
         }
     })
 }
@@ -276,7 +299,9 @@ fn converse(
     mut stream: impl Read + Write,
     greeting: &[u8],
     payload: &[u8],
-) -> Attempt {
+    patience: Duration,
+    wait: impl Fn(Duration) -> io::Result<()>,
+) -> io::Result<Attempt> {
     let mut say = |bytes: &[u8]| -> End {
         let mut answer = vec![0; bytes.len()];
         let result = stream
@@ -288,17 +313,19 @@ fn converse(
             Err(error) => End::of(&error),
         }
     };
+    wait(PATIENCE)?;
     let first = say(greeting);
     let end = if first == End::Answered {
+        wait(patience)?;
         say(payload)
     } else {
         first
     };
-    Attempt {
+    Ok(Attempt {
         local,
         greeting: first,
         end,
-    }
+    })
 }
 
 /// A connected socket read and written like a stream, one datagram a call.

@@ -5,8 +5,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -15,6 +13,7 @@ use ips_common::{Counter, LAYOUT_VERSION, SteerConfig, SteerFlags};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sluice::loader::{LoadError, LoadOptions, Programs, TcMode, XdpMode, XdpPolicy};
 use sluice::maps::SteeringMaps;
+use sluice_tests::patience::wait_until;
 use sluice_tests::{Namespace, require_lab};
 
 /// A namespace with a veth pair, and a pin directory; both are gone afterwards.
@@ -115,13 +114,9 @@ impl Drop for Place {
     }
 }
 
-/// Waits for what the kernel does in its own time, on a busy machine too.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        thread::sleep(Duration::from_millis(5));
-    }
+/// Waits for what the kernel does in its own time.
+fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    wait_until(condition, || format!("{what} did not happen"));
 }
 
 fn counted(maps: &SteeringMaps, counter: Counter) -> u64 {

@@ -11,12 +11,12 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process;
-use std::time::{Duration, Instant};
 
 use common_packets::rig::{SECOND, now};
 use common_packets::*;
 use ips_common::{BACKUP, Counter, FlowKey, SteerConfig, WorkerState};
 use sluice::loader::{LoadOptions, Programs};
+use sluice_tests::patience::wait_until;
 use sluice_tests::{Namespace, require_lab, skip_if};
 
 /// Makes a tap device in the calling thread's network namespace.
@@ -127,10 +127,11 @@ fn ports_in_a_page_fragment_are_found() {
         assert_eq!(written.unwrap(), frame.len());
     }
     // What the device itself sends (router solicitations) is not seen at its ingress.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while maps.counters.read().unwrap().get(Counter::TcPackets) < 4 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let counted = || maps.counters.read().unwrap();
+    wait_until(
+        || counted().get(Counter::TcPackets) >= 4,
+        || format!("{:?}", counted()),
+    );
     let counters = maps.counters.read().unwrap();
     let adopted = maps.placements.list(usize::MAX).unwrap();
     for (_, linear, key) in &frames {

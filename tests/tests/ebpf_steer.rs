@@ -269,11 +269,13 @@ fn an_idle_placement_is_forgotten() {
     rig.maps.workers.set_state(1, WorkerState::Down);
     assert_eq!(steer(&rig, &there), Steer::Backup);
     rig.revive(1);
-    rig.configure(|config| config.placement_idle_ns = SECOND / 5);
-    for _ in 0..5 {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+    // Together longer than the time, each much shorter.
+    rig.configure(|config| config.placement_idle_ns = 2 * SECOND);
+    for _ in 0..6 {
+        std::thread::sleep(std::time::Duration::from_millis(400));
         assert_eq!(steer(&rig, &there), Steer::Backup, "it is not idle");
     }
+    rig.configure(|config| config.placement_idle_ns = SECOND / 5);
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(steer(&rig, &there), Steer::Worker(1));
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::frame::FrameSocket;
+use sluice_tests::patience::{PATIENCE, wait_until};
 use sluice_tests::stream::{Echo, Extent, Sender, Sink, exchange};
 use sluice_tests::{Lab, LabOptions, Namespace, Process, http, icmp, require_lab};
 
@@ -21,12 +22,7 @@ fn every_kind_of_traffic_passes_the_gateway_over_both_protocols() {
         assert_eq!(sink.timeline().bytes.iter().sum::<u64>(), 20_000_000);
 
         let echo = Echo::start(lab.server(), address, 0).unwrap();
-        let answer = exchange(
-            lab.client(),
-            echo.address(),
-            b"hello",
-            Duration::from_secs(2),
-        );
+        let answer = exchange(lab.client(), echo.address(), b"hello", PATIENCE);
         assert_eq!(answer.unwrap(), b"hello");
 
         let replier = Replier::start(lab.server(), address, 0).unwrap();
@@ -45,20 +41,24 @@ fn every_kind_of_traffic_passes_the_gateway_over_both_protocols() {
         }
 
         let server = http::Server::start(lab.server(), address, 0, b"page").unwrap();
-        let timeout = Duration::from_secs(2);
-        let page = http::get(lab.client(), server.address(), "/", &[], timeout).unwrap();
+        let page = http::get(lab.client(), server.address(), "/", &[], PATIENCE).unwrap();
         assert_eq!(
             (page.status, page.body.as_slice()),
             (200, b"page".as_slice())
         );
         let duration = Duration::from_millis(200);
-        let load = http::load(lab.client(), server.address(), "/", 4, duration);
-        assert!(load.requests > 0 && load.errors == 0, "{load:?}");
-
-        assert_eq!(
-            icmp::ping(lab.client(), address, 3, 56, timeout).unwrap(),
-            3
+        // It may be over before the first request is sent.
+        wait_until(
+            || {
+                let load = http::load(lab.client(), server.address(), "/", 4, duration);
+                assert_eq!(load.errors, 0, "{load:?}");
+                load.requests > 0
+            },
+            || "no request was answered".to_owned(),
         );
+
+        let answered = icmp::ping(lab.client(), address, 3, 56, PATIENCE);
+        assert_eq!(answered.unwrap(), 3);
     }
 }
 
@@ -97,7 +97,7 @@ fn frames_are_seen_on_the_wire() {
     };
     Requester::run(lab.client(), plan).unwrap();
     let to_port = |frame: &[u8]| frame.get(36..38) == Some(4242_u16.to_be_bytes().as_slice());
-    let frames = wire.collect(5, Duration::from_secs(1), to_port).unwrap();
+    let frames = wire.collect(5, PATIENCE, to_port).unwrap();
     assert_eq!(frames.len(), 5);
     assert_eq!(frames[0].len(), 14 + 20 + 8 + 64);
 }
@@ -115,5 +115,5 @@ fn the_leftovers_of_a_dead_process_are_swept_and_the_living_ones_are_not() {
     let removed = sluice_tests::sweep();
     assert!(removed.contains(&leftover), "{removed:?}");
     assert!(!removed.iter().any(|name| name.starts_with(lab.name())));
-    assert!(!inside.wait(Duration::from_secs(2)).unwrap().success());
+    assert!(!inside.wait(PATIENCE).unwrap().success());
 }

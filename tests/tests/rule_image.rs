@@ -22,7 +22,7 @@ use sluice::rules::{RuleSet, RuleSource};
 use sluice::sys::process::fork;
 use sluice_tests::{Process, rule_set};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 type Test = (&'static str, fn());
 

@@ -254,15 +254,16 @@ mod tests {
         let shell = find_program("sh").unwrap();
         for script in [
             "echo waiting >&2; exec sleep 60",
-            "sleep 5 & echo waiting >&2",
+            "sleep 30 & echo waiting >&2",
         ] {
             let began = Instant::now();
-            let patience = Duration::from_millis(300);
+            // In which it is able to say so, on a busy machine too.
+            let patience = Duration::from_secs(3);
             let failure = run_within(patience, &shell, &["-c", script], "").unwrap_err();
             assert!(failure.was_given_up(), "{failure}");
-            assert_eq!(failure.status, "given up after 300ms");
+            assert_eq!(failure.status, "given up after 3s");
             assert_eq!(failure.stderr, "waiting");
-            assert!((patience..patience * 10).contains(&began.elapsed()));
+            assert!((patience..patience * 5).contains(&began.elapsed()));
         }
     }
 

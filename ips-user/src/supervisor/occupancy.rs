@@ -470,26 +470,26 @@ mod tests {
             let sleeping = std::process::Command::new("sleep").arg("1000").spawn();
             sleeping.unwrap()
         };
-        for (elapsed_ms, waits, relieves, killed) in [
-            (1500, true, false, true),
-            (1500, false, false, false),
-            (1500, true, true, false),
-            (500, true, false, false),
-            (5500, false, false, true),
-            (5500, true, true, true),
+        for (elapsed, waits, relieves, killed) in [
+            (15, true, false, true),
+            (15, false, false, false),
+            (15, true, true, false),
+            (2, true, false, false),
+            (55, false, false, true),
+            (55, true, true, true),
         ] {
             let (mut occupancy, mut config) = occupancy();
-            (config.workers.start_ms, config.workers.hang_max_ms) = (5000, 1000);
+            (config.workers.start_ms, config.workers.hang_max_ms) = (50_000, 10_000);
             let (mut child, mut former) = (sleeping(), sleeping());
             let predecessor = relieves.then(|| Started::of(former.id()).unwrap());
             occupancy.predecessor = predecessor.map(Predecessor::new);
             occupancy.spawned(child.id());
-            let elapsed = Duration::from_millis(elapsed_ms);
-            occupancy.since = Instant::now().checked_sub(elapsed).unwrap();
+            let since = Instant::now().checked_sub(Duration::from_secs(elapsed));
+            occupancy.since = since.unwrap();
             occupancy.end_if_late(&config, |_| waits);
             let signal = |status: std::process::ExitStatus| status.signal();
             if !killed {
-                assert!(child.try_wait().unwrap().is_none(), "{elapsed_ms} {waits}");
+                assert!(child.try_wait().unwrap().is_none(), "{elapsed} {waits}");
                 // The test ends it with another signal than the supervisor does.
                 let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
                 nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();

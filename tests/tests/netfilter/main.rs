@@ -6,16 +6,17 @@ mod in_place;
 mod rig;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ips_common::{MarkLayout, Steer};
 use sluice::netfilter::{Backend, Fail, Hook, Plan, install, leftovers, remove};
+use sluice_tests::patience::{PATIENCE, wait_until};
 use sluice_tests::unnamed::{in_namespace, sh};
 
 use crate::rig::{
     FOREIGN, arrives, await_connected, backends, crosses, listen, next_queue, plan, receiver,
-    routed_network, rules, send, server_address,
+    routed_network, rules, send, server_address, slipped,
 };
 
 const OTHER_PEOPLES_RULES: [(&str, &str); 6] = [
@@ -228,14 +229,15 @@ fn without_a_listener_open_passes_and_closed_drops_and_only_what_is_steered() {
                     for &(steer, _) in &plan.queues {
                         let mark = plan.mark.write(FOREIGN, steer);
                         assert_eq!(
-                            arrives(mark, v6),
+                            arrives(mark, v6, passes),
                             passes,
                             "{backend} {fail:?} {steer:?} v6 {v6}"
                         );
                     }
                     for steer in [Steer::Unset, Steer::Bypass] {
                         let mark = plan.mark.write(FOREIGN, steer);
-                        assert!(arrives(mark, v6), "{backend} {fail:?} {steer:?} v6 {v6}");
+                        let arrived = arrives(mark, v6, true);
+                        assert!(arrived, "{backend} {fail:?} {steer:?} v6 {v6}");
                     }
                 }
                 remove("sluice").unwrap();
@@ -262,7 +264,7 @@ fn every_decision_reaches_its_own_queue_in_both_families() {
                         send(mark, v6, port);
                         assert_eq!(
                             next_queue(&mut queue),
-                            Some((number, mark)),
+                            (number, mark),
                             "{backend} {steer:?} v6 {v6}"
                         );
                         assert!(socket.recv(&mut [0; 16]).is_ok(), "accepted, so it arrives");
@@ -291,9 +293,13 @@ fn forwarded_packets_are_steered_after_the_firewall_let_them_through() {
                     (5003, None, true),
                 ] {
                     let to = server_address(v6, port);
-                    let time = Duration::from_millis(if delivered { 5000 } else { 300 });
+                    let time = if delivered {
+                        PATIENCE
+                    } else {
+                        Duration::from_millis(300)
+                    };
                     let arrived = crosses(&client, &server, to, time, || {
-                        if queued.is_some() {
+                        if let Some(queued) = queued {
                             assert_eq!(next_queue(&mut queue), queued, "{backend} {to}");
                         }
                     });
@@ -321,32 +327,37 @@ fn replacing_the_rules_leaves_no_gap_that_a_packet_slips_through() {
             };
             install(&first).unwrap();
             let done = Arc::new(AtomicBool::new(false));
+            let sent = Arc::new(AtomicU32::new(0));
             // A thread started here is in the same namespace.
             let sender = std::thread::spawn({
-                let done = Arc::clone(&done);
+                let (done, sent) = (Arc::clone(&done), Arc::clone(&sent));
                 let mark = first.mark.bits(Steer::Worker(0));
                 move || {
                     let (socket, port) = receiver(false);
-                    let mut sent = 0u32;
                     while !done.load(Ordering::Relaxed) {
                         send(mark, false, port);
-                        sent += 1;
+                        sent.fetch_add(1, Ordering::Relaxed);
                     }
-                    let slipped = std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok()).count();
-                    (sent, slipped)
+                    slipped(&socket)
                 }
             });
             for _ in 0..10 {
                 install(&second).unwrap();
                 install(&first).unwrap();
             }
+            let change = || {
+                install(&second).unwrap();
+                install(&first).unwrap();
+                sent.load(Ordering::Relaxed) > 1000
+            };
+            wait_until(change, || format!("{sent:?} packets"));
             done.store(true, Ordering::Relaxed);
-            let (sent, slipped) = sender.join().unwrap();
-            assert!(sent > 1000, "{sent}");
-            assert_eq!(slipped, 0, "{backend}: of {sent}");
+            let slipped = sender.join().unwrap();
+            assert_eq!(slipped, 0, "{backend}: of {sent:?}");
             remove("sluice").unwrap();
             let mark = first.mark.bits(Steer::Worker(0));
-            assert!(arrives(mark, false), "this test can see a packet at all");
+            let arrived = arrives(mark, false, true);
+            assert!(arrived, "this test can see a packet at all");
         }
     });
 }

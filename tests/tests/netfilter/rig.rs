@@ -3,15 +3,18 @@
 use std::io::ErrorKind::AddrInUse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ips_common::{MarkLayout, Steer};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 use sluice::netfilter::{Backend, DEFAULT_PRIORITY, Fail, Hook, Plan, install, remove};
+use sluice_tests::patience::{PATIENCE, wait_for};
 use sluice_tests::unnamed::sh;
 
 const MASK: u32 = 0x00ff_0000;
+/// What is dropped does not arrive for so long.
+const SILENCE: Duration = Duration::from_millis(60);
 /// Bits that belong to somebody else.
 pub(crate) const FOREIGN: u32 = 0x8000_0007;
 
@@ -76,37 +79,39 @@ pub(crate) fn send(mark: u32, v6: bool, port: u16) {
 
 pub(crate) fn receiver(v6: bool) -> (UdpSocket, u16) {
     let socket = UdpSocket::bind((localhost(v6), 0)).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_millis(60)))
-        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let port = socket.local_addr().unwrap().port();
     (socket, port)
 }
 
-pub(crate) fn arrives(mark: u32, v6: bool) -> bool {
+/// How many datagrams have come that should not.
+pub(crate) fn slipped(socket: &UdpSocket) -> usize {
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    std::iter::from_fn(|| socket.recv(&mut [0; 16]).ok()).count()
+}
+
+/// Whether a datagram with this mark arrives, as is `expected`.
+pub(crate) fn arrives(mark: u32, v6: bool, expected: bool) -> bool {
     let (socket, port) = receiver(v6);
     send(mark, v6, port);
-    socket.recv(&mut [0; 16]).is_ok()
+    match expected {
+        true => socket.recv(&mut [0; 16]).is_ok(),
+        false => slipped(&socket) > 0,
+    }
 }
 
 /// Accepts the next packet: the queue it came to, and its mark.
-pub(crate) fn next_queue(queue: &mut nfq::Queue) -> Option<(u16, u32)> {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while Instant::now() < deadline {
-        match queue.recv() {
-            Ok(mut message) => {
-                let found = (message.get_queue_num(), message.get_nfmark());
-                message.set_verdict(nfq::Verdict::Accept);
-                queue.verdict(message).unwrap();
-                return Some(found);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    None
+pub(crate) fn next_queue(queue: &mut nfq::Queue) -> (u16, u32) {
+    let look = || match queue.recv() {
+        Ok(message) => Some(message),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    };
+    let mut message = wait_for(look, || "no packet is queued".to_owned());
+    let found = (message.get_queue_num(), message.get_nfmark());
+    message.set_verdict(nfq::Verdict::Accept);
+    queue.verdict(message).unwrap();
+    found
 }
 
 pub(crate) fn listen(plan: &Plan) -> nfq::Queue {
@@ -203,16 +208,12 @@ pub(crate) fn server_address(v6: bool, port: u16) -> SocketAddr {
 }
 
 /// A child process that another test has just forked may hold a closed socket for a moment more.
-fn bind(port: u16, v6: bool) -> UdpSocket {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    loop {
-        match UdpSocket::bind((any(v6), port)) {
-            Err(error) if error.kind() == AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            bound => return bound.unwrap(),
-        }
-    }
+pub(crate) fn bind(port: u16, v6: bool) -> UdpSocket {
+    let look = || match UdpSocket::bind((any(v6), port)) {
+        Err(error) if error.kind() == AddrInUse => None,
+        bound => Some(bound.unwrap()),
+    };
+    wait_for(look, || format!("port {port} stays in use"))
 }
 
 /// Sends a datagram from the client; whether the server got it in time.

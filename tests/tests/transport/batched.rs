@@ -8,6 +8,16 @@ use std::os::fd::AsRawFd;
 
 use super::*;
 
+/// Remembers what it sees, for a queue that the test serves itself.
+fn recorder<F>(decide: F) -> Recorder<F> {
+    Recorder {
+        decide,
+        seen: Arc::default(),
+        announced: (0, 0),
+        largest_batch: Arc::default(),
+    }
+}
+
 /// A real packet message of queue 7 with id 999, which is not pending.
 fn forged_packet() -> Vec<u8> {
     let mut bytes = vec![0; 20];
@@ -67,8 +77,7 @@ fn malformed_netlink_is_counted_and_disturbs_nothing() {
 fn a_verdict_that_the_kernel_refuses_is_counted() {
     require_queues!();
     let lab = lab_with_rules();
-    let queue = Transport::Batched.open(&lab, &options()).unwrap();
-    let serving = Serving::start(queue, |_| Verdict::ACCEPT);
+    let mut queue = Transport::Batched.open(&lab, &options()).unwrap();
     let forger = lab
         .gateway()
         .enter(|| {
@@ -83,13 +92,12 @@ fn a_verdict_that_the_kernel_refuses_is_counted() {
     let queue_port = NetlinkAddr::new(state(&lab).port, 0);
     let bytes = forged_packet();
     sendto(forger.as_raw_fd(), &bytes, &queue_port, MsgFlags::empty()).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while serving.seen().is_empty() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    assert_eq!(serving.seen()[0].id, 999);
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(serving.counters().refused, 1);
+    let mut recorder = recorder(|_: &Packet<'_>| Verdict::ACCEPT);
+    assert_eq!(queue.serve(PATIENCE, &mut recorder).unwrap(), 1);
+    assert_eq!(recorder.seen.lock().unwrap()[0].id, 999);
+    // The refusal is read with what comes next.
+    assert_eq!(queue.serve(SILENCE, &mut recorder).unwrap(), 0);
+    assert_eq!(queue.counters().refused, 1);
 }
 
 #[test]
@@ -104,9 +112,11 @@ fn what_the_receive_buffer_refuses_is_counted_exactly() {
     };
     let queue = Transport::Batched.open(&lab, &tight).unwrap();
     send_numbered(&lab, address, 0..200, SIZE);
-    let state = wait_for(&lab, "200 packets", |state| state.last_id == 200);
+    await_state(&lab, "200 packets", |state| state.last_id == 200);
+    // Again: the last one has its id before it is refused.
+    let state = state(&lab);
     let serving = Serving::start(queue, |_| Verdict::ACCEPT);
-    let arrived = take_all(&server).len() as u64;
+    let arrived = take(&server, state.waiting as usize).len() as u64;
     let counters = serving.counters();
     assert!(counters.overruns > 0, "{counters:?}");
     assert_eq!(counters.overruns, state.user_dropped);
@@ -127,12 +137,14 @@ fn a_full_receive_buffer_passes_packets_with_fail_open() {
     };
     let queue = Transport::Batched.open(&lab, &tight).unwrap();
     send_numbered(&lab, address, 0..200, SIZE);
-    let passed = take_all(&server).len() as u64;
     // Those that passed have an id as well, and are counted by the socket only.
+    await_state(&lab, "200 packets", |state| state.last_id == 200);
+    let waiting = || state(&lab).waiting as usize;
+    let passed = take(&server, 200 - waiting()).len() as u64;
     let state = state(&lab);
     assert_eq!((state.last_id, state.user_dropped), (200, 0), "{state:?}");
     let serving = Serving::start(queue, |_| Verdict::ACCEPT);
-    let waited = take_all(&server).len() as u64;
+    let waited = take(&server, state.waiting as usize).len() as u64;
     let counters = serving.counters();
     assert_eq!((counters.overruns, counters.received), (passed, waited));
     assert_eq!(passed + waited, 200);
@@ -152,13 +164,16 @@ fn a_full_queue_gives_no_id_to_what_it_has_no_room_for() {
         };
         let queue = Transport::Batched.open(&lab, &short).unwrap();
         send_numbered(&lab, address, 0..200, SIZE);
-        let passed = take_all(&server).len();
-        let state = wait_for(&lab, "a full queue", |state| state.waiting == 50);
-        assert_eq!((state.last_id, state.user_dropped), (50, 0), "{state:?}");
         let expected = if fail_open { (150, 0) } else { (0, 150) };
-        assert_eq!((passed as u64, state.queue_dropped), expected);
+        await_state(&lab, "a full queue", |state| {
+            (state.waiting, state.queue_dropped) == (50, expected.1)
+        });
+        let passed = take(&server, expected.0);
+        let state = state(&lab);
+        assert_eq!((state.last_id, state.user_dropped), (50, 0), "{state:?}");
+        assert_eq!((passed.len(), state.queue_dropped), expected);
         let serving = Serving::start(queue, |_| Verdict::ACCEPT);
-        assert_eq!(take_all(&server).len(), 50);
+        assert_eq!(take(&server, 50).len(), 50);
         assert_eq!(serving.counters().received, 50);
     }
 }
@@ -176,23 +191,20 @@ fn after_an_overflow_the_queue_goes_on_at_once() {
     };
     let mut queue = Transport::Batched.open(&lab, &tight).unwrap();
     send_numbered(&lab, address, 0..200, SIZE);
-    let overflown = wait_for(&lab, "200 packets", |state| state.last_id == 200);
+    await_state(&lab, "200 packets", |state| state.last_id == 200);
+    // Again: the last one has its id before it is refused.
+    let overflown = state(&lab);
     assert!(overflown.user_dropped > 0);
     // One packet taken out makes room for one, long before the buffer is empty.
-    let mut recorder = Recorder {
-        decide: |_: &Packet<'_>| Verdict::ACCEPT,
-        seen: Arc::default(),
-        announced: (0, 0),
-        largest_batch: Arc::default(),
-    };
+    let mut recorder = recorder(|_: &Packet<'_>| Verdict::ACCEPT);
     for _ in 0..4 {
         assert_eq!(queue.serve(Duration::ZERO, &mut recorder).unwrap(), 1);
     }
     send_numbered(&lab, address, 200..201, SIZE);
-    let state = wait_for(&lab, "one more packet", |state| state.last_id == 201);
+    let state = await_state(&lab, "one more packet", |state| state.last_id == 201);
     assert_eq!(state.user_dropped, overflown.user_dropped);
     let serving = Serving::start(queue, |_| Verdict::ACCEPT);
-    let numbers: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
+    let numbers = take_numbers(&server, 4 + state.waiting as usize);
     assert_eq!(numbers.last(), Some(&200));
     drop(serving.stop());
 }
@@ -206,7 +218,8 @@ fn a_replacement_longer_than_any_packet_drops_and_is_counted() {
         let queue = transport.open(&lab, &options()).unwrap();
         let serving = Serving::start(queue, |_| accept_with(vec![0x45; 70_000]));
         send_numbered(&lab, lab.server_v4().into(), 0..2, SIZE);
-        assert_eq!(take_all(&server).len(), 0, "{transport:?}");
+        serving.await_seen(2);
+        assert_eq!(take(&server, 0).len(), 0, "{transport:?}");
         let counters = serving.counters();
         assert_eq!(
             (counters.refused, counters.dropped),

@@ -84,8 +84,6 @@ fn open_socket(lab: &Lab) -> OwnedFd {
         .into_fd()
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
-
 #[test]
 fn what_waits_for_a_worker_that_does_not_come_is_taken_out_unseen_and_settled() {
     require_queues!();
@@ -95,14 +93,14 @@ fn what_waits_for_a_worker_that_does_not_come_is_taken_out_unseen_and_settled() 
         let server = receiver(&lab, address);
         let socket = open_socket(&lab);
         send_numbered(&lab, address, 0..30, 100);
-        let state = wait_for(&lab, "30 packets", |state| state.waiting == 30);
+        let state = await_state(&lab, "30 packets", |state| state.waiting == 30);
         for (most, first, last) in [(20, 1, 20), (100, 21, 30)] {
             let taken = take_waiting(socket.as_fd(), most).unwrap();
             assert_eq!(taken.packets, u64::from(last - first + 1));
             assert_eq!(taken.ends, Some((PacketId(first), PacketId(last))));
             settle_through(socket.as_fd(), state.queue, PacketId(last), disposition).unwrap();
             let left = 30 - last;
-            wait_for(&lab, "those settled", |state| state.waiting == left);
+            await_state(&lab, "those settled", |state| state.waiting == left);
         }
         // That nothing is pending is no error, and leaves a message that is no packet.
         settle_through(socket.as_fd(), state.queue, PacketId(30), disposition).unwrap();
@@ -112,13 +110,13 @@ fn what_waits_for_a_worker_that_does_not_come_is_taken_out_unseen_and_settled() 
         let mut worker = start_worker(&socket, &[]);
         worker.wait_for_line("serving", PATIENCE).unwrap();
         send_numbered(&lab, address, 30..40, 100);
-        let arrived: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
         let expected: Vec<u8> = match disposition {
             Disposition::Accept => (0..40).collect(),
             Disposition::Drop => (30..40).collect(),
         };
+        let arrived = take_numbers(&server, expected.len());
         assert_eq!(arrived, expected, "{disposition:?}");
-        wait_for(&lab, "nothing pending", |state| state.waiting == 0);
+        await_state(&lab, "nothing pending", |state| state.waiting == 0);
     }
 }
 
@@ -131,7 +129,7 @@ fn what_a_killed_worker_had_in_hand_is_settled_and_the_rest_is_served() {
         let server = receiver(&lab, address);
         let socket = open_socket(&lab);
         send_numbered(&lab, address, 0..30, 100);
-        wait_for(&lab, "30 packets", |state| state.waiting == 30);
+        await_state(&lab, "30 packets", |state| state.waiting == 30);
 
         let mut first = start_worker(&socket, &[(HOLD, "1")]);
         let line = first.wait_for_line("holding through", PATIENCE).unwrap();
@@ -140,20 +138,20 @@ fn what_a_killed_worker_had_in_hand_is_settled_and_the_rest_is_served() {
         first.stop(Signal::SIGKILL, PATIENCE).unwrap();
         // Its death has cost nothing: all are still there, and the queue takes more.
         send_numbered(&lab, address, 30..40, 100);
-        let state = wait_for(&lab, "40 packets", |state| state.waiting == 40);
+        let state = await_state(&lab, "40 packets", |state| state.waiting == 40);
         assert_eq!((state.queue_dropped, state.user_dropped), (0, 0));
-        assert_eq!(take_all(&server).len(), 0);
+        assert_eq!(take(&server, 0).len(), 0);
 
         let settle = format!("{last} {disposition}");
         let mut second = start_worker(&socket, &[(SETTLE, &settle)]);
         second.wait_for_line("serving", PATIENCE).unwrap();
-        let arrived: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
         let expected: Vec<u8> = match disposition {
             "accept" => (0..40).collect(),
             _ => (8..40).collect(),
         };
+        let arrived = take_numbers(&server, expected.len());
         assert_eq!(arrived, expected, "{disposition}");
-        wait_for(&lab, "nothing pending", |state| state.waiting == 0);
+        await_state(&lab, "nothing pending", |state| state.waiting == 0);
     }
 }
 
@@ -165,7 +163,7 @@ fn the_opener_itself_can_settle_for_a_dead_worker() {
     let server = receiver(&lab, address);
     let socket = open_socket(&lab);
     send_numbered(&lab, address, 0..8, 100);
-    wait_for(&lab, "8 packets", |state| state.waiting == 8);
+    await_state(&lab, "8 packets", |state| state.waiting == 8);
     let mut worker = start_worker(&socket, &[(HOLD, "1")]);
     worker.wait_for_line("holding through 8", PATIENCE).unwrap();
     worker.stop(Signal::SIGKILL, PATIENCE).unwrap();
@@ -173,8 +171,8 @@ fn the_opener_itself_can_settle_for_a_dead_worker() {
     queue
         .settle_through(PacketId(8), Disposition::Accept)
         .unwrap();
-    wait_for(&lab, "nothing pending", |state| state.waiting == 0);
-    assert_eq!(take_all(&server).len(), 8);
+    await_state(&lab, "nothing pending", |state| state.waiting == 0);
+    assert_eq!(take(&server, 8).len(), 8);
 }
 
 #[test]
@@ -191,7 +189,7 @@ fn a_stopped_worker_holds_nothing_up_that_another_process_serves() {
     second.wait_for_line("serving", PATIENCE).unwrap();
     send_numbered(&lab, address, 0..20, 100);
     assert_eq!(take(&server, 20).len(), 20);
-    wait_for(&lab, "nothing pending", |state| state.waiting == 0);
+    await_state(&lab, "nothing pending", |state| state.waiting == 0);
 }
 
 #[test]
@@ -216,15 +214,15 @@ fn what_a_dead_worker_took_unnoted_is_settled_before_the_verdicts_of_the_next_ba
     let server = receiver(&lab, address);
     let socket = open_socket(&lab);
     send_numbered(&lab, address, 0..12, 100);
-    wait_for(&lab, "12 packets", |state| state.waiting == 12);
+    await_state(&lab, "12 packets", |state| state.waiting == 12);
     let mut worker = start_worker(&socket, &[(HOLD, "1")]);
     worker.wait_for_line("holding through 8", PATIENCE).unwrap();
     worker.stop(Signal::SIGKILL, PATIENCE).unwrap();
     let mut queue = NfQueue::new(socket, &small_batches()).unwrap();
     let mut successor = Successor { first: true };
-    let served = queue.serve(Duration::from_millis(100), &mut successor);
+    let served = queue.serve(PATIENCE, &mut successor);
     assert_eq!(served.unwrap(), 4);
     // An accept of a run covers everything pending up to its end.
-    let arrived: Vec<_> = take_all(&server).iter().map(|bytes| bytes[0]).collect();
+    let arrived = take_numbers(&server, 4);
     assert_eq!(arrived, [8, 9, 10, 11]);
 }

@@ -16,6 +16,7 @@ use sluice::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, QueueError, QueueOptions,
     Verdict,
 };
+use sluice_tests::patience::{PATIENCE, wait_for};
 use sluice_tests::queue_state::{self, QueueState};
 use sluice_tests::{Lab, LabOptions};
 
@@ -29,6 +30,8 @@ const PORT: u16 = 5000;
 const SIZE: usize = 100;
 /// The queue.
 const QUEUE: u16 = 7;
+/// What does not arrive does not come for so long.
+const SILENCE: Duration = Duration::from_millis(150);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
@@ -42,14 +45,8 @@ impl Transport {
     /// Opens a queue that another one has just left. The crate's socket is inherited by every
     /// program that any test starts meanwhile, and holds the queue until that has ended.
     fn open_after_another(self, lab: &Lab, options: &QueueOptions) -> Box<dyn PacketQueue + Send> {
-        let deadline = Instant::now() + Duration::from_secs(3);
-        loop {
-            match self.open(lab, options) {
-                Ok(queue) => return queue,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let open = || self.open(lab, options).ok();
+        wait_for(open, || format!("{:?}", self.open(lab, options).err()))
     }
 
     fn open(
@@ -211,6 +208,12 @@ impl Serving {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Waits until an inspector has seen so many.
+    fn await_seen(&self, count: usize) -> Vec<Seen> {
+        let look = || Some(self.seen()).filter(|seen| seen.len() >= count);
+        wait_for(look, || format!("{count} packets: {:?}", self.seen()))
+    }
+
     fn largest_batch(&self) -> usize {
         *self.largest_batch.lock().unwrap()
     }
@@ -256,39 +259,39 @@ fn send_numbered(lab: &Lab, address: IpAddr, numbers: std::ops::Range<u8>, size:
     }
 }
 
-/// Takes what arrives, until `count` datagrams have or none comes for 150 ms.
+/// Takes what arrives: so many datagrams are waited for, and those beyond them until none comes
+/// any more.
 fn take(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     let mut datagrams = Vec::new();
     let mut buffer = [0; 65_536];
     let mut last = Instant::now();
-    while datagrams.len() < count && last.elapsed() < Duration::from_millis(150) {
+    loop {
         if let Ok(len) = socket.recv(&mut buffer) {
             datagrams.push(buffer[..len].to_vec());
             last = Instant::now();
+            continue;
+        }
+        let patience = match datagrams.len() < count {
+            true => PATIENCE,
+            false => SILENCE,
+        };
+        if last.elapsed() >= patience {
+            return datagrams;
         }
     }
-    datagrams
 }
 
-/// Takes until nothing comes any more.
-fn take_all(socket: &UdpSocket) -> Vec<Vec<u8>> {
-    take(socket, usize::MAX)
+/// The numbers of what arrives, see [`take`].
+fn take_numbers(socket: &UdpSocket, count: usize) -> Vec<u8> {
+    take(socket, count).iter().map(|bytes| bytes[0]).collect()
 }
 
 /// Waits until a condition about the queue holds.
-fn wait_for(lab: &Lab, what: &str, condition: impl Fn(&QueueState) -> bool) -> QueueState {
-    let deadline = Instant::now() + Duration::from_secs(3);
-    loop {
-        let state = state(lab);
-        if condition(&state) {
-            return state;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{what} does not come true: {state:?}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn await_state(lab: &Lab, what: &str, condition: impl Fn(&QueueState) -> bool) -> QueueState {
+    wait_for(
+        || Some(state(lab)).filter(&condition),
+        || format!("{what} does not come true: {:?}", state(lab)),
+    )
 }
 
 /// The UDP payload of an IP packet, header lengths from the packet.
