@@ -222,8 +222,10 @@ pub struct FlowTable {
 
 /// Most flows that make room for what one packet adds.
 const EVICTED_AT_ONCE: usize = 4;
-/// Most flows that are looked at for one packet while connections' memory is short.
+/// Most flows that are looked at for one packet while connections' memory is short: sessions, and
+/// flows without one, of which shed packets may leave many in a row.
 const LOOKS_FOR_RELIEF: usize = 64;
+const LOOKS_IN_VAIN: usize = 4096;
 
 impl Collector {
     fn is_needed(self, memory: &StreamMemory, options: &StreamOptions) -> bool {
@@ -344,20 +346,26 @@ impl FlowTable {
             if needs_none {
                 continue;
             }
-            let mut looks = LOOKS_FOR_RELIEF;
+            let (mut looks, mut in_vain) = (LOOKS_FOR_RELIEF, LOOKS_IN_VAIN);
             for class in [Class::TcpClosed, Class::TcpNew, Class::TcpEstablished] {
                 if class == Class::TcpEstablished && collector == Collector::Sessions {
                     continue;
                 }
-                while relieved < budget && looks > 0 && collector.is_needed(memory, options) {
+                while relieved < budget
+                    && looks.min(in_vain) > 0
+                    && collector.is_needed(memory, options)
+                {
                     let Some(slot) = self.idle.next_for(collector, class) else {
                         break;
                     };
-                    looks -= 1;
+                    let session = &mut self.flows[slot].session;
+                    match session {
+                        Some(_) => looks -= 1,
+                        None => in_vain -= 1,
+                    }
                     if Some(slot) == own {
                         continue;
                     }
-                    let session = &mut self.flows[slot].session;
                     match session {
                         Some(session) if class == Class::TcpEstablished => {
                             compacted += usize::from(session.compact());

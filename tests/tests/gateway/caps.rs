@@ -21,8 +21,11 @@ use crate::rig::{Gateway, PATIENCE, alone};
 const CAP: u64 = 1 << 20;
 /// SYNs a second: a new connection has a tenth of a second for its handshake.
 const RATE: u64 = 10_000;
-/// How many, many times what the caps hold.
+/// How many the worker has to take, many times what the caps hold. A busy machine lets others pass
+/// because the queue is full.
 const SYNS: u64 = 40_000;
+/// For so long.
+const FLOOD_WITHIN: Duration = Duration::from_secs(60);
 /// Kilobytes that a worker may grow by besides: records and what one packet needs.
 const SLACK_KB: u64 = 2048;
 
@@ -85,33 +88,37 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
     let socket = FrameSocket::open(lab.client(), Lab::CLIENT_INTERFACE).expect("a socket");
     let over = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&over);
+    let began = Instant::now();
     let flood = std::thread::spawn(move || {
-        let began = Instant::now();
         let mut sent = 0;
-        while sent < SYNS {
+        while !is_over.load(Ordering::Relaxed) {
             let due = began.elapsed().as_micros() as u64 * RATE / 1_000_000;
-            while sent < due.min(SYNS) {
+            for number in sent..due {
                 socket
-                    .send(&syn(macs, sent))
+                    .send(&syn(macs, number))
                     .expect("the own kernel takes it");
-                sent += 1;
             }
+            sent = due;
             sleep(Duration::from_millis(1));
         }
-        is_over.store(true, Ordering::Relaxed);
+        sent
     });
     let (mut most, mut stream, mut opened) = (before, 0, 0);
-    while !over.load(Ordering::Relaxed) {
+    let mut taken = 0;
+    while taken < SYNS && began.elapsed() < FLOOD_WITHIN {
         // New connections are served all the time.
         let answer = exchange(lab.client(), echo.address(), b"hello", PATIENCE);
         assert_eq!(answer.expect("an answer"), b"hello");
         opened += 1;
         most = most.max(anonymous_kb(pid));
+        let status = gateway.status();
+        taken = status.total(Cell::FlowsCreated);
         // What waits for acknowledgements of the stream has its own cap.
-        stream = stream.max(gateway.status().total(Cell::StreamBytes) / 1024);
+        stream = stream.max(status.total(Cell::StreamBytes) / 1024);
         sleep(Duration::from_millis(20));
     }
-    flood.join().expect("the flood ends");
+    over.store(true, Ordering::Relaxed);
+    let sent = flood.join().expect("the flood ends");
     let attack = exchange(lab.client(), echo.address(), b"EVIL", SILENCE);
     assert!(attack.is_err(), "{attack:?}");
     load.await_progress(1 << 20);
@@ -119,7 +126,7 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
     let status = gateway.await_settled();
     let total = |cell| status.total(cell);
     println!(
-        "{SYNS} SYNs, {opened} connections meanwhile; {before} kB before, {most} kB at most, \
+        "{sent} SYNs, {opened} connections meanwhile; {before} kB before, {most} kB at most, \
          {stream} kB of them data; {} flows evicted, {} sessions given up, {} flows and {} sessions refused, {} emergencies",
         total(Cell::FlowsEvicted),
         total(Cell::SessionsRelieved),
@@ -127,7 +134,7 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
         total(Cell::SessionsRefused),
         total(Cell::FlowEmergencies),
     );
-    assert!(total(Cell::FlowsCreated) > SYNS / 2, "{status}");
+    assert!(total(Cell::FlowsCreated) >= SYNS, "{status}");
     assert!(total(Cell::FlowBytes) <= CAP, "{status}");
     assert!(total(Cell::SessionBytes) <= CAP, "{status}");
     assert!(total(Cell::FlowsEvicted) > SYNS / 4, "{status}");

@@ -571,6 +571,23 @@ mod connections {
     }
 
     #[test]
+    fn flows_without_a_connection_do_not_hide_those_with_one() {
+        let mut tracked = Tracked::new(1000);
+        for port in 1..=300 {
+            let bytes = segment(true, port, "S", 0, b"");
+            let packet = Decoded::parse(&bytes).unwrap();
+            tracked.table.packet(&packet, at(0)).unwrap();
+        }
+        assert!(tracked.feed(&segment(true, 301, "S", 0, b""), 1));
+        tracked.options.memcap = Session::BYTES as u64;
+        let bytes = segment(true, 302, "S", 0, b"");
+        let packet = Decoded::parse(&bytes).unwrap();
+        let (options, memory) = (&tracked.options, &mut tracked.memory);
+        assert_eq!(tracked.table.relieve(&packet, memory, options, 8), 1);
+        assert!(tracked.flow(301).session.is_none());
+    }
+
+    #[test]
     fn connections_that_wait_give_back_spare_memory_when_data_needs_it() {
         let mut tracked = Tracked::new(1000);
         tracked.handshake(1, 0);
