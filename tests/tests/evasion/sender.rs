@@ -19,7 +19,7 @@ const AT_A_TIME: usize = 96;
 /// Cases under way at a time, those included of which everything was sent.
 const UNDER_WAY: usize = 512;
 /// How long the server's SYN-ACK may take.
-const ANSWER: Duration = Duration::from_millis(1500);
+const ANSWER: Duration = Duration::from_secs(6);
 /// How long a step waits for an acknowledgement; that it does not come can be the point.
 const ACKNOWLEDGEMENT: Duration = Duration::from_millis(400);
 /// How long it sends again what is not acknowledged, and after which time first; then each time
@@ -188,11 +188,8 @@ impl Sender {
             if active.is_empty() {
                 return Ok(());
             }
+            // Before the look: what has come while somebody else had the CPU has come in time.
             let now = Instant::now();
-            for index in &active {
-                self.advance(&mut plays[*index], receiver, now, hold)?;
-            }
-            active.retain(|index| !matches!(plays[*index].stage, Stage::Over | Stage::Held));
             let mut patience = Duration::from_micros(500);
             while let Some(frame) = self.socket.receive(patience)? {
                 patience = Duration::ZERO;
@@ -216,6 +213,10 @@ impl Sender {
                     connection.acknowledged = connection.acknowledged.max(i64::from(place));
                 }
             }
+            for index in &active {
+                self.advance(&mut plays[*index], receiver, now, hold)?;
+            }
+            active.retain(|index| !matches!(plays[*index].stage, Stage::Over | Stage::Held));
         }
     }
 
