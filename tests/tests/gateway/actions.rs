@@ -1,13 +1,13 @@
 //! What rules do to real traffic, seen from both ends and in the event log.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluice::config::Transport as QueueTransport;
 use sluice::loader::XdpPolicy;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
+use sluice_tests::patience::wait_for;
 use sluice_tests::require_queues;
 use sluice_tests::witness::{Attempt, End, Transport, Witness, attempt};
 
@@ -15,8 +15,6 @@ use crate::rig::Gateway;
 
 /// Goes before every attack, to show that the connection worked until then.
 const GREETING: &[u8] = b"good morning";
-/// What an attack that is dropped waits for in vain.
-const PATIENCE: Duration = Duration::from_millis(600);
 
 /// A rule, what sets it off, and what each end sees then.
 struct Case {
@@ -150,15 +148,12 @@ fn play(gateway: &Gateway) {
         let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
         for case in &CASES {
             let what = format!("{} {} to {address}", case.action, case.transport.name());
-            let tried = try_on(gateway, &server, case.transport, case.content.as_bytes());
+            let payload = case.content.as_bytes();
+            let tried = try_on(gateway, &server, case.transport, payload, case.client);
             assert_eq!(tried.greeting, End::Answered, "{what}: the greeting");
             assert_eq!(tried.end, case.client, "{what}: the client");
-            if case.server.is_some() {
-                assert_eq!(
-                    server_end(&server, &tried),
-                    case.server,
-                    "{what}: the server"
-                );
+            if let Some(end) = case.server {
+                assert_eq!(server_end(&server, &tried), end, "{what}: the server");
             }
             let expected = match case.delivered {
                 true => [GREETING, case.content.as_bytes()].concat(),
@@ -171,21 +166,29 @@ fn play(gateway: &Gateway) {
     }
 }
 
-fn try_on(gateway: &Gateway, server: &Witness, transport: Transport, payload: &[u8]) -> Attempt {
-    let client = gateway.lab.client();
-    let to = server.address();
-    attempt(client, transport, to, GREETING, payload, PATIENCE).expect("a connection")
+/// Tries it, waiting for an end as is `expected`.
+fn try_on(
+    gateway: &Gateway,
+    server: &Witness,
+    transport: Transport,
+    payload: &[u8],
+    expected: End,
+) -> Attempt {
+    let (client, to) = (gateway.lab.client(), server.address());
+    let tried = attempt(
+        client,
+        transport,
+        to,
+        GREETING,
+        payload,
+        expected.patience(),
+    );
+    tried.expect("a connection")
 }
 
-fn server_end(server: &Witness, tried: &Attempt) -> Option<End> {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    loop {
-        let end = server.delivery(tried.local).and_then(|it| it.end);
-        if end.is_some() || Instant::now() > deadline {
-            return end;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn server_end(server: &Witness, tried: &Attempt) -> End {
+    let look = || server.delivery(tried.local)?.end;
+    wait_for(look, || "no end for the server".to_owned())
 }
 
 /// Whether a record is about a packet from the client of this attempt.
@@ -341,7 +344,8 @@ fn a_dropped_flow_is_dropped_to_its_end_also_where_nothing_convicts_it() {
     });
     let address = gateway.lab.server_v4().into();
     let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
-    let tried = try_on(&gateway, &server, Transport::Tcp, b"drop this stream");
+    let (transport, payload) = (Transport::Tcp, b"drop this stream");
+    let tried = try_on(&gateway, &server, transport, payload, End::Silence);
     assert_eq!(tried.end, End::Silence);
     // The segment is sent again, and dropped as the rest of its flow.
     let status = gateway.await_status("the flow dropped", |status| {
@@ -353,7 +357,7 @@ fn a_dropped_flow_is_dropped_to_its_end_also_where_nothing_convicts_it() {
     let delivery = server.delivery(tried.local).expect("the greeting");
     assert_eq!(delivery.bytes, GREETING);
     // Other flows between the same ends are none of its business.
-    let other = try_on(&gateway, &server, Transport::Tcp, b"harmless");
+    let other = try_on(&gateway, &server, transport, b"harmless", End::Answered);
     assert_eq!(other.end, End::Answered);
 }
 
@@ -366,7 +370,7 @@ fn both_directions_of_every_flow_are_seen_by_one_flow_table() {
         let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
         for _ in 0..flows / 4 {
             for transport in [Transport::Tcp, Transport::Udp] {
-                let tried = try_on(&gateway, &server, transport, b"harmless");
+                let tried = try_on(&gateway, &server, transport, b"harmless", End::Answered);
                 assert_eq!(tried.end, End::Answered);
             }
         }

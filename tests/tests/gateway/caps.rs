@@ -11,10 +11,11 @@ use sluice::config::settings::ByteSize;
 use sluice::metrics::board::Cell;
 use sluice_tests::frame::{FrameSocket, hardware_address, internet_checksum};
 use sluice_tests::stream::{Echo, exchange};
+use sluice_tests::witness::SILENCE;
 use sluice_tests::{Lab, require_queues};
 
 use crate::load::Load;
-use crate::rig::{Gateway, alone};
+use crate::rig::{Gateway, PATIENCE, alone};
 
 /// Of the flows, and of the connections.
 const CAP: u64 = 1 << 20;
@@ -100,10 +101,9 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
         is_over.store(true, Ordering::Relaxed);
     });
     let (mut most, mut stream, mut opened) = (before, 0, 0);
-    let patience = Duration::from_secs(5);
     while !over.load(Ordering::Relaxed) {
         // New connections are served all the time.
-        let answer = exchange(lab.client(), echo.address(), b"hello", patience);
+        let answer = exchange(lab.client(), echo.address(), b"hello", PATIENCE);
         assert_eq!(answer.expect("an answer"), b"hello");
         opened += 1;
         most = most.max(anonymous_kb(pid));
@@ -112,12 +112,7 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
         sleep(Duration::from_millis(20));
     }
     flood.join().expect("the flood ends");
-    let attack = exchange(
-        lab.client(),
-        echo.address(),
-        b"EVIL",
-        Duration::from_millis(500),
-    );
+    let attack = exchange(lab.client(), echo.address(), b"EVIL", SILENCE);
     assert!(attack.is_err(), "{attack:?}");
     load.await_progress(1 << 20);
     load.finish();

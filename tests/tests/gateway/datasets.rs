@@ -10,7 +10,9 @@ use nix::sys::signal::Signal;
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Worker;
 use sluice_tests::datagram::Replier;
+use sluice_tests::patience::wait_until;
 use sluice_tests::require_queues;
+use sluice_tests::witness::SILENCE;
 
 use crate::reload::reload;
 use crate::rig::{Gateway, PATIENCE, all_up, signal, sluice};
@@ -18,9 +20,6 @@ use crate::succession::upgrade;
 
 /// Flows for one look at all workers: that one of three gets none is as likely as 1 in 10^7.
 const FLOWS: usize = 40;
-/// What is dropped does not come for so long.
-const SILENCE: Duration = Duration::from_millis(300);
-
 /// Answers repeat what was asked: they are not meant.
 const RULES: &str = "\
 alert udp any any -> any any (flow:to_server; content:\"learn\"; ip.src; \
@@ -41,8 +40,15 @@ fn says(gateway: &Gateway, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Sends this in so many flows; how many of them are answered.
-fn answered(gateway: &Gateway, server: &Replier, text: &str, flows: usize) -> usize {
+/// Sends this in so many flows; how many of them are answered within `patience` after their
+/// verdicts.
+fn answered(
+    gateway: &Gateway,
+    server: &Replier,
+    text: &str,
+    flows: usize,
+    patience: Duration,
+) -> usize {
     let address = server.address();
     gateway.lab.client().enter(|| {
         let sockets: Vec<_> = (0..flows)
@@ -53,7 +59,8 @@ fn answered(gateway: &Gateway, server: &Replier, text: &str, flows: usize) -> us
                 socket
             })
             .collect();
-        let deadline = Instant::now() + SILENCE;
+        gateway.await_settled();
+        let deadline = Instant::now() + patience;
         let mut waiting: Vec<_> = sockets.iter().collect();
         while !waiting.is_empty() && Instant::now() < deadline {
             waiting.retain(|socket| socket.recv(&mut [0; 64]).is_err());
@@ -66,19 +73,13 @@ fn answered(gateway: &Gateway, server: &Replier, text: &str, flows: usize) -> us
 /// Until the flows of all workers are dropped, or none is.
 fn await_all(gateway: &Gateway, server: &Replier, dropped: bool) {
     let wanted = if dropped { 0 } else { FLOWS };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let answered = answered(gateway, server, "ask", FLOWS);
-        if answered == wanted {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{answered} of {FLOWS} are answered, not {wanted}: {}\n{}",
-            gateway.status(),
-            gateway.log()
-        );
-    }
+    wait_until(
+        || answered(gateway, server, "ask", FLOWS, SILENCE) == wanted,
+        || {
+            let (status, log) = (gateway.status(), gateway.log());
+            format!("never {wanted} of {FLOWS} answered: {status}\n{log}")
+        },
+    );
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn what_one_worker_learns_all_know_and_it_outlives_workers_rules_programs_and_th
     let server = Replier::start(gateway.lab.server(), address, 0).expect("a server");
     let client = gateway.lab.client_v4().to_string();
     await_all(&gateway, &server, false);
-    assert_eq!(answered(&gateway, &server, "learn", 1), 1);
+    assert_eq!(answered(&gateway, &server, "learn", 1, PATIENCE), 1);
     await_all(&gateway, &server, true);
     let status = gateway.status();
     let dropping = |worker: &&Worker| worker.cell(Cell::RuleDropped) > 0;

@@ -1,6 +1,7 @@
 //! What passes while nothing of Sluice runs, or not yet: after a clean stop, after the end of
 //! everything, during a start that is cut short, and when the operator says so.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
+use sluice_tests::patience::wait_until;
+use sluice_tests::witness::SILENCE;
 use sluice_tests::{Lab, Process, require_queues};
 
 use crate::rig::{Gateway, PATIENCE, lab, processes, program, ruleset};
@@ -18,23 +21,24 @@ use crate::rig::{Gateway, PATIENCE, lab, processes, program, ruleset};
 /// Whatever is inspected is dropped: what is answered was not.
 const DROP_ALL: &str = "drop udp any any -> any any (msg:\"all\"; sid:1;)\n";
 
-fn requests(lab: &Lab, requests: u64) -> RequestReport {
+/// Requests, whose answers may take so long.
+fn requests(lab: &Lab, requests: u64, patience: Duration) -> RequestReport {
     let replier = Replier::start(lab.server(), lab.server_v4().into(), 0).expect("a server");
     let plan = RequestPlan {
         requests,
-        patience: Duration::from_millis(400),
+        patience,
         ..RequestPlan::to(replier.address())
     };
     Requester::run(lab.client(), plan).expect("requests")
 }
 
 fn all_pass(gateway: &Gateway) {
-    let report = requests(&gateway.lab, 50);
+    let report = requests(&gateway.lab, 50, PATIENCE);
     assert_eq!(report.answered, 50, "{report:?}\n{}", gateway.log());
 }
 
 fn none_pass(gateway: &Gateway) {
-    let report = requests(&gateway.lab, 50);
+    let report = requests(&gateway.lab, 50, SILENCE);
     assert_eq!(report.answered, 0, "{report:?}\n{}", gateway.log());
 }
 
@@ -46,11 +50,11 @@ fn kill_one(pid: u32) {
 
 /// Waits until no process of the instance is left, nor a queue of theirs.
 fn await_all_gone(gateway: &Gateway) {
-    let deadline = Instant::now() + PATIENCE;
-    while !processes(&gateway.lab).is_empty() || !gateway.queued().is_empty() {
-        assert!(Instant::now() < deadline, "{:?}", processes(&gateway.lab));
-        sleep(Duration::from_millis(5));
-    }
+    let left = || (processes(&gateway.lab), gateway.queued());
+    wait_until(
+        || left() == (Vec::new(), BTreeMap::new()),
+        || format!("{:?}", left()),
+    );
 }
 
 /// SIGKILL for everything, the supervisor first: it would replace the others.
@@ -132,7 +136,7 @@ fn after_a_clean_stop_nothing_passes_if_it_fails_closed_until_it_runs_again_or_i
     none_pass(&gateway);
     gate_says(&gateway, "open", "open");
     all_pass(&gateway);
-    assert_eq!(gateway.leftovers(), Vec::<String>::new());
+    gateway.nothing_left();
     assert_eq!(ruleset(&lab), before);
 }
 
@@ -459,6 +463,8 @@ fn rules_that_somebody_flushes_under_traffic_are_put_back() {
                 Replier::start(lab.server(), lab.server_v4().into(), 0).expect("a server");
             let plan = RequestPlan {
                 requests: 1500,
+                // Some are dropped.
+                patience: SILENCE,
                 ..RequestPlan::to(replier.address())
             };
             let requester = Requester::start(lab.client(), plan);

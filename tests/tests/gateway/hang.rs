@@ -1,6 +1,7 @@
 //! Workers that hang are replaced, those that get no CPU are not.
 //!
-//! The bounds on times are loose, because the machine may be busy: what is measured is printed.
+//! The machine may be busy: what is measured is printed, and bounds on times are those of the best
+//! of some attempts.
 
 use std::process::{Child, Command};
 use std::thread::sleep;
@@ -15,15 +16,16 @@ use sluice::metrics::snapshot::{Snapshot, Worker};
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::elsewhere::Elsewhere;
+use sluice_tests::patience::kept_in_one_of;
 use sluice_tests::require_queues;
 use sluice_tests::sabotage::Sabotage;
 
-use crate::load::{GAP, Load, await_replaced, nothing_lost, requests};
+use crate::load::{ATTEMPTS, GAP, Load, STALL, await_replaced, nothing_lost, requests};
 use crate::rig::{Gateway, alone, seat, signal};
 
 /// A worker hangs when it has not beaten for so long.
-const STALE_MS: u64 = 400;
-/// What a busy machine may add to the time in which flows continue.
+const STALE_MS: u64 = 1000;
+/// What others on the machine may add in the best attempt to the time in which flows continue.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
 fn gateway() -> Gateway {
@@ -39,7 +41,6 @@ fn one_flow(gateway: &Gateway, requests: u64) -> (Replier, Requester) {
     let replier = Replier::start(gateway.lab.server(), address, 0).expect("a server");
     let plan = RequestPlan {
         requests,
-        patience: Duration::from_secs(5),
         ..RequestPlan::to(replier.address())
     };
     let requester = Requester::start(gateway.lab.client(), plan);
@@ -63,15 +64,19 @@ fn replaced_because(gateway: &Gateway, hung: &Worker, reason: &str) -> Snapshot 
 
 /// Flows continued in time: `stale_ms` + 10 ms, and what the machine may add. What had been
 /// queued to the worker waits until it is known that it hangs: its replacement inspects that.
-fn continued_in_time(gateway: &Gateway, report: &RequestReport, known_after: Duration) {
+fn continued_in_time(
+    gateway: &Gateway,
+    report: &RequestReport,
+    known_after: Duration,
+) -> Result<(), String> {
     let stale = gateway.config.stale();
     println!(
         "longest gap {:?}, slowest reply {:?}; stale after {stale:?}, known after {known_after:?}",
         report.longest_gap, report.slowest
     );
     let slack = Duration::from_millis(10) + TOLERANCE;
-    assert!(report.longest_gap < stale + slack, "{report:?}");
-    assert!(report.slowest < known_after + 2 * slack, "{report:?}");
+    let in_time = report.longest_gap < stale + slack && report.slowest < known_after + 2 * slack;
+    in_time.then_some(()).ok_or_else(|| format!("{report:?}"))
 }
 
 /// A way to hang, and how long it takes to be known.
@@ -106,16 +111,18 @@ fn the_flows_of_a_hung_worker_continue_within_the_stale_time_and_it_is_replaced(
     let _alone = alone();
     for hang in HANGS {
         println!("{}", hang.reason);
-        let gateway = gateway();
-        let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-        let (_replier, requester) = one_flow(&gateway, 1500);
-        let victim = gateway.busiest();
-        (hang.how)(&victim);
-        let report = requester.finish().expect("requests");
-        replaced_because(&gateway, &victim, hang.reason);
-        continued_in_time(&gateway, &report, (hang.known_after)(&gateway.config));
-        nothing_lost(&report, &elsewhere, &gateway);
-        gateway.await_settled();
+        kept_in_one_of(ATTEMPTS, || {
+            let gateway = gateway();
+            let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
+            let (_replier, requester) = one_flow(&gateway, 3000);
+            let victim = gateway.busiest();
+            (hang.how)(&victim);
+            let report = requester.finish().expect("requests");
+            replaced_because(&gateway, &victim, hang.reason);
+            nothing_lost(&report, &elsewhere, &gateway);
+            gateway.await_settled();
+            continued_in_time(&gateway, &report, (hang.known_after)(&gateway.config))
+        });
     }
 }
 
@@ -125,7 +132,7 @@ fn no_udp_packet_of_many_flows_is_lost_when_workers_are_stopped_one_after_the_ot
     let _alone = alone();
     let gateway = gateway();
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 3000);
+    let (_replier, requester) = requests(&gateway, 5000);
     sleep(Duration::from_millis(300));
     let before = gateway.status();
     for victim in before.seats() {
@@ -143,16 +150,20 @@ fn a_tcp_stream_survives_the_hang_of_its_worker() {
     let _alone = alone();
     let gateway = gateway();
     for address in gateway.lab.server_addresses() {
+        println!("{address}");
         let load = Load::start(&gateway, address);
-        let victim = gateway.busiest();
-        let before = gateway.status();
-        signal(&victim, Signal::SIGSTOP);
-        let status = await_replaced(&gateway, &victim);
-        let hangs = |status: &Snapshot| status.seats().map(|seat| seat.hangs).sum::<u64>();
-        assert_eq!(hangs(&status), hangs(&before) + 1, "{status}");
-        load.await_progress(8 << 20);
-        println!("{address}: longest gap {:?}", load.sink.longest_gap());
-        assert!(load.sink.longest_gap() < gateway.config.stale() + GAP);
+        kept_in_one_of(ATTEMPTS, || {
+            load.await_progress(1 << 20);
+            load.sink.reset_longest_gap();
+            let victim = gateway.busiest();
+            let before = gateway.status();
+            signal(&victim, Signal::SIGSTOP);
+            let status = await_replaced(&gateway, &victim);
+            let hangs = |status: &Snapshot| status.seats().map(|seat| seat.hangs).sum::<u64>();
+            assert_eq!(hangs(&status), hangs(&before) + 1, "{status}");
+            load.await_progress(8 << 20);
+            load.paused_within(gateway.config.stale() + GAP)
+        });
         load.finish();
         gateway.await_settled();
     }
@@ -176,7 +187,7 @@ fn flows_that_the_kernel_gave_to_the_backup_stay_there_when_their_worker_is_repl
     load.await_progress(1 << 20);
     println!("moving after {:?}", stopped.elapsed());
     // The packet that is adopted is a repetition, and TCP waits longer before each (RFC 6298 §5.5).
-    assert!(stopped.elapsed() < 2 * gateway.config.stale() + 2 * GAP);
+    assert!(stopped.elapsed() < 2 * gateway.config.stale() + 2 * GAP + STALL);
     gateway.process().signal(Signal::SIGCONT).expect("it runs");
     let status = replaced_because(&gateway, &victim, "hung: stopped");
     assert!(status.adopted >= 1, "{status}");
@@ -199,7 +210,7 @@ fn a_worker_whose_stack_overflows_is_replaced() {
     require_queues!();
     let _alone = alone();
     let gateway = gateway();
-    let (_replier, requester) = one_flow(&gateway, 800);
+    let (_replier, requester) = one_flow(&gateway, 2000);
     let victim = gateway.busiest();
     Sabotage::StackOverflow
         .commit(victim.pid)
@@ -220,14 +231,15 @@ fn a_worker_that_beats_but_takes_no_packets_is_replaced() {
     let _alone = alone();
     let gateway = Gateway::start(|setup| {
         setup.config.fail = Fail::Open;
-        setup.config.steering.stale_ms = STALE_MS;
-        setup.config.workers.hang_max_ms = 1000;
+        // Whoever beats for it may be late.
+        setup.config.steering.stale_ms = 3000;
+        setup.config.workers.hang_max_ms = 3000;
     });
-    let (_replier, requester) = one_flow(&gateway, 3500);
+    let (_replier, requester) = one_flow(&gateway, 6000);
     let victim = gateway.busiest();
     let pages = pages(&gateway);
-    signal(&victim, Signal::SIGSTOP);
     let stopped = Instant::now();
+    signal(&victim, Signal::SIGSTOP);
     // Its heart goes on for it.
     let status = gateway.await_status("replaced", |status| {
         if seat(status, &victim).pid == victim.pid {
@@ -237,7 +249,7 @@ fn a_worker_that_beats_but_takes_no_packets_is_replaced() {
         successor.state == "up" && successor.pid != victim.pid
     });
     println!("replaced after {:?}", stopped.elapsed());
-    assert!(stopped.elapsed() >= Duration::from_millis(1000));
+    assert!(stopped.elapsed() >= Duration::from_millis(3000));
     assert_eq!(seat(&status, &victim).trips, 0, "{status}");
     replaced_because(&gateway, &victim, "hung: took no packet for ");
     assert_eq!(requester.finish().expect("requests").lost, 0);

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
 use sluice::supervisor::seat::Seat;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::patience::wait_until;
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 use sluice_tests::{Lab, Process, require_queues};
 
@@ -39,43 +40,31 @@ fn traffic(lab: &Lab) -> (u64, u64) {
     total
 }
 
-/// How a connection that says this ends for the client.
-fn say(lab: &Lab, payload: &[u8]) -> End {
-    say_over(lab, Transport::Tcp, payload)
+/// Fails unless a connection that says this ends like that for the client.
+#[track_caller]
+fn say(lab: &Lab, payload: &[u8], expected: End) {
+    say_over(lab, Transport::Tcp, payload, expected);
 }
 
 /// The same over UDP, where nobody repeats what was not answered.
-fn say_once(lab: &Lab, payload: &[u8]) -> End {
-    say_over(lab, Transport::Udp, payload)
+#[track_caller]
+fn say_once(lab: &Lab, payload: &[u8], expected: End) {
+    say_over(lab, Transport::Udp, payload, expected);
 }
 
-fn say_over(lab: &Lab, transport: Transport, payload: &[u8]) -> End {
+#[track_caller]
+fn say_over(lab: &Lab, transport: Transport, payload: &[u8], expected: End) {
     let address = lab.server_v4().into();
     let server = Witness::start(lab.server(), address, 0).expect("a server");
-    let patience = Duration::from_millis(500);
     let tried = attempt(
         lab.client(),
         transport,
         server.address(),
         b"hello",
         payload,
-        patience,
+        expected.patience(),
     );
-    tried.expect("a connection").end
-}
-
-fn nothing_left(gateway: &Gateway) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    // A process that has been killed may need a moment to be gone.
-    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
-        sleep(Duration::from_millis(20));
-    }
-    assert_eq!(
-        gateway.leftovers(),
-        Vec::<String>::new(),
-        "{}",
-        gateway.log()
-    );
+    assert_eq!(tried.expect("a connection").end, expected);
 }
 
 /// Gives the gateway rules of somebody else's, of every kind that ours live beside.
@@ -114,7 +103,7 @@ fn a_clean_stop_leaves_the_gateway_as_it_was() {
         assert_eq!(answered, sent);
         let status = gateway.stop();
         assert!(status.success(), "{status}: {}", gateway.log());
-        nothing_left(&gateway);
+        gateway.nothing_left();
         assert_eq!(ruleset(&lab), before);
         let (answered, sent) = traffic(&lab);
         assert_eq!(answered, sent, "traffic flows without Sluice");
@@ -157,11 +146,11 @@ fn cannot_start(gateway: &mut Gateway, said: &[&str]) {
         assert!(log.contains(said), "{said:?} is not in: {log}");
     }
     assert!(!log.contains("panicked"), "{log}");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while (ruleset(&lab), gateway.leftovers()) != before && Instant::now() < deadline {
-        sleep(Duration::from_millis(20));
-    }
-    assert_eq!((ruleset(&lab), gateway.leftovers()), before, "{log}");
+    let now = || (ruleset(&lab), gateway.leftovers());
+    wait_until(
+        || now() == before,
+        || format!("{:?}, not {before:?}: {log}", now()),
+    );
     let (answered, sent) = traffic(&lab);
     assert_eq!(answered, sent);
 }
@@ -210,7 +199,7 @@ fn a_wrong_rule_is_named_and_skipped_and_the_others_are_in_force() {
     assert_eq!((status.rules, status.rules_skipped), (2, 1), "{status}");
     let log = gateway.log();
     assert!(log.contains("test.rules:1:25"), "{log}");
-    assert_eq!(say(&gateway.lab, b"evil"), End::Silence);
+    say(&gateway.lab, b"evil", End::Silence);
 }
 
 #[test]
@@ -222,8 +211,9 @@ fn workers_go_on_inspecting_without_their_supervisor_and_a_restart_takes_over() 
     gateway.kill_supervisor();
     let (answered, sent) = traffic(&lab);
     assert_eq!(answered, sent, "traffic passes");
-    assert_eq!(say(&lab, b"evil"), End::Silence, "rules are in force");
-    assert_eq!(say(&lab, b"harmless"), End::Answered);
+    // Rules are in force.
+    say(&lab, b"evil", End::Silence);
+    say(&lab, b"harmless", End::Answered);
 
     gateway.launch();
     let log = gateway.log();
@@ -240,15 +230,12 @@ fn workers_go_on_inspecting_without_their_supervisor_and_a_restart_takes_over() 
     );
     let (answered, sent) = traffic(&lab);
     assert_eq!(answered, sent);
-    assert_eq!(say(&lab, b"evil"), End::Silence);
+    say(&lab, b"evil", End::Silence);
     gateway.await_event("the drop", |event| event["event_type"] == "drop");
     assert!(gateway.stop().success());
-    nothing_left(&gateway);
-    assert_eq!(
-        say(&lab, b"evil"),
-        End::Answered,
-        "nobody inspects any more"
-    );
+    gateway.nothing_left();
+    // Nobody inspects any more.
+    say(&lab, b"evil", End::Answered);
 }
 
 #[test]
@@ -265,7 +252,7 @@ fn a_restart_with_fewer_interfaces_detaches_from_the_others() {
     // The replies arrive where nothing is attached any more.
     assert_eq!(through.values().sum::<u32>(), 200, "{through:?}");
     assert!(gateway.stop().success());
-    nothing_left(&gateway);
+    gateway.nothing_left();
 }
 
 #[test]
@@ -318,13 +305,14 @@ fn two_instances_share_a_gateway() {
             .sum()
     };
     assert_eq!((sum(100..103), sum(200..203)), (200, 200), "{through:?}");
-    assert_eq!(say(&lab, b"evil"), End::Silence);
+    say(&lab, b"evil", End::Silence);
     assert!(servers.stop().success());
     assert_eq!(ruleset(&lab), with_one);
-    assert_eq!(say(&lab, b"evil"), End::Silence, "the first still inspects");
+    // The first still inspects.
+    say(&lab, b"evil", End::Silence);
     assert!(clients.stop().success());
-    nothing_left(&clients);
-    nothing_left(&servers);
+    clients.nothing_left();
+    servers.nothing_left();
     assert_eq!(ruleset(&lab), before);
 }
 
@@ -334,20 +322,19 @@ fn sighup_reopens_the_rotated_event_log() {
     let mut gateway = Gateway::start(|setup| setup.rules = RULES.into());
     let lab = gateway.lab.clone();
     let is_alert = |event: &serde_json::Value| event["event_type"] == "alert";
-    assert_eq!(say(&lab, b"look, the first"), End::Answered);
+    say(&lab, b"look, the first", End::Answered);
     gateway.await_event("the first alert", is_alert);
     let path = gateway.config.event_log().expect("the event log is a file");
     let rotated = path.with_extension("json.1");
     fs::rename(&path, &rotated).expect("rename");
     gateway.process().signal(Signal::SIGHUP).expect("it runs");
-    let deadline = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < deadline, "not reopened: {}", gateway.log());
-        sleep(Duration::from_millis(5));
-    }
+    wait_until(
+        || path.exists(),
+        || format!("not reopened: {}", gateway.log()),
+    );
     let old = fs::read_to_string(&rotated).expect("the rotated log");
     assert!(old.contains("\"signature_id\":1"), "{old}");
-    assert_eq!(say(&lab, b"look, the second"), End::Answered);
+    say(&lab, b"look, the second", End::Answered);
     gateway.await_event("the second alert", is_alert);
     assert_eq!(fs::read_to_string(&rotated).expect("the rotated log"), old);
     let status = gateway.status();
@@ -386,7 +373,7 @@ fn a_signal_at_any_moment_of_the_start_stops_it_and_leaves_nothing() {
         );
         let log = gateway.log();
         assert!(!log.contains("panicked"), "{log}");
-        nothing_left(&gateway);
+        gateway.nothing_left();
         assert_eq!(ruleset(&lab), before, "{log}");
     }
 }
@@ -421,7 +408,7 @@ fn a_stop_while_a_worker_hangs_ends_all_the_same_and_leaves_nothing() {
     let began = Instant::now();
     assert!(gateway.stop().success(), "{}", gateway.log());
     println!("stopped after {:?}", began.elapsed());
-    nothing_left(&gateway);
+    gateway.nothing_left();
 }
 
 #[test]
@@ -430,13 +417,14 @@ fn verbose_shows_packets_and_verdicts_as_they_pass() {
     let mut gateway = Gateway::prepare(&lab(), |setup| setup.rules = RULES.into());
     gateway.spawn_with(&["-v"]);
     gateway.await_ready();
-    assert_eq!(say(&gateway.lab, b"evil"), End::Silence);
+    say(&gateway.lab, b"evil", End::Silence);
     let client = gateway.lab.client_v4().to_string();
     let shown = |words: &[&str]| {
-        let log = gateway.log();
-        let mut lines = log.lines();
-        let found = lines.any(|line| words.iter().all(|word| line.contains(word)));
-        assert!(found, "no line with {words:?}: {log}");
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        wait_until(
+            || gateway.log().lines().any(has_all),
+            || format!("no line with {words:?}: {}", gateway.log()),
+        );
     };
     shown(&[&client, "tcp", ": accept"]);
     shown(&[&client, ": drop, sid 2"]);
@@ -464,7 +452,8 @@ fn a_restart_that_fails_leaves_the_former_workers_inspecting_and_the_next_one_ta
         "{before:?} in {running:?}: {}",
         gateway.log()
     );
-    assert_eq!(say_once(&lab, b"evil"), End::Silence, "rules are in force");
+    // Rules are in force.
+    say_once(&lab, b"evil", End::Silence);
     assert_eq!(traffic(&lab), (200, 200));
 
     gateway.config.rules.files = rules;
@@ -473,9 +462,9 @@ fn a_restart_that_fails_leaves_the_former_workers_inspecting_and_the_next_one_ta
     let through = gateway.through(|| assert_eq!(traffic(&lab), (200, 200)));
     assert_eq!(through.len(), 3, "all workers, and no backup: {through:?}");
     assert_eq!(through.values().sum::<u32>(), 400, "{through:?}");
-    assert_eq!(say_once(&lab, b"evil"), End::Silence);
+    say_once(&lab, b"evil", End::Silence);
     assert!(gateway.stop().success());
-    nothing_left(&gateway);
+    gateway.nothing_left();
 }
 
 #[test]
@@ -498,13 +487,17 @@ fn a_signal_to_all_processes_at_once_does_what_it_does_to_the_supervisor() {
     signal_all(Signal::SIGTERM);
     let ended = gateway.process().wait(PATIENCE).expect("it ends");
     assert!(ended.success(), "{}", gateway.log());
-    nothing_left(&gateway);
+    gateway.nothing_left();
 }
 
 #[test]
 fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
     require_queues!();
-    let mut gateway = Gateway::start(|_| {});
+    let mut gateway = Gateway::start(|setup| {
+        // Nobody is replaced before the stop.
+        setup.config.steering.stale_ms = 60_000;
+        setup.config.workers.hang_max_ms = 60_000;
+    });
     let lab = gateway.lab.clone();
     let status = gateway.status();
     for seat in status.seats() {
@@ -519,9 +512,9 @@ fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
         ..RequestPlan::to(replier.address())
     };
     let requester = Requester::start(lab.client(), plan);
-    sleep(Duration::from_millis(300));
-    let waiting: u32 = gateway.status().seats().map(|it| it.kernel.waiting).sum();
-    assert!(waiting > 0, "nothing is queued: {}", gateway.status());
+    gateway.await_status("something queued", |status| {
+        status.seats().any(|seat| seat.kernel.waiting > 0)
+    });
     assert!(gateway.stop().success(), "{}", gateway.log());
     let report = requester.finish().expect("requests");
     assert_eq!((report.lost, report.corrupt), (0, 0), "{report:?}");
@@ -530,7 +523,7 @@ fn what_hung_workers_have_queued_passes_at_a_stop_if_it_fails_open() {
         "{}",
         gateway.log()
     );
-    nothing_left(&gateway);
+    gateway.nothing_left();
 }
 
 #[test]
@@ -544,28 +537,17 @@ fn an_interface_that_goes_away_and_comes_back_is_steered_again() {
     ip(&pair);
     let mut gateway = Gateway::prepare(&lab, |setup| setup.config.interfaces.push("x0".into()));
     gateway.launch();
-    let await_log = |wanted: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        while !gateway.log().contains(wanted) {
-            assert!(Instant::now() < deadline, "{wanted:?}: {}", gateway.log());
-            sleep(Duration::from_millis(20));
-        }
-    };
     ip(&["link", "delete", "x0"]);
-    await_log("x0 is gone");
+    gateway.await_log("x0 is gone");
     ip(&pair);
-    await_log("x0 is another interface now");
+    gateway.await_log("x0 is another interface now");
     let attached = || {
         let query = || SchedClassifier::query_tcx("x0", TcAttachType::Ingress);
         let (_, programs) = lab.gateway().enter(query).expect("tcx");
         programs.len()
     };
-    let deadline = Instant::now() + PATIENCE;
-    while attached() != 1 {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(20));
-    }
+    wait_until(|| attached() == 1, || gateway.log());
     assert!(gateway.stop().success());
-    nothing_left(&gateway);
+    gateway.nothing_left();
     assert_eq!(attached(), 0);
 }

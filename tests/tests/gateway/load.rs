@@ -2,17 +2,22 @@
 
 use std::net::IpAddr;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice::metrics::snapshot::{Snapshot, Worker};
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::patience::{PATIENCE, wait_until};
 use sluice_tests::stream::{Extent, Sender, SenderReport, Sink};
 
 use crate::rig::{Gateway, seat};
 
-/// What a kill may cost on a busy machine.
+/// What a kill may cost where nobody else has the CPU for long.
 pub(crate) const GAP: Duration = Duration::from_millis(500);
+/// For so long others may have it: what is measured once may take so much longer.
+pub(crate) const STALL: Duration = Duration::from_secs(2);
+/// Of so many attempts, one meets with none of that.
+pub(crate) const ATTEMPTS: usize = 5;
 /// The stream runs for so long before anything happens to it.
 const BEFORE: Duration = Duration::from_millis(500);
 
@@ -26,7 +31,7 @@ impl Load {
     /// Starts it, and waits until it runs.
     pub(crate) fn start(gateway: &Gateway, address: IpAddr) -> Self {
         let sink = Sink::start(gateway.lab.server(), address, 0).expect("a server");
-        let forever = Extent::Time(Duration::from_secs(60));
+        let forever = Extent::Time(Duration::from_secs(600));
         let sender = Sender::start(gateway.lab.client(), sink.address(), forever);
         let load = Self { sink, sender };
         sleep(BEFORE);
@@ -38,15 +43,22 @@ impl Load {
     /// Waits until so many more bytes have come.
     pub(crate) fn await_progress(&self, bytes: u64) {
         let goal = self.sink.received() + bytes;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.sink.received() < goal {
-            let faults = self.sink.faults();
-            assert!(
-                faults.is_empty() && Instant::now() < deadline,
-                "the stream stands at {}: {faults:?}",
-                self.sink.received()
-            );
-            sleep(Duration::from_millis(1));
+        let come = || {
+            assert_eq!(self.sink.faults(), Vec::<String>::new());
+            self.sink.received() >= goal
+        };
+        wait_until(come, || {
+            format!("the stream stands at {}", self.sink.received())
+        });
+    }
+
+    /// Whether the stream has paused for no longer than this.
+    pub(crate) fn paused_within(&self, longest: Duration) -> Result<(), String> {
+        let gap = self.sink.longest_gap();
+        println!("longest gap {gap:?}");
+        match gap < longest {
+            true => Ok(()),
+            false => Err(format!("a gap of {gap:?}")),
         }
     }
 
@@ -78,7 +90,7 @@ pub(crate) fn requests(gateway: &Gateway, requests: u64) -> (Replier, Requester)
         flows: 16,
         requests,
         // How late an answer may be is the business of those who look at the gaps.
-        patience: Duration::from_secs(20),
+        patience: PATIENCE,
         ..RequestPlan::to(replier.address())
     };
     let requester = Requester::start(gateway.lab.client(), plan);

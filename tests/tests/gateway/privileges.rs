@@ -3,17 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluice::metrics::board::Cell;
 use sluice::sys::sandbox::{Account, Support};
+use sluice_tests::patience::wait_until;
 use sluice_tests::require_queues;
 use sluice_tests::witness::{End, Transport, Witness, attempt};
 
-use crate::rig::{Gateway, PATIENCE, lab, processes, program};
+use crate::rig::{Gateway, lab, processes, program};
 
 /// Bits of capabilities, as in `linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
@@ -55,8 +54,8 @@ fn assert_confined(name: &str, pid: u32, capability: u64) {
     assert_eq!(status["Seccomp"], filter, "{name}");
 }
 
-/// How a connection that says something evil ends.
-fn say_evil(gateway: &Gateway) -> End {
+/// Fails unless a connection that says something evil ends like this.
+fn say_evil(gateway: &Gateway, expected: End) {
     let address = gateway.lab.server_v4().into();
     let server = Witness::start(gateway.lab.server(), address, 0).expect("a server");
     let tried = attempt(
@@ -65,12 +64,12 @@ fn say_evil(gateway: &Gateway) -> End {
         server.address(),
         b"hello",
         b"evil",
-        Duration::from_millis(500),
+        expected.patience(),
     );
     let tried = tried.expect("a connection");
     let delivered = server.delivery(tried.local).expect("the greeting");
     assert_eq!(delivered.bytes, b"hello", "dropped, rejected or not");
-    tried.end
+    assert_eq!(tried.end, expected);
 }
 
 #[test]
@@ -93,11 +92,10 @@ fn every_process_has_only_what_it_needs_also_those_that_replace_others() {
     let mut expected = [status.pid, status.launcher];
     expected.sort_unstable();
     // A tool may be looking at the netfilter rules just now.
-    let deadline = Instant::now() + PATIENCE;
-    while others() != expected && Instant::now() < deadline {
-        sleep(Duration::from_millis(20));
-    }
-    assert_eq!(others(), expected);
+    wait_until(
+        || others() == expected,
+        || format!("{:?}, not {expected:?}", others()),
+    );
 
     let killed = &status.workers[0];
     crate::rig::signal(killed, Signal::SIGKILL);
@@ -106,7 +104,7 @@ fn every_process_has_only_what_it_needs_also_those_that_replace_others() {
         worker.pid != killed.pid && worker.state == "up"
     });
     assert_confined("its replacement", status.workers[0].pid, NET_ADMIN);
-    assert_eq!(say_evil(&gateway), End::Reset);
+    say_evil(&gateway, End::Reset);
 }
 
 #[test]
@@ -117,20 +115,20 @@ fn while_the_rejecter_is_away_packets_are_still_dropped_and_it_comes_back() {
         // Repeated segments shall be seen, and not die in the kernel.
         setup.config.conviction.enabled = false;
     });
-    assert_eq!(say_evil(&gateway), End::Reset);
+    say_evil(&gateway, End::Reset);
     let before = gateway.await_status("sent", |it| {
         it.rejecter.counters.sent > 0 && it.rejecter.pid != 0
     });
     let rejecter = Pid::from_raw(i32::try_from(before.rejecter.pid).expect("a process id"));
     kill(rejecter, Signal::SIGSTOP).expect("stop the rejecter");
-    assert_eq!(say_evil(&gateway), End::Silence);
+    say_evil(&gateway, End::Silence);
     kill(rejecter, Signal::SIGKILL).expect("kill the rejecter");
     let after = gateway.await_status("started again", |status| {
         let now = &status.rejecter;
         now.restarts == 1 && now.pid != 0 && now.pid != before.rejecter.pid
     });
     assert_confined("the new rejecter", after.rejecter.pid, NET_RAW);
-    assert_eq!(say_evil(&gateway), End::Reset);
+    say_evil(&gateway, End::Reset);
     let log = gateway.log();
     assert!(log.contains("ended by signal SIGKILL"), "{log}");
     let status = gateway.await_settled();

@@ -17,14 +17,17 @@ use sluice::config::Config;
 use sluice::control::{self, Request, Response};
 use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::{Snapshot, Worker};
-use sluice_tests::{Lab, LabOptions, Process, queue_state};
+use sluice_tests::patience::{wait_for, wait_until};
+use sluice_tests::{Lab, LabOptions, Process, await_stopped, queue_state};
 use tempfile::TempDir;
 
-/// How long anything may take that is not measured: the machine may be busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use sluice_tests::patience::PATIENCE;
+
 /// Nothing has been queued for this long: a connection's last acknowledgement may be delayed
 /// by 40 ms (`TCP_DELACK_MIN`).
 const QUIET: Duration = Duration::from_millis(80);
+/// A queue that gets so many packets within 60 ms is in use.
+const BUSY: u32 = 10;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static ALONE: Mutex<()> = Mutex::new(());
@@ -188,20 +191,13 @@ impl Gateway {
     }
 
     pub(crate) fn await_ready(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if self.try_status().is_some_and(|status| all_up(&status)) {
-                return;
-            }
+        let ready = || {
+            let ready = self.try_status().is_some_and(|status| all_up(&status));
             let running = self.sluice.as_mut().is_some_and(Process::is_running);
-            assert!(running, "sluice has ended:\n{}", self.log());
-            assert!(
-                Instant::now() < deadline,
-                "not ready after {PATIENCE:?}:\n{}",
-                self.log()
-            );
-            sleep(Duration::from_millis(20));
-        }
+            assert!(ready || running, "sluice has ended:\n{}", self.log());
+            ready
+        };
+        wait_until(ready, || "not ready".to_owned());
     }
 
     /// The supervisor's process.
@@ -229,19 +225,10 @@ impl Gateway {
 
     /// Waits until the status is as `wanted`.
     pub(crate) fn await_status(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if wanted(&status) {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "never {what}: {status}\n{}",
-                self.log()
-            );
-            sleep(Duration::from_millis(5));
-        }
+        let look = || Some(self.status()).filter(&wanted);
+        wait_for(look, || {
+            format!("never {what}: {}\n{}", self.status(), self.log())
+        })
     }
 
     /// Waits until nothing is waiting and every packet received has had one verdict.
@@ -289,16 +276,18 @@ impl Gateway {
         }
     }
 
-    /// The seat whose queue gets the most packets now.
+    /// The seat whose queue gets the most packets now, once somebody sits there.
     pub(crate) fn busiest(&self) -> Worker {
-        let through = self.through(|| sleep(Duration::from_millis(60)));
-        let (queue, _) = through
-            .iter()
-            .max_by_key(|(_, packets)| **packets)
-            .expect("packets are being queued");
-        let status = self.status();
-        let seat = status.seats().find(|seat| seat.queue == *queue);
-        seat.expect("somebody sits at the queue").clone()
+        let look = || {
+            let through = self.through(|| sleep(Duration::from_millis(60)));
+            let most = through.iter().max_by_key(|(_, packets)| **packets);
+            let (queue, _) = most.filter(|(_, packets)| **packets >= BUSY)?;
+            let status = self.status();
+            let mut seats = status.seats();
+            let seat = seats.find(|seat| seat.queue == *queue && seat.pid != 0);
+            seat.cloned()
+        };
+        wait_for(look, || format!("no queue is in use:\n{}", self.log()))
     }
 
     /// The events written so far.
@@ -314,18 +303,18 @@ impl Gateway {
 
     /// Waits for an event; panics when it does not come.
     pub(crate) fn await_event(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            if let Some(event) = self.events().into_iter().find(&wanted) {
-                return event;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no event: {what}; there are {:#?}",
-                self.events()
-            );
-            sleep(Duration::from_millis(10));
-        }
+        let look = || self.events().into_iter().find(&wanted);
+        wait_for(look, || {
+            format!("no event: {what}; there are {:#?}", self.events())
+        })
+    }
+
+    /// Waits until the program has printed this.
+    pub(crate) fn await_log(&self, text: &str) {
+        wait_until(
+            || self.log().contains(text),
+            || format!("{text:?} is not in: {}", self.log()),
+        );
     }
 
     /// A clean stop.
@@ -376,6 +365,15 @@ impl Gateway {
         }
         left
     }
+
+    /// Fails unless one that has ended has left nothing; a process that has been killed may need
+    /// a moment to be gone.
+    pub(crate) fn nothing_left(&self) {
+        wait_until(
+            || self.leftovers().is_empty(),
+            || format!("{:#?} is left\n{}", self.leftovers(), self.log()),
+        );
+    }
 }
 
 impl Drop for Gateway {
@@ -419,19 +417,11 @@ pub(crate) fn processes(lab: &Lab) -> Vec<u32> {
 /// The processes in the gateway's namespace once there are so many; those that look after the
 /// firewall's rules come and go.
 pub(crate) fn await_processes(gateway: &Gateway, count: usize) -> Vec<u32> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let look = || Some(processes(&gateway.lab)).filter(|running| running.len() == count);
+    wait_for(look, || {
         let running = processes(&gateway.lab);
-        if running.len() == count {
-            return running;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{running:?}, not {count}: {}",
-            gateway.log()
-        );
-        sleep(Duration::from_millis(5));
-    }
+        format!("{running:?}, not {count}: {}", gateway.log())
+    })
 }
 
 /// Fails unless each seat has received every packet that the kernel has given an id, but those
@@ -457,9 +447,12 @@ pub(crate) fn seat<'a>(status: &'a Snapshot, like: &Worker) -> &'a Worker {
     found.expect("seats do not go away")
 }
 
-/// Sends a signal to the process of a seat.
+/// Sends a signal to the process of a seat. Once stopped it does nothing any more.
 pub(crate) fn signal(seat: &Worker, signal: Signal) {
     assert_ne!(seat.pid, 0, "the seat is vacant");
     let pid = i32::try_from(seat.pid).expect("a process id");
     kill(Pid::from_raw(pid), signal).expect("signal a worker");
+    if signal == Signal::SIGSTOP {
+        await_stopped(seat.pid);
+    }
 }

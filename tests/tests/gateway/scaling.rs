@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ips_common::TABLE_SLOTS;
 use nix::sys::signal::Signal;
@@ -15,6 +15,7 @@ use sluice::supervisor::Scaled;
 use sluice::supervisor::seat::Seat;
 use sluice_tests::datagram::{Replier, RequestPlan, RequestReport, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::patience::wait_until;
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
 
@@ -41,7 +42,7 @@ impl<'a> Load<'a> {
         let lab = &gateway.lab;
         let elsewhere = Elsewhere::watch(lab).expect("the kernel's counters");
         let sink = Sink::start(lab.server(), lab.server_v4().into(), 0).expect("a server");
-        let forever = Extent::Time(Duration::from_secs(120));
+        let forever = Extent::Time(Duration::from_secs(600));
         let senders = (0..STREAMS).map(|_| Sender::start(lab.client(), sink.address(), forever));
         let senders = senders.collect();
         let replier = Replier::start(lab.server(), lab.server_v6().into(), 0).expect("a server");
@@ -51,7 +52,6 @@ impl<'a> Load<'a> {
             requests: u64::try_from(time.as_micros() / interval.as_micros())
                 .expect("not for years"),
             interval,
-            patience: Duration::from_secs(5),
             ..RequestPlan::to(replier.address())
         };
         let requester = Requester::start(lab.client(), plan);
@@ -72,11 +72,10 @@ impl<'a> Load<'a> {
 
     fn await_progress(&self, bytes: u64) {
         let goal = self.sink.received() + bytes;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.sink.received() < goal {
-            assert!(Instant::now() < deadline, "{:?}", self.sink.faults());
-            sleep(Duration::from_millis(1));
-        }
+        wait_until(
+            || self.sink.received() >= goal,
+            || format!("{:?}", self.sink.faults()),
+        );
     }
 
     /// Ends it; every byte has come, and every reply.
@@ -162,7 +161,6 @@ fn reached_by_new_flows(gateway: &Gateway) -> BTreeSet<Seat> {
     let plan = RequestPlan {
         flows: 100,
         requests: 100,
-        patience: Duration::from_secs(5),
         ..RequestPlan::to(replier.address())
     };
     let report = Requester::run(lab.client(), plan).expect("requests");
@@ -228,7 +226,7 @@ fn flows_stay_where_they_are_while_workers_are_added_and_taken_away() {
     let settled = gateway.await_settled();
     assert_nothing_moved(&settled);
     assert!(gateway.stop().success());
-    assert_eq!(gateway.leftovers(), Vec::<String>::new());
+    gateway.nothing_left();
 }
 
 #[test]
@@ -243,12 +241,10 @@ fn a_worker_that_retires_goes_when_its_last_flow_has_ended() {
 
     scale(&gateway, 2);
     load.await_progress(4 << 20);
-    let status = gateway.status();
+    let status = gateway.await_status("its flows going on", |status| {
+        received(status, 2) > received(&before, 2)
+    });
     assert_eq!(worker(&status, 2).state, "retiring", "{status}");
-    assert!(
-        received(&status, 2) > received(&before, 2),
-        "its flows go on"
-    );
     assert_eq!(reached_by_new_flows(&gateway), workers(0..2));
     let status = gateway.status();
     assert_eq!(status.total(Cell::FlowsMidstream), 0, "{status}");
@@ -285,7 +281,9 @@ fn a_drained_worker_keeps_its_flows_and_gets_no_new_ones_until_it_is_resumed() {
     let before = gateway.status();
     assert_eq!(states(&before), ["up", "draining"]);
     load.await_progress(4 << 20);
-    assert!(received(&gateway.status(), 1) > received(&before, 1));
+    gateway.await_status("its flows going on", |status| {
+        received(status, 1) > received(&before, 1)
+    });
     assert_nothing_moved(&gateway.status());
     assert_eq!(reached_by_new_flows(&gateway), workers([0]));
 

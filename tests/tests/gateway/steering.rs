@@ -10,16 +10,15 @@ use nix::sys::socket::{setsockopt, sockopt};
 use sluice::supervisor::seat::Seat;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::icmp::ping;
+use sluice_tests::patience::wait_until;
 use sluice_tests::stream::{Echo, exchange};
 use sluice_tests::{Lab, Side, require_queues, skip_if};
 
-use crate::rig::{Gateway, lab};
+use crate::rig::{Gateway, PATIENCE, lab};
 
 const WORKERS: u32 = 4;
 /// Requests of one UDP flow; each is answered.
 const REQUESTS: u32 = 3;
-/// Patience with one packet.
-const SOON: Duration = Duration::from_secs(2);
 
 fn four_workers() -> Gateway {
     Gateway::start(|setup| setup.config.workers.count = WORKERS)
@@ -58,8 +57,25 @@ fn udp_socket(gateway: &Gateway, to: SocketAddr) -> UdpSocket {
     let socket = gateway.lab.client().enter(|| UdpSocket::bind((any, 0)));
     let socket = socket.expect("a UDP socket");
     socket.connect(to).expect("connect");
-    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket
+}
+
+/// Waits until the server has nothing left of its connections: no packet of theirs comes any more.
+fn await_closed(gateway: &Gateway) {
+    const LISTENS: &str = "0A";
+    let open = || {
+        let sockets = ["tcp", "tcp6"].map(|file| gateway.lab.server().proc_net(file));
+        let sockets = sockets
+            .map(|text| text.expect("the server's sockets"))
+            .concat();
+        let states = sockets
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(3));
+        states.filter(|it| !matches!(*it, "st" | LISTENS)).count()
+    };
+    wait_until(|| open() == 0, || format!("{} are open", open()));
+    gateway.await_settled();
 }
 
 #[test]
@@ -94,9 +110,9 @@ fn both_directions_of_a_tcp_connection_reach_the_same_worker() {
         for _ in 0..8 {
             let through = gateway.through(|| {
                 let request = b"the same bytes come back";
-                let answer = exchange(gateway.lab.client(), echo.address(), request, SOON);
+                let answer = exchange(gateway.lab.client(), echo.address(), request, PATIENCE);
                 assert_eq!(answer.expect("an answer"), request);
-                gateway.await_quiet();
+                await_closed(&gateway);
             });
             let queue = one_queue("a TCP connection", &through);
             // Handshake, request, reply, closing: four packets from each end.
@@ -113,7 +129,7 @@ fn both_directions_of_pings_reach_the_same_worker() {
     let gateway = four_workers();
     for address in gateway.lab.server_addresses() {
         let through = gateway.through(|| {
-            let answered = ping(gateway.lab.client(), address, 5, 56, SOON);
+            let answered = ping(gateway.lab.client(), address, 5, 56, PATIENCE);
             assert_eq!(answered.expect("ping"), 5);
         });
         let queue = one_queue("echo requests and replies", &through);
@@ -372,7 +388,7 @@ fn only_what_arrives_on_a_configured_interface_and_is_forwarded_is_queued() {
     let (v4, v6) = lab.interface_addresses(Lab::GATEWAY_CLIENT_INTERFACE);
     let through = gateway.through(|| {
         for own in [IpAddr::from(v4), v6.into()] {
-            assert_eq!(ping(lab.client(), own, 3, 56, SOON).expect("ping"), 3);
+            assert_eq!(ping(lab.client(), own, 3, 56, PATIENCE).expect("ping"), 3);
         }
     });
     assert!(

@@ -19,10 +19,11 @@ use sluice::supervisor::seat::Seat;
 use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::patience::{kept_in_one_of, wait_for, wait_until};
 use sluice_tests::stream::{Extent, Sender, Sink};
 use sluice_tests::{require_queues, rule_set};
 
-use crate::load::{await_replaced, nothing_lost, requests};
+use crate::load::{ATTEMPTS, await_replaced, nothing_lost, requests};
 use crate::reload::reload;
 use crate::rig::{
     Gateway, PATIENCE, all_up, alone, await_processes, every_id_received, lab, processes, program,
@@ -48,7 +49,7 @@ impl Load {
                 let sender = Sender::start(
                     lab.client(),
                     sink.address(),
-                    Extent::Time(Duration::from_secs(40)),
+                    Extent::Time(Duration::from_secs(600)),
                 );
                 (sink, sender)
             })
@@ -58,7 +59,6 @@ impl Load {
         let plan = RequestPlan {
             flows: 16,
             requests,
-            patience: Duration::from_secs(5),
             ..RequestPlan::to(replier.address())
         };
         let requester = Requester::start(lab.client(), plan);
@@ -76,11 +76,11 @@ impl Load {
     /// Waits until every stream has gone on.
     fn moves(&self) {
         for (sink, _) in &self.streams {
-            let (before, deadline) = (sink.received(), Instant::now() + PATIENCE);
-            while sink.received() < before + (1 << 20) {
-                assert!(Instant::now() < deadline, "a stream stands still");
-                sleep(Duration::from_millis(1));
-            }
+            let before = sink.received();
+            wait_until(
+                || sink.received() >= before + (1 << 20),
+                || format!("a stream stands still at {before}"),
+            );
         }
     }
 
@@ -118,15 +118,14 @@ pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
 
 fn ask_for_upgrade_to(gateway: &Gateway, program: PathBuf) {
     let request = Request::Upgrade { program };
-    let deadline = Instant::now() + PATIENCE;
     let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
-    let mut answer = ask();
     // Whoever was relieved just now may not have been seen to end.
-    while matches!(&answer, Response::Error(why) if why.contains("try again in a moment")) {
-        assert!(Instant::now() < deadline, "{answer:?}");
-        sleep(Duration::from_millis(5));
-        answer = ask();
-    }
+    let too_early =
+        |it: &Response| matches!(it, Response::Error(why) if why.contains("try again in a moment"));
+    let answer = wait_for(
+        || Some(ask()).filter(|answer| !too_early(answer)),
+        || format!("{:?}", ask()),
+    );
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
 }
 
@@ -142,19 +141,11 @@ fn upgrade_to(gateway: &Gateway, program: PathBuf) {
 
 /// Waits until so many programs have taken over and the last one serves.
 pub(crate) fn await_upgraded(gateway: &Gateway, upgrades: u64) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let after = gateway.try_status();
-        if let Some(after) = after.filter(|it| it.upgrades >= upgrades && all_up(it)) {
-            return after;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "not upgraded:\n{}",
-            gateway.log()
-        );
-        sleep(Duration::from_millis(10));
-    }
+    let upgraded = |it: &Snapshot| it.upgrades >= upgrades && all_up(it);
+    wait_for(
+        || gateway.try_status().filter(upgraded),
+        || format!("not upgraded:\n{}", gateway.log()),
+    )
 }
 
 /// Kills the launcher and waits until another one has relieved all workers.
@@ -172,9 +163,7 @@ pub(crate) fn replace_launcher(gateway: &Gateway) -> Snapshot {
 
 /// The supervisor, the launcher, the rejecter, two workers and the backup, and after a moment
 /// nobody else: a former rejecter ends with the last of its workers.
-fn nobody_has_stayed_behind(gateway: &Gateway) {
-    await_processes(gateway, 6);
-}
+const PROCESSES: usize = 6;
 
 #[test]
 fn five_upgrades_under_load_lose_nothing_and_learn_no_flow_anew() {
@@ -191,7 +180,7 @@ fn five_upgrades_under_load_lose_nothing_and_learn_no_flow_anew() {
     assert_eq!((after.upgrades, after.pid), (5, before.pid), "{after}");
     let old = pids(&before);
     assert!(pids(&after).iter().all(|pid| !old.contains(pid)), "{after}");
-    nobody_has_stayed_behind(&gateway);
+    await_processes(&gateway, PROCESSES);
     let log = gateway.log();
     assert!(
         !log.contains("learned anew") && !log.contains("panicked"),
@@ -295,14 +284,7 @@ fn an_interface_that_is_absent_during_an_upgrade_is_waited_for() {
     );
     link(&["link", "set", "elsewhere0", "name", &name]);
     link(&["link", "set", &name, "up"]);
-    let deadline = Instant::now() + PATIENCE;
-    while !gateway
-        .log()
-        .contains(&format!("{name} is another interface now"))
-    {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(20));
-    }
+    gateway.await_log(&format!("{name} is another interface now"));
     assert!(
         !gateway.log().contains("NOT inspected:"),
         "{}",
@@ -327,11 +309,10 @@ fn rules_that_cannot_be_put_in_at_an_upgrade_leave_those_that_are() {
         gateway.log()
     );
     fs::remove_file(&broken).expect("mend the tools");
-    let deadline = Instant::now() + PATIENCE;
-    while gateway.log().matches("netfilter: ").count() < 3 {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(20));
-    }
+    wait_until(
+        || gateway.log().matches("netfilter: ").count() >= 3,
+        || gateway.log(),
+    );
     load.finish(&gateway);
 }
 
@@ -411,18 +392,22 @@ fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_
     gateway.launch();
     let (_replier, requester) = requests(&gateway, 1500);
     requester.finish().expect("requests");
-    ask_for_upgrade(&gateway);
-    let deadline = Instant::now() + Duration::from_secs(6);
-    while !gateway
-        .log()
-        .contains("not upgraded: the event log has taken nothing")
-    {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        let asked = Instant::now();
-        assert_eq!(gateway.status().upgrades, 0);
-        assert!(asked.elapsed() < Duration::from_secs(1), "it was deaf");
-        sleep(Duration::from_millis(50));
-    }
+    let mut refusals = 0;
+    kept_in_one_of(ATTEMPTS, || {
+        ask_for_upgrade(&gateway);
+        refusals += 1;
+        let mut longest = Duration::ZERO;
+        let refused = || {
+            let asked = Instant::now();
+            assert_eq!(gateway.status().upgrades, 0);
+            longest = longest.max(asked.elapsed());
+            let said = "not upgraded: the event log has taken nothing";
+            gateway.log().matches(said).count() == refusals
+        };
+        wait_until(refused, || gateway.log());
+        let deaf = longest >= Duration::from_secs(1);
+        (!deaf).then_some(()).ok_or(format!("deaf for {longest:?}"))
+    });
     let reader = std::thread::spawn(move || {
         let mut pipe = pipe;
         let _ = std::io::copy(&mut pipe, &mut std::io::sink());
@@ -434,19 +419,16 @@ fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_
 
 /// The process that compiles rules, stopped in the middle of it.
 pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let look = || {
         let compiler = processes(&gateway.lab).into_iter().find(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm"));
             name.is_ok_and(|name| name.trim() == "sluice-compile")
         });
-        if let Some(pid) = compiler {
-            let pid = Pid::from_raw(pid.cast_signed());
-            kill(pid, Signal::SIGSTOP).expect("it runs");
-            return pid;
-        }
-        assert!(Instant::now() < deadline, "nobody compiles");
-    }
+        compiler.map(|pid| Pid::from_raw(pid.cast_signed()))
+    };
+    let compiler = wait_for(look, || "nobody compiles".to_owned());
+    kill(compiler, Signal::SIGSTOP).expect("it runs");
+    compiler
 }
 
 #[test]
@@ -455,7 +437,7 @@ fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time
     let _alone = alone();
     let gateway = Gateway::start(|setup| {
         setup.rules = rule_set::rules(rule_set::LARGE / 8);
-        setup.config.steering.stale_ms = 300;
+        setup.config.steering.stale_ms = 1000;
     });
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
     let (_replier, requester) = requests(&gateway, 3000);
@@ -464,25 +446,16 @@ fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time
     ask_for_upgrade(&gateway);
     let compiler = stop_compiler(&gateway);
     signal(&victim, Signal::SIGSTOP);
-    let deadline = Instant::now() + PATIENCE;
     let killed = format!("{} (pid {}) hung: stopped: killed", victim.seat, victim.pid);
-    while !gateway.log().contains(&killed) {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(10));
-    }
+    gateway.await_log(&killed);
     // What waited for it goes by policy, still without anybody who could take its place.
-    let settled = format!("{} has not been served for", victim.seat);
-    while !gateway.log().contains(&settled) {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(10));
-    }
+    gateway.await_log(&format!("{} has not been served for", victim.seat));
     kill(compiler, Signal::SIGCONT).expect("it is stopped");
     nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
-    let deadline = Instant::now() + PATIENCE;
-    while !gateway.try_status().is_some_and(|it| all_up(&it)) {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(10));
-    }
+    wait_until(
+        || gateway.try_status().is_some_and(|it| all_up(&it)),
+        || gateway.log(),
+    );
 }
 
 #[test]
@@ -508,7 +481,7 @@ fn a_new_supervisor_takes_over_from_a_dead_one_under_load_and_loses_nothing() {
         "{log}"
     );
     load.finish(&gateway);
-    nobody_has_stayed_behind(&gateway);
+    await_processes(&gateway, PROCESSES);
 }
 
 #[test]
@@ -521,7 +494,7 @@ fn a_launcher_that_dies_is_replaced_under_load_and_nothing_is_lost() {
     let after = replace_launcher(&gateway);
     assert_eq!((after.pid, after.generation), (before.pid, 1), "{after}");
     load.finish(&gateway);
-    nobody_has_stayed_behind(&gateway);
+    await_processes(&gateway, PROCESSES);
 }
 
 /// What the status has about former processes of each seat.
@@ -590,11 +563,7 @@ fn stops_quickly(gateway: &mut Gateway) {
     let log = gateway.log();
     assert!(!log.contains("did not end within"), "{log}");
     assert!(!log.contains("panicked"), "{log}");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while !gateway.leftovers().is_empty() && Instant::now() < deadline {
-        sleep(Duration::from_millis(5));
-    }
-    assert_eq!(gateway.leftovers(), Vec::<String>::new(), "{log}");
+    gateway.nothing_left();
 }
 
 #[test]

@@ -10,10 +10,21 @@ use sluice::metrics::board::Cell;
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::Elsewhere;
-use sluice_tests::{queue_state, require_queues};
+use sluice_tests::patience::wait_until;
+use sluice_tests::queue_state::{self, QueueState};
+use sluice_tests::require_queues;
 
 use crate::load::{nothing_lost, requests};
 use crate::rig::{Gateway, alone, await_processes, seat, signal};
+
+/// A worker hangs when it has not beaten for so long.
+const STALE_MS: u64 = 1000;
+
+/// Packets without a verdict in a queue.
+fn waiting(gateway: &Gateway, queue: u16) -> u32 {
+    let state = queue_state::of(gateway.lab.gateway(), queue).expect("the kernel's queues");
+    state.map_or(0, |it| it.waiting)
+}
 
 /// The supervisor is killed while requests go on, and another one with a changed configuration
 /// takes over.
@@ -80,14 +91,17 @@ fn workers_beyond_the_configured_number_leave_and_lose_nothing() {
 fn what_a_stopped_worker_with_another_queue_had_waiting_passes_if_it_fails_open() {
     require_queues!();
     let _alone = alone();
-    let mut gateway = Gateway::start(|setup| setup.config.steering.stale_ms = 300);
+    let mut gateway = Gateway::start(|setup| setup.config.steering.stale_ms = STALE_MS);
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 1500);
+    let (_replier, requester) = requests(&gateway, 4000);
     sleep(Duration::from_millis(300));
     let victim = gateway.busiest();
     gateway.kill_supervisor();
     signal(&victim, Signal::SIGSTOP);
-    sleep(Duration::from_millis(100));
+    wait_until(
+        || waiting(&gateway, victim.queue) > 0,
+        || "nothing waits".to_owned(),
+    );
     gateway.config.queue.first = 300;
     gateway.write_config();
     gateway.launch();
@@ -103,7 +117,7 @@ fn what_full_queues_have_dropped_is_still_counted_when_they_are_given_up() {
     let mut gateway = Gateway::start(|setup| {
         setup.config.fail = Fail::Closed;
         setup.config.queue.length = 16;
-        setup.config.steering.stale_ms = 400;
+        setup.config.steering.stale_ms = STALE_MS;
     });
     let before = gateway.status();
     // The supervisor first: it would replace the others.
@@ -120,9 +134,15 @@ fn what_full_queues_have_dropped_is_still_counted_when_they_are_given_up() {
         ..RequestPlan::to(replier.address())
     };
     Requester::run(gateway.lab.client(), plan).expect("requests");
-    let queues = queue_state::read(gateway.lab.gateway()).expect("the kernel's queues");
-    let dropped: u64 = queues.iter().map(|queue| queue.queue_dropped).sum();
-    assert!(dropped > 0, "{queues:?}");
+    let queues = || queue_state::read(gateway.lab.gateway()).expect("the kernel's queues");
+    let sum = |of: fn(&QueueState) -> u64| queues().iter().map(of).sum::<u64>();
+    // None is under way any more.
+    wait_until(
+        || sum(|queue| queue.queue_dropped + u64::from(queue.waiting)) == 400,
+        || format!("{:?}", queues()),
+    );
+    let dropped = sum(|queue| queue.queue_dropped);
+    assert!(dropped > 0, "{:?}", queues());
     for worker in before.seats() {
         signal(worker, Signal::SIGCONT);
     }
@@ -138,9 +158,9 @@ fn what_full_queues_have_dropped_is_still_counted_when_they_are_given_up() {
 fn a_predecessor_that_hangs_is_killed_as_soon_as_any_worker_would_be() {
     require_queues!();
     let _alone = alone();
-    let mut gateway = Gateway::start(|setup| setup.config.steering.stale_ms = 300);
+    let mut gateway = Gateway::start(|setup| setup.config.steering.stale_ms = STALE_MS);
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 2000);
+    let (_replier, requester) = requests(&gateway, 4000);
     sleep(Duration::from_millis(300));
     let victim = gateway.busiest();
     gateway.kill_supervisor();

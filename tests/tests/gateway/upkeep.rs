@@ -14,14 +14,15 @@ use nix::sys::signal::Signal;
 use sluice::control::{self, Request, Response};
 use sluice::netfilter::Fail;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
+use sluice_tests::patience::wait_until;
 use sluice_tests::require_queues;
 use tempfile::TempDir;
 
 use crate::load::{Load, await_replaced};
-use crate::rig::{Gateway, PATIENCE, alone, processes, signal};
+use crate::rig::{Gateway, alone, processes, signal};
 
 /// Much longer than a replacement takes, and much shorter than the tools are waited for.
-const REPLACED_WITHIN: Duration = Duration::from_secs(3);
+const REPLACED_WITHIN: Duration = Duration::from_secs(4);
 /// Whatever Sluice may run.
 const TOOLS: [&str; 11] = [
     "nft",
@@ -104,7 +105,7 @@ impl LockedTools {
 fn gateway(tools: &LockedTools) -> Gateway {
     Gateway::start(|setup| {
         setup.config.fail = Fail::Open;
-        setup.config.steering.stale_ms = 400;
+        setup.config.steering.stale_ms = 1000;
         // Then the rules' counters are not read: whatever waits is about the rules themselves.
         setup.config.queue.gso = false;
         setup.path = Some(tools.path());
@@ -124,11 +125,7 @@ fn one_waits(gateway: &Gateway) -> bool {
 }
 
 fn await_one_waits(gateway: &Gateway) {
-    let deadline = Instant::now() + PATIENCE;
-    while !one_waits(gateway) {
-        assert!(Instant::now() < deadline, "no tool runs");
-        sleep(Duration::from_millis(5));
-    }
+    wait_until(|| one_waits(gateway), || "no tool runs".to_owned());
 }
 
 #[test]
@@ -157,11 +154,7 @@ fn workers_are_replaced_while_the_netfilter_tools_wait_for_a_lock() {
     let status = gateway.await_status("given up", |status| status.rules_given_up == 1);
     assert!(status.to_string().contains("given up"), "{status}");
     // What it prints arrives in its own time.
-    let deadline = Instant::now() + PATIENCE;
-    while !gateway.log().contains("given up after") {
-        assert!(Instant::now() < deadline, "{}", gateway.log());
-        sleep(Duration::from_millis(5));
-    }
+    gateway.await_log("given up after");
     assert_eq!(status.rules_restored, 0, "{status}");
     // It is tried again though nothing more is heard, and then the rules are put back.
     nft(&gateway, &["flush", "ruleset"]);
@@ -228,5 +221,5 @@ fn a_stop_waits_for_rules_that_are_being_put_back_and_leaves_none() {
         gateway.stop()
     });
     assert!(stopped.success(), "{}", gateway.log());
-    assert_eq!(gateway.leftovers(), Vec::<String>::new());
+    gateway.nothing_left();
 }
