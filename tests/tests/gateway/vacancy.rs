@@ -15,14 +15,14 @@ use sluice_tests::datagram::RequestReport;
 use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::require_queues;
 
-use crate::load::{nothing_lost, requests};
+use crate::load::{STALL, nothing_lost, requests};
 use crate::rig::{Gateway, all_up, alone, signal};
 
 /// Longest wait of a packet.
 const LONGEST: Duration = Duration::from_millis(600);
 /// For so long workers stand still before they are killed.
 const STANDSTILL: Duration = Duration::from_millis(100);
-/// What a start that fails may take, and a busy machine may add.
+/// What a start that fails may take.
 const TOLERANCE: Duration = Duration::from_millis(400);
 
 /// Lets the launcher, and what it forks, have so much memory and no more (setrlimit(2),
@@ -45,9 +45,24 @@ fn settled(status: &Snapshot) -> u64 {
     status.total(Cell::Settled)
 }
 
+/// Packets that workers have taken and not counted a verdict of.
+fn in_hand(status: &Snapshot) -> u64 {
+    let ends = Cell::ENDS.iter().map(|cell| status.total(*cell));
+    status.total(Cell::Received) - ends.sum::<u64>()
+}
+
+/// What became of the requests while nobody served.
+struct Vacant {
+    gateway: Gateway,
+    elsewhere: Elsewhere,
+    report: RequestReport,
+    /// Packets that workers had in hand when they were killed.
+    in_hand: u64,
+}
+
 /// All workers are killed with packets in their queues while requests go on, and their
 /// replacements die at their start, until the end of the requests.
-fn all_vacant(fail: Fail) -> (Gateway, Elsewhere, RequestReport) {
+fn all_vacant(fail: Fail) -> Vacant {
     let gateway = Gateway::start(|setup| {
         setup.config.fail = fail;
         setup.config.workers.hang_max_ms = LONGEST.as_millis() as u64;
@@ -55,7 +70,7 @@ fn all_vacant(fail: Fail) -> (Gateway, Elsewhere, RequestReport) {
         setup.config.workers.restart_pause_max_ms = 100;
     });
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 3000);
+    let (_replier, requester) = requests(&gateway, 4500);
     sleep(Duration::from_millis(300));
     let before = gateway.status();
     limit_memory(before.launcher, &too_little(before.launcher));
@@ -63,8 +78,9 @@ fn all_vacant(fail: Fail) -> (Gateway, Elsewhere, RequestReport) {
         signal(seat, Signal::SIGSTOP);
     }
     sleep(STANDSTILL);
-    let waiting: u32 = gateway.status().seats().map(|it| it.kernel.waiting).sum();
-    assert!(waiting > 0, "nothing waits");
+    let waits = |status: &Snapshot| status.seats().any(|it| it.kernel.waiting > 0);
+    let stopped = gateway.await_status("packets waiting", waits);
+    let waiting: u32 = stopped.seats().map(|it| it.kernel.waiting).sum();
     for seat in before.seats() {
         signal(seat, Signal::SIGKILL);
     }
@@ -73,7 +89,7 @@ fn all_vacant(fail: Fail) -> (Gateway, Elsewhere, RequestReport) {
         status.seats().all(|seat| seat.vacancies == 1)
     });
     println!("{waiting} packets waited, for {:?}", killed.elapsed());
-    assert!(killed.elapsed() < LONGEST + TOLERANCE, "{vacant}");
+    assert!(killed.elapsed() < LONGEST + TOLERANCE + STALL, "{vacant}");
     assert!(settled(&vacant) >= u64::from(waiting), "{vacant}");
     let report = requester.finish().expect("requests");
     let after = gateway.status();
@@ -91,7 +107,12 @@ fn all_vacant(fail: Fail) -> (Gateway, Elsewhere, RequestReport) {
     let log = gateway.log();
     let told = log.matches("has not been served for").count();
     assert_eq!(told, 3, "once for each seat: {log}");
-    (gateway, elsewhere, report)
+    Vacant {
+        gateway,
+        elsewhere,
+        report,
+        in_hand: in_hand(&stopped),
+    }
 }
 
 /// Who is back inspects what comes now.
@@ -110,26 +131,36 @@ fn inspects_again(gateway: &Gateway) {
 fn what_waits_for_workers_that_do_not_come_passes_in_time_if_it_fails_open() {
     require_queues!();
     let _alone = alone();
-    let (gateway, elsewhere, report) = all_vacant(Fail::Open);
-    nothing_lost(&report, &elsewhere, &gateway);
-    assert!(
-        report.slowest < STANDSTILL + LONGEST + TOLERANCE,
-        "{report:?}"
-    );
-    inspects_again(&gateway);
+    let vacant = all_vacant(Fail::Open);
+    let report = &vacant.report;
+    nothing_lost(report, &vacant.elsewhere, &vacant.gateway);
+    let longest = STANDSTILL + LONGEST + TOLERANCE + STALL;
+    assert!(report.slowest < longest, "{report:?}");
+    inspects_again(&vacant.gateway);
 }
 
 #[test]
 fn what_waits_for_workers_that_do_not_come_is_dropped_and_counted_if_it_fails_closed() {
     require_queues!();
     let _alone = alone();
-    let (gateway, elsewhere, report) = all_vacant(Fail::Closed);
+    let Vacant {
+        gateway,
+        elsewhere,
+        report,
+        in_hand,
+    } = all_vacant(Fail::Closed);
     let elsewhere = elsewhere.lost(&gateway.lab).expect("the kernel's counters");
     let (by_sluice, _) = attribute(report.lost, elsewhere);
     assert!(by_sluice > 1000, "{report:?}");
-    // Each request that was not answered was dropped once, or its reply was.
+    // Each request that was not answered was dropped once, or its reply was. A worker counts what
+    // it had in hand after it has given the verdicts: what passed just before its end is counted
+    // as settled too.
     let status = gateway.status();
-    assert_eq!(settled(&status), by_sluice, "{report:?} {status}");
+    let allowed = by_sluice..=by_sluice + in_hand;
+    assert!(
+        allowed.contains(&settled(&status)),
+        "{in_hand} in hand: {report:?} {status}"
+    );
     inspects_again(&gateway);
 }
 
