@@ -5,22 +5,25 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sluice::config::settings::ByteSize;
 use sluice::metrics::board::Cell;
 use sluice_tests::frame::{FrameSocket, hardware_address, internet_checksum};
 use sluice_tests::stream::{Echo, exchange};
 use sluice_tests::witness::SILENCE;
-use sluice_tests::{Lab, require_queues};
+use sluice_tests::{Lab, queue_state, require_queues};
 
 use crate::load::Load;
 use crate::rig::{Gateway, PATIENCE, alone};
 
 /// Of the flows, and of the connections.
 const CAP: u64 = 1 << 20;
-/// SYNs a second: a new connection has a tenth of a second for its handshake.
-const RATE: u64 = 10_000;
+/// SYNs a millisecond at most: a new connection has a tenth of a second for its handshake.
+const AT_ONCE: u64 = 10;
+/// Packets that may wait for the worker when they are sent: what piles up while it gets no CPU
+/// comes all at once afterwards.
+const WAITING: u32 = 200;
 /// How many, many times what the caps hold.
 const SYNS: u64 = 40_000;
 /// Kilobytes that a worker may grow by besides: records and what one packet needs.
@@ -85,16 +88,21 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
     let socket = FrameSocket::open(lab.client(), Lab::CLIENT_INTERFACE).expect("a socket");
     let over = Arc::new(AtomicBool::new(false));
     let is_over = Arc::clone(&over);
+    let (flooded, queue) = (Arc::clone(lab), gateway.status().workers[0].queue);
     let flood = std::thread::spawn(move || {
-        let began = Instant::now();
+        let waiting = || {
+            let state = queue_state::of(flooded.gateway(), queue).expect("the kernel's queues");
+            state.expect("its queue").waiting
+        };
         let mut sent = 0;
         while sent < SYNS {
-            let due = began.elapsed().as_micros() as u64 * RATE / 1_000_000;
-            while sent < due.min(SYNS) {
-                socket
-                    .send(&syn(macs, sent))
-                    .expect("the own kernel takes it");
-                sent += 1;
+            if waiting() < WAITING {
+                for number in sent..sent + AT_ONCE {
+                    socket
+                        .send(&syn(macs, number))
+                        .expect("the own kernel takes it");
+                }
+                sent += AT_ONCE;
             }
             sleep(Duration::from_millis(1));
         }
