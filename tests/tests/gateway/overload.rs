@@ -13,8 +13,10 @@ use sluice::metrics::board::Cell;
 use sluice::metrics::snapshot::Snapshot;
 use sluice::netfilter::Fail;
 use sluice_tests::elsewhere::Elsewhere;
+use sluice_tests::patience::kept_in_one_of;
 use sluice_tests::require_queues;
 
+use crate::load::ATTEMPTS;
 use crate::rig::{Gateway, Setup, alone, processes, signal};
 
 /// Bytes of a datagram that is expensive.
@@ -330,15 +332,24 @@ fn at_three_times_capacity_memory_is_bounded_and_every_packet_is_counted() {
     let first = first.finish();
     gateway.await_settled();
     let before = gateway.status();
-    let rate = 3 * first_capacity(&before);
+    let mut rate = 3 * first_capacity(&before);
     let memory_before = memory_kb(&gateway);
-    let flood = Flood::start(&gateway, to, rate);
-    let mut most = memory_before;
-    for _ in 0..30 {
-        sleep(Duration::from_millis(100));
-        most = most.max(memory_kb(&gateway));
-    }
-    let sent = first + flood.finish();
+    let (mut most, mut sent) = (memory_before, first);
+    // What others had of the CPU in the first second was capacity, too.
+    kept_in_one_of(ATTEMPTS, || {
+        let flood = Flood::start(&gateway, to, rate);
+        for _ in 0..30 {
+            sleep(Duration::from_millis(100));
+            most = most.max(memory_kb(&gateway));
+        }
+        sent += flood.finish();
+        let shed = gateway.await_settled().total(Cell::Shed) - before.total(Cell::Shed);
+        rate *= 2;
+        match shed > 0 {
+            true => Ok(()),
+            false => Err(format!("nothing was shed at {} a second", rate / 2)),
+        }
+    });
     let status = gateway.await_settled();
     println!("{status}\nmemory {memory_before} kB before, {most} kB at most");
     accounted(
@@ -347,10 +358,6 @@ fn at_three_times_capacity_memory_is_bounded_and_every_packet_is_counted() {
         elsewhere.lost(&gateway.lab).expect("counters"),
     );
     assert!(status.seats().all(|seat| seat.restarts == 0), "{status}");
-    assert!(
-        status.total(Cell::Shed) > before.total(Cell::Shed),
-        "{status}"
-    );
     assert_eq!(status.total(Cell::ShedAccepted), 0, "{status}");
     assert!(
         most < memory_before + 32 * 1024,

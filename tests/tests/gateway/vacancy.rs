@@ -70,7 +70,7 @@ fn all_vacant(fail: Fail) -> Vacant {
         setup.config.workers.restart_pause_max_ms = 100;
     });
     let elsewhere = Elsewhere::watch(&gateway.lab).expect("the kernel's counters");
-    let (_replier, requester) = requests(&gateway, 6000);
+    let (_replier, requester) = requests(&gateway, 4500);
     sleep(Duration::from_millis(300));
     let before = gateway.status();
     limit_memory(before.launcher, &too_little(before.launcher));
