@@ -11,6 +11,25 @@ use super::message::{Compiled, FromLauncher};
 use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor, ticks};
 use crate::sys::process::{group_members, has_name};
 
+/// What the launcher has not told when it was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    dead: Vec<Started>,
+    unanswered: bool,
+}
+
+impl Silence {
+    /// Whether it is about the same as an earlier one. Where processes end one after the other,
+    /// each may just be about to be told of.
+    fn goes_on_from(&self, before: &Self) -> bool {
+        let same = self
+            .dead
+            .iter()
+            .any(|process| before.dead.contains(process));
+        same || (self.unanswered && before.unanswered)
+    }
+}
+
 impl Supervisor {
     pub(super) fn tell_launcher(&self) -> anyhow::Result<()> {
         let common = Common {
@@ -156,15 +175,20 @@ impl Supervisor {
     }
 
     /// A process that has ended and that the launcher does not tell of, or one that it was asked
-    /// for and does not start, twice in a row: then the launcher hangs, and nobody would be
+    /// for and does not start, at two looks in a row: then the launcher hangs, and nobody would be
     /// replaced.
     pub(super) fn watch_launcher(&mut self) {
-        let untold = self.seats.any_dead_unreported() || self.seats.any_unanswered(&self.config);
-        let silent = self.launching.is_ready() && untold;
-        self.launcher_silent = if silent { self.launcher_silent + 1 } else { 0 };
-        if self.launcher_silent >= 2 {
+        let now = match self.launching.is_ready() {
+            true => Silence {
+                dead: self.seats.dead_unreported(),
+                unanswered: self.seats.any_unanswered(&self.config),
+            },
+            false => Silence::default(),
+        };
+        let before = std::mem::replace(&mut self.launcher_silence, now);
+        if self.launcher_silence.goes_on_from(&before) {
             log::error!("the launcher does not tell what became of processes: killed");
-            self.launcher_silent = 0;
+            self.launcher_silence = Silence::default();
             self.launching.kill();
         }
     }
@@ -179,5 +203,31 @@ impl Supervisor {
         }
         self.record();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_process_untold_twice_is_silence() {
+        let process = |pid| Started {
+            pid,
+            start_time: 7,
+        };
+        let dead = |pids: &[u32]| Silence {
+            dead: pids.iter().map(|pid| process(*pid)).collect(),
+            unanswered: false,
+        };
+        assert!(dead(&[1, 2]).goes_on_from(&dead(&[2])));
+        assert!(!dead(&[1, 3]).goes_on_from(&dead(&[2])));
+        assert!(!dead(&[]).goes_on_from(&dead(&[2])));
+        let unanswered = || Silence {
+            dead: Vec::new(),
+            unanswered: true,
+        };
+        assert!(unanswered().goes_on_from(&unanswered()));
+        assert!(!unanswered().goes_on_from(&dead(&[1])));
     }
 }

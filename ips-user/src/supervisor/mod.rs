@@ -59,6 +59,7 @@ use self::datasets::Sets;
 use self::deaths::Deaths;
 use self::feedback::{FeedbackSocket, Message};
 use self::instance::{Instance, KeptRules, Record, Started};
+use self::launcher_life::Silence;
 use self::launching::Launching;
 use self::message::{Compiled, FromLauncher};
 use self::misfits::Misfit;
@@ -174,8 +175,8 @@ struct Supervisor {
     launcher_due: Option<Instant>,
     launcher_since: Instant,
     launcher_restarts: u64,
-    /// How many times in a row it has not told what it must know.
-    launcher_silent: u32,
+    /// What it had not told at the last look.
+    launcher_silence: Silence,
     seats: Seats,
     /// Workers of a predecessor that nobody can relieve.
     misfits: Vec<Misfit>,

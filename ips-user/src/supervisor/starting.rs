@@ -14,6 +14,7 @@ use super::feedback::FeedbackSocket;
 use super::history::{self, History};
 use super::inheritance::Inheritance;
 use super::instance::{self, Instance, Started};
+use super::launcher_life::Silence;
 use super::launching::Launching;
 use super::message::Compiled;
 use super::misfits::Sorting;
@@ -145,7 +146,7 @@ impl Supervisor {
             launcher_due: None,
             launcher_since: Instant::now(),
             launcher_restarts: history.launcher_restarts,
-            launcher_silent: 0,
+            launcher_silence: Silence::default(),
             seats,
             misfits: sorting.misfits(),
             scaling: Scaling::after(retired),

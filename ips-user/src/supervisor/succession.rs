@@ -177,10 +177,11 @@ impl Seats {
         }
     }
 
-    /// Whether a process has ended that the launcher should have told of.
-    pub(super) fn any_dead_unreported(&self) -> bool {
-        let mut reported = self.iter().filter(|it| !it.orphan);
-        reported.any(|it| it.process.is_some_and(|process| !process.is_alive()))
+    /// Processes that have ended and that the launcher has not told of yet.
+    pub(super) fn dead_unreported(&self) -> Vec<Started> {
+        let reported = self.iter().filter(|it| !it.orphan);
+        let processes = reported.filter_map(|it| it.process);
+        processes.filter(|it| !it.is_alive()).collect()
     }
 
     /// Whether the launcher has not said within `workers.start_ms` what became of a process that
