@@ -212,10 +212,7 @@ mod tests {
 
     #[test]
     fn only_the_same_process_untold_twice_is_silence() {
-        let process = |pid| Started {
-            pid,
-            start_time: 7,
-        };
+        let process = |pid| Started { pid, start_time: 7 };
         let dead = |pids: &[u32]| Silence {
             dead: pids.iter().map(|pid| process(*pid)).collect(),
             unanswered: false,
