@@ -81,10 +81,20 @@ fn next_instruction(pid: u32) -> Result<Option<u64>> {
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use std::io::Write;
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
     use crate::patience::wait_until;
+
+    /// Ends it, whatever came of the test.
+    struct Ended(Child);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
 
     /// Its state, and the ticks (10 ms each) that it has computed.
     fn state(pid: u32) -> (String, u64) {
@@ -96,7 +106,9 @@ mod tests {
 
     #[test]
     fn a_process_is_made_to_loop() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut cat = Command::new("cat");
+        cat.stdin(Stdio::piped()).stdout(Stdio::null());
+        let Ended(child) = &mut Ended(cat.spawn().unwrap());
         // Not while it is still being loaded.
         let reads = || {
             let call = fs::read_to_string(format!("/proc/{}/syscall", child.id()));
@@ -112,7 +124,5 @@ mod tests {
             state == "R" && ticks >= 20
         };
         wait_until(loops, || format!("{:?}", state(child.id())));
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }

@@ -56,8 +56,18 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|it| !it.starts_with('-'))
         .collect();
-    let wanted =
-        |(name, _): &&Test| filters.is_empty() || filters.iter().any(|it| name.contains(it));
+    let given = |option: &str| std::env::args().any(|it| it == option);
+    let exact = given("--exact");
+    let wanted = |(name, _): &&Test| {
+        let names = |it: &String| if exact { name == it } else { name.contains(it) };
+        filters.is_empty() || filters.iter().any(names)
+    };
+    if given("--list") {
+        for (name, _) in TESTS.iter().filter(wanted) {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
     let since = Instant::now();
     let (mut passed, mut failed) = (0, 0);
     for (name, _) in TESTS.iter().filter(wanted) {

@@ -119,7 +119,7 @@ pub(crate) fn observe(label: &str, command: &mut Command) -> Result<Outcome> {
                 if tail.len() == 4096 {
                     tail.pop_front();
                 }
-                tail.push_back(line);
+                tail.extend(line);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
@@ -197,12 +197,12 @@ fn is_cargo_status(line: &str) -> bool {
     .any(|verb| word.starts_with(verb))
 }
 
-/// Sends what `tagged` makes of the lines of a stream; carriage returns (apt, wget) end a line as
-/// well.
+/// Sends what `tagged` makes of the lines of a stream, and of `None` at its end; carriage returns
+/// (apt, wget) end a line as well.
 pub(crate) fn forward<T: Send + 'static>(
     stream: Option<impl Read + Send + 'static>,
     sender: Sender<T>,
-    tagged: impl Fn(String) -> T + Send + 'static,
+    tagged: impl Fn(Option<String>) -> T + Send + 'static,
 ) {
     let Some(stream) = stream else { return };
     thread::spawn(move || {
@@ -211,11 +211,13 @@ pub(crate) fn forward<T: Send + 'static>(
         while matches!(reader.read_until(b'\n', &mut bytes), Ok(read) if read > 0) {
             let text = String::from_utf8_lossy(&bytes);
             let line = text.trim_end().rsplit('\r').next().unwrap_or_default();
-            if sender.send(tagged(line.to_owned())).is_err() {
+            if sender.send(tagged(Some(line.to_owned()))).is_err() {
                 return;
             }
             bytes.clear();
         }
+        // Nobody may listen any more.
+        let _ = sender.send(tagged(None));
     });
 }
 

@@ -284,33 +284,40 @@ fn run_program(
     let mut commands = Vec::new();
     if program.package == LAB {
         // Processes, not threads: what a test does to its own one must not reach another.
-        let tests = match only {
-            [] => list(workspace, program, arguments)?,
-            only => only.to_vec(),
+        let (tests, jobs) = match only {
+            [] => (list(workspace, program, arguments)?, arguments.jobs),
+            only => (only.to_vec(), NonZeroUsize::MIN),
         };
-        for share in shares(&tests, arguments.jobs) {
+        if tests.is_empty() && arguments.filter.is_none() && arguments.further.is_empty() {
+            bail!("{name} --list names no test");
+        }
+        for share in shares(&tests, jobs) {
             let mut command = command(workspace, program, arguments)?;
-            command.args(["--test-threads=1", "--exact"]).args(share);
-            commands.push(command);
+            command.args(["--test-threads=1", "--exact"]).args(&share);
+            commands.push((command, Some(share.len())));
         }
     } else {
         let mut command = command(workspace, program, arguments)?;
         command.args(&arguments.filter);
-        commands.push(command);
+        commands.push((command, None));
     }
     let started = Instant::now();
     let mut results = Results::default();
-    for attempt in observe(&name, commands)? {
+    let (commands, expected): (Vec<_>, Vec<_>) = commands.into_iter().unzip();
+    for (attempt, expected) in observe(&name, commands)?.into_iter().zip(expected) {
         let output = &attempt.output;
         let mut part = read_results(output);
         if attempt.hung {
             let silence = SILENCE.as_secs();
             part.broken.push(format!("said nothing for {silence} s"));
-        } else if !attempt.status.success()
-            && (part.failed.is_empty() || !ended_with_a_result(output))
-        {
+        } else if !attempt.status.success() && part.failed.is_empty() {
             let status = attempt.status;
             part.broken.push(format!("ended with {status}"));
+        }
+        let ran = part.passed + part.failed.len() + part.ignored;
+        if let Some(expected) = expected.filter(|expected| *expected != ran) {
+            let what = format!("{ran} tests ran, of {expected}");
+            part.broken.push(what);
         }
         if arguments.verbose {
             output.iter().for_each(|line| println!("{line}"));
@@ -394,7 +401,20 @@ struct Attempt {
     output: Vec<String>,
     /// When it has said something.
     last: Instant,
+    /// Streams that somebody may still write to.
+    open: usize,
     hung: bool,
+}
+
+impl Attempt {
+    /// Ends it with everything that it has started.
+    fn kill(&self) {
+        // There may be nobody any more.
+        let _ = killpg(
+            Pid::from_raw(self.child.id().cast_signed()),
+            Signal::SIGKILL,
+        );
+    }
 }
 
 /// Runs the commands at the same time, under one progress line.
@@ -403,10 +423,14 @@ fn observe(name: &str, commands: Vec<Command>) -> Result<Vec<Attempt>> {
     let (sender, lines) = mpsc::channel();
     let mut attempts = Vec::new();
     for (number, mut command) in commands.into_iter().enumerate() {
-        let program = command.get_program().to_owned();
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                attempts.iter().for_each(Attempt::kill);
+                let program = command.get_program().display();
+                return Err(error).with_context(|| format!("cannot start {program}"));
+            }
+        };
         let tagged = move |line| (number, line);
         progress::forward(child.stdout.take(), sender.clone(), tagged);
         progress::forward(child.stderr.take(), sender.clone(), tagged);
@@ -415,6 +439,7 @@ fn observe(name: &str, commands: Vec<Command>) -> Result<Vec<Attempt>> {
             status: ExitStatus::default(),
             output: Vec::new(),
             last: Instant::now(),
+            open: 2,
             hung: false,
         });
     }
@@ -422,7 +447,8 @@ fn observe(name: &str, commands: Vec<Command>) -> Result<Vec<Attempt>> {
     let mut said = String::new();
     loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
-            Ok((number, line)) => {
+            Ok((number, None)) => attempts[number].open -= 1,
+            Ok((number, Some(line))) => {
                 let attempt = &mut attempts[number];
                 attempt.last = Instant::now();
                 said.clone_from(&line);
@@ -431,15 +457,11 @@ fn observe(name: &str, commands: Vec<Command>) -> Result<Vec<Attempt>> {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        for attempt in &mut attempts {
-            // Who has ended says nothing either.
-            if attempt.last.elapsed() > SILENCE
-                && !attempt.hung
-                && attempt.child.try_wait()?.is_none()
-            {
+        // One that has ended may have left somebody who keeps its streams open.
+        for attempt in attempts.iter_mut().filter(|it| it.open > 0 && !it.hung) {
+            if attempt.last.elapsed() > SILENCE {
                 attempt.hung = true;
-                let group = Pid::from_raw(i32::try_from(attempt.child.id())?);
-                killpg(group, Signal::SIGKILL).context("killing a test program that hangs")?;
+                attempt.kill();
             }
         }
         progress.tick(said.trim());
@@ -479,6 +501,7 @@ fn without_successes(output: &[String]) -> impl Iterator<Item = &String> {
 fn read_results(output: &[String]) -> Results {
     let mut results = Results::default();
     let mut shown = "";
+    let (mut told, mut failed) = (false, 0);
     for line in output {
         if let Some(test) = line
             .strip_prefix("---- ")
@@ -488,6 +511,7 @@ fn read_results(output: &[String]) -> Results {
         } else if let Some(reason) = skip_reason(line) {
             results.skipped.push((shown.to_owned(), reason.to_owned()));
         } else if let Some(counts) = line.strip_prefix("test result: ") {
+            told = true;
             let count = |what: &str| {
                 counts
                     .split([';', '.'])
@@ -497,18 +521,23 @@ fn read_results(output: &[String]) -> Results {
             };
             results.passed += count("passed");
             results.ignored += count("ignored");
+            failed += count("failed");
         } else if let Some(test) = failed_test(line)
             && !results.failed.iter().any(|it| it == test)
         {
             results.failed.push(test.to_owned());
         }
     }
+    // What a test starts may write into the line that tells of it.
+    if told && failed != results.failed.len() {
+        let read = results.failed.len();
+        let what = format!("{failed} tests failed, of which {read} are named");
+        results.broken.push(what);
+    }
+    if !told {
+        results.broken.push("did not come to its end".into());
+    }
     results
-}
-
-/// Whether libtest came to its end: a program that did not has not run all of its tests.
-fn ended_with_a_result(output: &[String]) -> bool {
-    output.iter().any(|line| line.starts_with("test result: "))
 }
 
 /// The reason in the line with which a test says that it, or a part of it, cannot run here:
@@ -587,6 +616,19 @@ mod tests {
         // Nothing was run: that is no success.
         first.amend(results(0, &[]));
         assert!(first.is_failure());
+    }
+
+    #[test]
+    fn a_failure_that_is_not_named_and_an_end_that_does_not_come_are_failures() {
+        let output = "test a ... something said\nFAILED\ntest b ... FAILED\n\
+                      test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured";
+        let results = read_results(&lines(output));
+        assert_eq!(results.failed, ["b"]);
+        assert_eq!(results.broken.len(), 1, "{:?}", results.broken);
+        let cut = read_results(&lines("test a ... ok\ntest b ... FAILED"));
+        assert_eq!(cut.broken.len(), 1, "{:?}", cut.broken);
+        let whole = read_results(&lines("test a ... ok\ntest result: ok. 1 passed; 0 failed"));
+        assert!(!whole.is_failure());
     }
 
     #[test]

@@ -222,9 +222,9 @@ pub struct FlowTable {
 
 /// Most flows that make room for what one packet adds.
 const EVICTED_AT_ONCE: usize = 4;
-/// Most flows that are looked at for one packet while connections' memory is short: sessions, and
-/// flows without one, of which shed packets may leave many in a row.
+/// Most connections that are looked at for one packet while their memory is short.
 const LOOKS_FOR_RELIEF: usize = 64;
+/// Most flows without one besides, of which shed packets may leave many in a row.
 const LOOKS_IN_VAIN: usize = 4096;
 
 impl Collector {
@@ -325,7 +325,7 @@ impl FlowTable {
     /// that are idle longest first and `budget` at most; returns how many. Their flows stay. When
     /// it is short of room for data, complete ones give back what they do not need.
     ///
-    /// Looks at a few flows only, and at none twice until it has had another packet. That of the
+    /// Looks at no more than some flows, and at none twice until it has had another packet. That of the
     /// packet in hand, which needs the room, keeps what it has.
     pub fn relieve(
         &mut self,

@@ -8,25 +8,38 @@ use anyhow::{Context, bail};
 use super::instance::{self, Started};
 use super::launching::{Common, Launching};
 use super::message::{Compiled, FromLauncher};
-use super::{LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor, ticks};
+use super::seat::Seat;
+use super::{
+    INTERFACES_EVERY, LAUNCHER_LIVED, LAUNCHER_PAUSE, LAUNCHERS_AT_START, LOOK_EVERY, Supervisor,
+    ticks,
+};
 use crate::sys::process::{group_members, has_name};
 
 /// What the launcher has not told when it was looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Silence {
+    at: Instant,
     dead: Vec<Started>,
-    unanswered: bool,
+    /// Where it has not told what became of a process that it was asked for.
+    unanswered: Vec<Seat>,
 }
 
 impl Silence {
+    /// About nothing, as from now on.
+    pub(super) fn none() -> Self {
+        Self {
+            at: Instant::now(),
+            dead: Vec::new(),
+            unanswered: Vec::new(),
+        }
+    }
+
     /// Whether it is about the same as an earlier one. Where processes end one after the other,
     /// each may just be about to be told of.
     fn goes_on_from(&self, before: &Self) -> bool {
-        let same = self
-            .dead
-            .iter()
-            .any(|process| before.dead.contains(process));
-        same || (self.unanswered && before.unanswered)
+        let dead = |process| before.dead.contains(process);
+        let unanswered = |seat| before.unanswered.contains(seat);
+        self.dead.iter().any(dead) || self.unanswered.iter().any(unanswered)
     }
 }
 
@@ -178,17 +191,19 @@ impl Supervisor {
     /// for and does not start, at two looks in a row: then the launcher hangs, and nobody would be
     /// replaced.
     pub(super) fn watch_launcher(&mut self) {
-        let now = match self.launching.is_ready() {
-            true => Silence {
-                dead: self.seats.dead_unreported(),
-                unanswered: self.seats.any_unanswered(&self.config),
-            },
-            false => Silence::default(),
-        };
+        // Late looks may come one right after the other: that leaves it no time.
+        if self.launcher_silence.at.elapsed() < INTERFACES_EVERY / 2 {
+            return;
+        }
+        let mut now = Silence::none();
+        if self.launching.is_ready() {
+            now.dead = self.seats.dead_unreported();
+            now.unanswered = self.seats.unanswered(&self.config);
+        }
         let before = std::mem::replace(&mut self.launcher_silence, now);
         if self.launcher_silence.goes_on_from(&before) {
             log::error!("the launcher does not tell what became of processes: killed");
-            self.launcher_silence = Silence::default();
+            self.launcher_silence = Silence::none();
             self.launching.kill();
         }
     }
@@ -215,16 +230,17 @@ mod tests {
         let process = |pid| Started { pid, start_time: 7 };
         let dead = |pids: &[u32]| Silence {
             dead: pids.iter().map(|pid| process(*pid)).collect(),
-            unanswered: false,
+            ..Silence::none()
         };
         assert!(dead(&[1, 2]).goes_on_from(&dead(&[2])));
         assert!(!dead(&[1, 3]).goes_on_from(&dead(&[2])));
         assert!(!dead(&[]).goes_on_from(&dead(&[2])));
-        let unanswered = || Silence {
-            dead: Vec::new(),
-            unanswered: true,
+        let unanswered = |worker| Silence {
+            unanswered: vec![Seat::Worker(worker)],
+            ..Silence::none()
         };
-        assert!(unanswered().goes_on_from(&unanswered()));
-        assert!(!unanswered().goes_on_from(&dead(&[1])));
+        assert!(unanswered(0).goes_on_from(&unanswered(0)));
+        assert!(!unanswered(0).goes_on_from(&unanswered(1)));
+        assert!(!unanswered(0).goes_on_from(&dead(&[1])));
     }
 }

@@ -146,7 +146,7 @@ impl Supervisor {
             launcher_due: None,
             launcher_since: Instant::now(),
             launcher_restarts: history.launcher_restarts,
-            launcher_silence: Silence::default(),
+            launcher_silence: Silence::none(),
             seats,
             misfits: sorting.misfits(),
             scaling: Scaling::after(retired),

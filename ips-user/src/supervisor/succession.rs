@@ -184,11 +184,12 @@ impl Seats {
         processes.filter(|it| !it.is_alive()).collect()
     }
 
-    /// Whether the launcher has not said within `workers.start_ms` what became of a process that
-    /// it was asked for.
-    pub(super) fn any_unanswered(&self, config: &Config) -> bool {
+    /// Where the launcher has not said within `workers.start_ms` what became of a process that it
+    /// was asked for.
+    pub(super) fn unanswered(&self, config: &Config) -> Vec<Seat> {
         let patience = Duration::from_millis(config.workers.start_ms);
-        self.iter().any(|it| it.is_unanswered(patience))
+        let unanswered = self.iter().filter(|it| it.is_unanswered(patience));
+        unanswered.map(|it| it.seat).collect()
     }
 
     /// The launcher has ended: nobody reports the end of its workers any more, and what it was

@@ -69,6 +69,7 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
     require_queues!();
     let _alone = alone();
     let mut gateway = Gateway::start(|setup| {
+        setup.whole_machine = true;
         setup.config.workers.count = 1;
         setup.config.engine.flow.memcap = ByteSize(CAP);
         setup.config.engine.stream.memcap = ByteSize(CAP);

@@ -317,6 +317,7 @@ impl Drop for Hog {
 /// Takes the CPU of worker 1 away; nobody is killed for it.
 fn not_killed_while(command: &[&str], duration: &str) {
     let gateway = Gateway::start(|setup| {
+        setup.whole_machine = true;
         setup.config.steering.stale_ms = 100;
         setup.config.steering.recover_ms = 100;
     });

@@ -42,6 +42,7 @@ fn costly_rules(count: usize) -> String {
 }
 
 fn one_worker(setup: &mut Setup, latency_ms: u64, policy: ExceptionPolicy) {
+    setup.whole_machine = true;
     let config = &mut setup.config;
     config.workers.count = 1;
     config.overload.latency_ms = latency_ms;

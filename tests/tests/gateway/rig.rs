@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -32,7 +33,7 @@ const BUSY: u32 = 10;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Held by tests that measure times, so that they do not measure each other.
+/// Held by tests that measure times, so that those of one process do not measure each other.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -95,6 +96,9 @@ pub(crate) struct Setup {
     pub(crate) rules: String,
     /// Where it looks for programs, when not where this test does.
     pub(crate) path: Option<OsString>,
+    /// No other gateway runs beside it, in whichever process: it, or what is done to it, takes all
+    /// the CPUs.
+    pub(crate) whole_machine: bool,
 }
 
 /// An instance in the gateway of a lab. Dropping it ends it and removes what it left.
@@ -104,6 +108,20 @@ pub(crate) struct Gateway {
     pub(crate) directory: TempDir,
     path: Option<OsString>,
     sluice: Option<Process>,
+    /// Until the rest is gone.
+    _machine: Flock<File>,
+}
+
+/// A part of this machine, or all of it. The lock is one on this program, which all processes have
+/// that run its tests.
+fn machine(whole: bool) -> Flock<File> {
+    let program = std::env::current_exe().expect("the path of this program");
+    let file = File::open(program).expect("this program");
+    let how = match whole {
+        true => FlockArg::LockExclusive,
+        false => FlockArg::LockShared,
+    };
+    Flock::lock(file, how).expect("a lock")
 }
 
 impl Gateway {
@@ -124,6 +142,7 @@ impl Gateway {
             config: Config::default(),
             rules: String::new(),
             path: None,
+            whole_machine: false,
         };
         let config = &mut setup.config;
         config.name = format!(
@@ -153,6 +172,7 @@ impl Gateway {
             directory,
             path: setup.path,
             sluice: None,
+            _machine: machine(setup.whole_machine),
         };
         gateway.write_config();
         gateway

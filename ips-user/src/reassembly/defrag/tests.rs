@@ -130,9 +130,10 @@ impl Rig {
                 (Got::Whole(whole.payload.to_vec()), Some(bytes))
             }
         };
-        let frame = match self.delivers {
-            true => self.verdict,
-            false => Disposition::Drop,
+        let frame = match &got {
+            _ if !self.delivers => Disposition::Drop,
+            (Got::Whole(_), _) => self.verdict,
+            _ => Disposition::Accept,
         };
         self.defragmenter.end_frame(frame, self.now);
         got
