@@ -21,7 +21,7 @@ use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
 use sluice_tests::patience::{kept_in_one_of, wait_for, wait_until};
 use sluice_tests::stream::{Extent, Sender, Sink};
-use sluice_tests::{require_queues, rule_set};
+use sluice_tests::{await_stopped, require_queues, rule_set};
 
 use crate::load::{ATTEMPTS, await_replaced, nothing_lost, requests};
 use crate::reload::reload;
@@ -417,8 +417,21 @@ fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_
     drop(reader);
 }
 
-/// The process that compiles rules, stopped in the middle of it.
-pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
+/// The process that compiles rules, stopped in the middle of it. It goes on when this is dropped,
+/// by a test that fails as well: whoever waits for the rules need not wait for the end of their
+/// patience.
+#[must_use]
+pub(crate) struct StoppedCompiler(Pid);
+
+impl Drop for StoppedCompiler {
+    fn drop(&mut self) {
+        // It fails when that has been given up and killed.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Stops the process that compiles rules.
+pub(crate) fn stop_compiler(gateway: &Gateway) -> StoppedCompiler {
     let look = || {
         let compiler = processes(&gateway.lab).into_iter().find(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -428,7 +441,9 @@ pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
     };
     let compiler = wait_for(look, || "nobody compiles".to_owned());
     kill(compiler, Signal::SIGSTOP).expect("it runs");
-    compiler
+    let stopped = StoppedCompiler(compiler);
+    await_stopped(compiler.as_raw().cast_unsigned());
+    stopped
 }
 
 #[test]
@@ -450,7 +465,7 @@ fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time
     gateway.await_log(&killed);
     // What waited for it goes by policy, still without anybody who could take its place.
     gateway.await_log(&format!("{} has not been served for", victim.seat));
-    kill(compiler, Signal::SIGCONT).expect("it is stopped");
+    drop(compiler);
     nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
     wait_until(
         || gateway.try_status().is_some_and(|it| all_up(&it)),
