@@ -1,6 +1,7 @@
 //! Other processes take over: a new program, a new supervisor, a new launcher. Nothing is lost,
 //! and no flow is learned anew.
 
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -118,13 +119,19 @@ pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
 
 fn ask_for_upgrade_to(gateway: &Gateway, program: PathBuf) {
     let request = Request::Upgrade { program };
-    let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    let last = RefCell::new(None);
+    let ask = || {
+        let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+        last.replace(Some(format!("{answer:?}")));
+        answer
+    };
     // Whoever was relieved just now may not have been seen to end.
     let too_early =
         |it: &Response| matches!(it, Response::Error(why) if why.contains("try again in a moment"));
     let answer = wait_for(
         || Some(ask()).filter(|answer| !too_early(answer)),
-        || format!("{:?}", ask()),
+        // Another request might be granted.
+        || format!("{:?}", last.borrow()),
     );
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
 }

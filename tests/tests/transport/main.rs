@@ -4,6 +4,7 @@
 //! what goes to [`PORT`] to the queue. What only one transport can do is tested in
 //! [`batched`].
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -45,8 +46,12 @@ impl Transport {
     /// Opens a queue that another one has just left. The crate's socket is inherited by every
     /// program that any test starts meanwhile, and holds the queue until that has ended.
     fn open_after_another(self, lab: &Lab, options: &QueueOptions) -> Box<dyn PacketQueue + Send> {
-        let open = || self.open(lab, options).ok();
-        wait_for(open, || format!("{:?}", self.open(lab, options).err()))
+        let last = RefCell::new(None);
+        let open = || {
+            let opened = self.open(lab, options);
+            opened.map_err(|error| last.replace(Some(error))).ok()
+        };
+        wait_for(open, || format!("{:?}", last.borrow()))
     }
 
     fn open(
