@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use sluice::supervisor::seat::Seat;
 use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::{kept_in_one_of, wait_for, wait_until};
 use sluice_tests::stream::{Extent, Sender, Sink};
 use sluice_tests::{await_stopped, require_queues, rule_set};
@@ -359,10 +359,12 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
     let _alone = alone();
     let gateway = Gateway::start(|_| {});
     let feedback = feedback(&gateway.status());
-    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
+        // Of the scope, which waits for its thread whatever becomes of the upgrade.
+        let convicting = OverOnDrop::default();
+        let over = convicting.watch();
+        scope.spawn(move || {
+            while !over.is_over() {
                 // When it is full there is enough to be heard.
                 let _ = feedback.send(Message::Convict {
                     seat: Seat::Worker(0),
@@ -372,11 +374,7 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
                 sleep(Duration::from_micros(300));
             }
         });
-        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(&gateway)));
-        over.store(true, Ordering::Relaxed);
-        if let Err(why) = upgraded {
-            std::panic::resume_unwind(why);
-        }
+        upgrade(&gateway);
     });
 }
 
