@@ -28,6 +28,7 @@ pub mod icmp;
 pub mod iperf;
 mod lab;
 mod namespace;
+pub mod over;
 pub mod patience;
 mod process;
 pub mod queue_state;

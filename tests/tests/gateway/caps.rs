@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use sluice::config::settings::ByteSize;
 use sluice::metrics::board::Cell;
 use sluice_tests::frame::{FrameSocket, hardware_address, internet_checksum};
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::stream::{Echo, exchange};
 use sluice_tests::witness::SILENCE;
 use sluice_tests::{Lab, require_queues};
@@ -87,12 +86,12 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
         hardware_address(lab.client(), Lab::CLIENT_INTERFACE).expect("an address"),
     );
     let socket = FrameSocket::open(lab.client(), Lab::CLIENT_INTERFACE).expect("a socket");
-    let over = Arc::new(AtomicBool::new(false));
-    let is_over = Arc::clone(&over);
+    let flooding = OverOnDrop::default();
+    let flooded = flooding.watch();
     let began = Instant::now();
     let flood = std::thread::spawn(move || {
         let mut sent = 0;
-        while !is_over.load(Ordering::Relaxed) {
+        while !flooded.is_over() {
             let due = began.elapsed().as_micros() as u64 * RATE / 1_000_000;
             for number in sent..due {
                 socket
@@ -118,7 +117,7 @@ fn a_syn_flood_beyond_the_caps_costs_no_memory_beyond_them_and_no_connection() {
         stream = stream.max(status.total(Cell::StreamBytes) / 1024);
         sleep(Duration::from_millis(20));
     }
-    over.store(true, Ordering::Relaxed);
+    drop(flooding);
     let sent = flood.join().expect("the flood ends");
     let attack = exchange(lab.client(), echo.address(), b"EVIL", SILENCE);
     assert!(attack.is_err(), "{attack:?}");

@@ -20,6 +20,7 @@ use crate::succession::upgrade;
 
 /// Flows for one look at all workers: that one of three gets none is as likely as 1 in 10^7.
 const FLOWS: usize = 40;
+
 /// Answers repeat what was asked: they are not meant.
 const RULES: &str = "\
 alert udp any any -> any any (flow:to_server; content:\"learn\"; ip.src; \

@@ -1,10 +1,10 @@
 //! Other processes take over: a new program, a new supervisor, a new launcher. Nothing is lost,
 //! and no flow is learned anew.
 
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use sluice::supervisor::seat::Seat;
 use sluice::sys::pidfd::PidFd;
 use sluice_tests::datagram::{Replier, RequestPlan, Requester};
 use sluice_tests::elsewhere::{Elsewhere, attribute};
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::{kept_in_one_of, wait_for, wait_until};
 use sluice_tests::stream::{Extent, Sender, Sink};
-use sluice_tests::{require_queues, rule_set};
+use sluice_tests::{await_stopped, require_queues, rule_set};
 
 use crate::load::{ATTEMPTS, await_replaced, nothing_lost, requests};
 use crate::reload::reload;
@@ -118,13 +119,19 @@ pub(crate) fn ask_for_upgrade(gateway: &Gateway) {
 
 fn ask_for_upgrade_to(gateway: &Gateway, program: PathBuf) {
     let request = Request::Upgrade { program };
-    let ask = || control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+    let last = RefCell::new(None);
+    let ask = || {
+        let answer = control::ask(&gateway.config.control_socket(), &request).expect("an answer");
+        last.replace(Some(format!("{answer:?}")));
+        answer
+    };
     // Whoever was relieved just now may not have been seen to end.
     let too_early =
         |it: &Response| matches!(it, Response::Error(why) if why.contains("try again in a moment"));
     let answer = wait_for(
         || Some(ask()).filter(|answer| !too_early(answer)),
-        || format!("{:?}", ask()),
+        // Another request might be granted.
+        || format!("{:?}", last.borrow()),
     );
     assert!(matches!(answer, Response::Ok(_)), "{answer:?}");
 }
@@ -352,10 +359,12 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
     let _alone = alone();
     let gateway = Gateway::start(|_| {});
     let feedback = feedback(&gateway.status());
-    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
+        // Of the scope, which waits for its thread whatever becomes of the upgrade.
+        let convicting = OverOnDrop::default();
+        let over = convicting.watch();
+        scope.spawn(move || {
+            while !over.is_over() {
                 // When it is full there is enough to be heard.
                 let _ = feedback.send(Message::Convict {
                     seat: Seat::Worker(0),
@@ -365,11 +374,7 @@ fn convictions_without_end_do_not_keep_an_upgrade_from_coming_to_its_end() {
                 sleep(Duration::from_micros(300));
             }
         });
-        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(&gateway)));
-        over.store(true, Ordering::Relaxed);
-        if let Err(why) = upgraded {
-            std::panic::resume_unwind(why);
-        }
+        upgrade(&gateway);
     });
 }
 
@@ -417,8 +422,21 @@ fn an_upgrade_is_refused_while_the_event_log_takes_nothing_and_nobody_waits_for_
     drop(reader);
 }
 
-/// The process that compiles rules, stopped in the middle of it.
-pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
+/// The process that compiles rules, stopped in the middle of it. It goes on when this is dropped,
+/// by a test that fails as well: whoever waits for the rules need not wait for the end of their
+/// patience.
+#[must_use]
+pub(crate) struct StoppedCompiler(Pid);
+
+impl Drop for StoppedCompiler {
+    fn drop(&mut self) {
+        // It fails when that has been given up and killed.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+/// Stops the process that compiles rules.
+pub(crate) fn stop_compiler(gateway: &Gateway) -> StoppedCompiler {
     let look = || {
         let compiler = processes(&gateway.lab).into_iter().find(|pid| {
             let name = fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -428,7 +446,9 @@ pub(crate) fn stop_compiler(gateway: &Gateway) -> Pid {
     };
     let compiler = wait_for(look, || "nobody compiles".to_owned());
     kill(compiler, Signal::SIGSTOP).expect("it runs");
-    compiler
+    let stopped = StoppedCompiler(compiler);
+    await_stopped(compiler.as_raw().cast_unsigned());
+    stopped
 }
 
 #[test]
@@ -450,7 +470,7 @@ fn a_worker_that_hangs_while_rules_are_compiled_for_an_upgrade_is_killed_in_time
     gateway.await_log(&killed);
     // What waited for it goes by policy, still without anybody who could take its place.
     gateway.await_log(&format!("{} has not been served for", victim.seat));
-    kill(compiler, Signal::SIGCONT).expect("it is stopped");
+    drop(compiler);
     nothing_lost(&requester.finish().expect("requests"), &elsewhere, &gateway);
     wait_until(
         || gateway.try_status().is_some_and(|it| all_up(&it)),

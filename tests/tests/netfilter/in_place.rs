@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ips_common::{MarkLayout, Steer};
@@ -11,6 +11,7 @@ use sluice::netfilter::{
     Backend, Fail, Gate, Hook, Plan, RuleWatch, close_gate, close_gate_beside, gate, install,
     is_intact, leftovers, open_gate, queue_counters, remove,
 };
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::{PATIENCE, wait_until};
 use sluice_tests::unnamed::{in_namespace, sh};
 
@@ -393,13 +394,13 @@ fn going_between_rules_and_a_gate_alone_leaves_no_gap_that_a_packet_slips_throug
             close_gate(&full).unwrap().expect("a gate");
             let (socket, port) = receiver(false);
             let mark = full.mark.bits(Steer::Worker(0));
-            let done = Arc::new(AtomicBool::new(false));
+            let sending = OverOnDrop::default();
             let sent = Arc::new(AtomicU32::new(0));
             let sender = std::thread::spawn({
-                let (done, sent) = (Arc::clone(&done), Arc::clone(&sent));
+                let (done, sent) = (sending.watch(), Arc::clone(&sent));
                 move || {
                     let from = UdpSocket::bind("127.0.0.1:0").unwrap();
-                    while !done.load(Ordering::Relaxed) {
+                    while !done.is_over() {
                         // Marked and unmarked in turn.
                         let number = sent.fetch_add(1, Ordering::Relaxed);
                         setsockopt(&from, sockopt::Mark, &(mark * (number & 1))).unwrap();
@@ -415,7 +416,7 @@ fn going_between_rules_and_a_gate_alone_leaves_no_gap_that_a_packet_slips_throug
                 enough && began.elapsed() >= Duration::from_millis(400)
             };
             wait_until(change, || format!("{sent:?} packets"));
-            done.store(true, Ordering::Relaxed);
+            drop(sending);
             sender.join().unwrap();
             assert_eq!(slipped(&socket), 0, "{backend}: of {sent:?}");
             remove("sluice").unwrap();

@@ -6,11 +6,12 @@ mod in_place;
 mod rig;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ips_common::{MarkLayout, Steer};
 use sluice::netfilter::{Backend, Fail, Hook, Plan, install, leftovers, remove};
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::{PATIENCE, wait_until};
 use sluice_tests::unnamed::{in_namespace, sh};
 
@@ -326,15 +327,15 @@ fn replacing_the_rules_leaves_no_gap_that_a_packet_slips_through() {
                 ..plan(12, backend)
             };
             install(&first).unwrap();
-            let done = Arc::new(AtomicBool::new(false));
+            let sending = OverOnDrop::default();
             let sent = Arc::new(AtomicU32::new(0));
             // A thread started here is in the same namespace.
             let sender = std::thread::spawn({
-                let (done, sent) = (Arc::clone(&done), Arc::clone(&sent));
+                let (done, sent) = (sending.watch(), Arc::clone(&sent));
                 let mark = first.mark.bits(Steer::Worker(0));
                 move || {
                     let (socket, port) = receiver(false);
-                    while !done.load(Ordering::Relaxed) {
+                    while !done.is_over() {
                         send(mark, false, port);
                         sent.fetch_add(1, Ordering::Relaxed);
                     }
@@ -351,7 +352,7 @@ fn replacing_the_rules_leaves_no_gap_that_a_packet_slips_through() {
                 sent.load(Ordering::Relaxed) > 1000
             };
             wait_until(change, || format!("{sent:?} packets"));
-            done.store(true, Ordering::Relaxed);
+            drop(sending);
             let slipped = sender.join().unwrap();
             assert_eq!(slipped, 0, "{backend}: of {sent:?}");
             remove("sluice").unwrap();

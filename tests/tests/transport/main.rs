@@ -4,8 +4,8 @@
 //! what goes to [`PORT`] to the queue. What only one transport can do is tested in
 //! [`batched`].
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use sluice::source::{
     Disposition, Inspector, Packet, PacketId, PacketQueue, QueueCounters, QueueError, QueueOptions,
     Verdict,
 };
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::{PATIENCE, wait_for};
 use sluice_tests::queue_state::{self, QueueState};
 use sluice_tests::{Lab, LabOptions};
@@ -45,8 +46,12 @@ impl Transport {
     /// Opens a queue that another one has just left. The crate's socket is inherited by every
     /// program that any test starts meanwhile, and holds the queue until that has ended.
     fn open_after_another(self, lab: &Lab, options: &QueueOptions) -> Box<dyn PacketQueue + Send> {
-        let open = || self.open(lab, options).ok();
-        wait_for(open, || format!("{:?}", self.open(lab, options).err()))
+        let last = RefCell::new(None);
+        let open = || {
+            let opened = self.open(lab, options);
+            opened.map_err(|error| last.replace(Some(error))).ok()
+        };
+        wait_for(open, || format!("{:?}", last.borrow()))
     }
 
     fn open(
@@ -167,7 +172,7 @@ impl<F: FnMut(&Packet<'_>) -> Verdict> Inspector for Recorder<F> {
 
 /// A queue being served on its own thread until it is stopped.
 struct Serving {
-    stop: Arc<AtomicBool>,
+    running: OverOnDrop,
     seen: Arc<Mutex<Vec<Seen>>>,
     largest_batch: Arc<Mutex<usize>>,
     thread: JoinHandle<Box<dyn PacketQueue + Send>>,
@@ -178,7 +183,7 @@ impl Serving {
         mut queue: Box<dyn PacketQueue + Send>,
         decide: impl FnMut(&Packet<'_>) -> Verdict + Send + 'static,
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let running = OverOnDrop::default();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let largest_batch = Arc::new(Mutex::new(0));
         let mut recorder = Recorder {
@@ -187,9 +192,9 @@ impl Serving {
             announced: (0, 0),
             largest_batch: Arc::clone(&largest_batch),
         };
-        let stopped = Arc::clone(&stop);
+        let stopped = running.watch();
         let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
+            while !stopped.is_over() {
                 queue
                     .serve(Duration::from_millis(20), &mut recorder)
                     .unwrap();
@@ -197,7 +202,7 @@ impl Serving {
             queue
         });
         Self {
-            stop,
+            running,
             seen,
             largest_batch,
             thread,
@@ -220,7 +225,7 @@ impl Serving {
 
     /// Stops; the queue lives on.
     fn stop(self) -> Box<dyn PacketQueue + Send> {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.running);
         self.thread.join().unwrap()
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sluice_tests::over::OverOnDrop;
 use sluice_tests::patience::kept_in_one_of;
 use sluice_tests::require_queues;
 use sluice_tests::stream::{Extent, Sender, Sink};
@@ -377,11 +378,11 @@ fn a_queue_opened_under_traffic_delivers_whole_packets_only() {
     for transport in Transport::ALL {
         let lab = lab_with_rules();
         let to = SocketAddr::new(lab.server_v4().into(), PORT);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let flooding = OverOnDrop::default();
+        let flooded = flooding.watch();
         let flood = lab.client().spawn("flood", move || {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            while !stopped.load(Ordering::Relaxed) {
+            while !flooded.is_over() {
                 // The server has nobody there: an ICMP error may come back.
                 let _ = socket.send_to(&[1; SIZE], to);
             }
@@ -400,7 +401,7 @@ fn a_queue_opened_under_traffic_delivers_whole_packets_only() {
             }
             drop(serving.stop());
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(flooding);
         flood.join().unwrap();
     }
 }
