@@ -445,6 +445,18 @@ pub fn own(target: &str) -> Vec<Vec<u8>> {
             with(&[3], b"YWJj\n00112233445566778899aabbccddeeff\n10.0.0.1\n::1\n"),
             with(&[4], b"1,bad,Bad\n2,good,Good\n\n10.0.0.0/8,1,90\n10.1.2.3,1,5\n2001:db8::/32,1,7\n0.0.0.0/0,1,1\n"),
         ],
+        "applications" => APPLICATIONS
+            .iter()
+            .map(|(kind, pieces)| {
+                let mut bytes = vec![*kind];
+                for (direction, piece) in *pieces {
+                    bytes.push(*direction);
+                    bytes.extend((piece.len() as u16).to_be_bytes());
+                    bytes.extend(*piece);
+                }
+                bytes
+            })
+            .collect(),
         "capture" => {
             let frames = &frames()[..4];
             vec![pcap(frames), pcapng(frames)]
@@ -572,3 +584,60 @@ fn expression(line: &[u8]) -> Option<Vec<u8>> {
     let text = [pcre.expression.as_bytes(), &subject].concat();
     Some(with(&[bits, 1, len], &text))
 }
+
+/// Conversations: kind, then who says what.
+type Conversation = (u8, &'static [(u8, &'static [u8])]);
+const APPLICATIONS: [Conversation; 7] = [
+    (
+        0,
+        &[
+            (0, b"POST /a%20b?c=%64 HTTP/1.1\r\nHost: a.example\r\nCookie: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            (1, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nContent-Disposition: attachment; filename=\"x.exe\"\r\n\r\nhello"),
+        ],
+    ),
+    (
+        0,
+        &[
+            (1, b"SSH-2.0-OpenSSH_9.2p1\r\n"),
+            (0, b"SSH-2.0-Me x\n\0\0\0\x3e\x04\x14aaaaaaaaaaaaaaaa\0\0\0\x01a\0\0\0\x01b\0\0\0\x01c\0\0\0\x01d\0\0\0\x01e\0\0\0\x01f\0\0\0\x01g\0\0\0\x01h\0\0\0\0"),
+        ],
+    ),
+    (
+        0,
+        &[
+            (0, b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0\x02\x13\x01\x01\0"),
+            (1, b"\x16\x03\x03\0\x2a\x02\0\0\x26\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\x13\x01\0\x17\x03\x03\0\x01a"),
+        ],
+    ),
+    (
+        1,
+        &[
+            (0, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01"),
+            (1, b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0\x03www\x07example\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01"),
+        ],
+    ),
+    (
+        0,
+        &[(0, b"\0\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01")],
+    ),
+    (
+        0,
+        &[
+            (1, b"220 a ESMTP\r\n"),
+            (0, b"EHLO a\r\nAUTH LOGIN\r\n"),
+            (1, b"250-CHUNKING\r\n250 ok\r\n334 a\r\n"),
+            (0, b"YQ==\r\nMAIL FROM:<a@b> SIZE=1\r\nRCPT TO:<c@d>\r\nDATA\r\n"),
+            (1, b"235 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n"),
+            (0, b"Subject: a\r\n b\r\nContent-Type: multipart/mixed; boundary=\"x\"\r\n\r\n--x\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nhttp://a=2E=\r\nb/\r\n--x\r\nContent-Type: message/rfc822\r\n\r\nContent-Disposition: attachment; filename*0=a; filename*1*=%2Eb\r\nContent-Transfer-Encoding: base64\r\n\r\naGVs\r\nbG8=\r\n..\n.\n--x--\r\n.\r\nRSET\r\nQUIT\r\n"),
+            (1, b"250 ok\r\n250 ok\r\n221 bye\r\n"),
+        ],
+    ),
+    (
+        0,
+        &[
+            (0, b"EHLO a\r\nMAIL FROM:<a@b>\r\nDATA\r\nBDAT 10\r\nSubject: aBDAT 0 LAST\r\nSTARTTLS\r\n"),
+            (1, b"220 a\r\n250 ok\r\n250 ok\r\n503 no\r\n250 ok\r\n250 ok\r\n220 go\r\n"),
+            (0, b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\0\0\x02\x13\x01\x01\0"),
+        ],
+    ),
+];

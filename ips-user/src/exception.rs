@@ -219,6 +219,8 @@ causes! {
         "stream reassembly",
     /// Rules have given up on it, or were not asked: they would have taken too long.
     InspectionLimit = "inspection_limit", "exceptions.inspection_limit", "inspection limit",
+    /// What its application says cannot be read.
+    AppLayerError = "app_layer_error", "engine.app-layer.error-policy", "applayer error",
 }
 
 impl Cause {
@@ -227,7 +229,11 @@ impl Cause {
     const fn concerns_flow(self) -> bool {
         matches!(
             self,
-            Self::Quarantine | Self::Midstream | Self::StreamMemory | Self::ReassemblyMemory
+            Self::Quarantine
+                | Self::Midstream
+                | Self::StreamMemory
+                | Self::ReassemblyMemory
+                | Self::AppLayerError
         )
     }
 
@@ -236,7 +242,7 @@ impl Cause {
     pub const fn records_drops(self) -> bool {
         matches!(
             self,
-            Self::Undecodable | Self::Midstream | Self::InspectionLimit
+            Self::Undecodable | Self::Midstream | Self::InspectionLimit | Self::AppLayerError
         )
     }
 
@@ -276,7 +282,10 @@ impl Cause {
                 &[DropFlow, Reject, Bypass, PassFlow, Ignore],
                 "every packet of the connection is one",
             ),
-            Self::StreamMemory | Self::ReassemblyMemory | Self::InspectionLimit => (
+            Self::StreamMemory
+            | Self::ReassemblyMemory
+            | Self::InspectionLimit
+            | Self::AppLayerError => (
                 &[
                     DropPacket, DropFlow, Reject, Bypass, PassPacket, PassFlow, Ignore,
                 ],
@@ -310,6 +319,7 @@ impl Treatments {
             Cause::Midstream => treatment(PolicyOf::Midstream),
             Cause::StreamMemory => treatment(PolicyOf::StreamMemory),
             Cause::ReassemblyMemory => treatment(PolicyOf::ReassemblyMemory),
+            Cause::AppLayerError => treatment(PolicyOf::AppLayerError),
             Cause::WorkerDeath
             | Cause::Undecodable
             | Cause::Quarantine

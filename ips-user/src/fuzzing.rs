@@ -1,6 +1,7 @@
 //! Doors for the fuzz targets in `fuzz/`: what is read from elsewhere but is nobody's interface.
 //! In no ordinary build.
 
+pub use crate::app::fuzzing as app;
 pub use crate::detect::fuzzing as detect;
 pub use crate::netfilter::fuzzing as netfilter;
 pub use crate::rejecter::fuzzing as rejecter;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ips_common::FlowKey;
 
+use crate::app::{AppMemory, AppProtocol};
 use crate::decode::{ChecksumMode, ChecksumSample, DecodeOptions, Start, frame};
 use crate::desk::Overload;
 use crate::detect::dataset::record::Change;
@@ -31,6 +32,7 @@ mod detection;
 mod examiner;
 mod exceptions;
 mod options;
+mod passed;
 mod reports;
 mod stream;
 pub mod trace;
@@ -118,6 +120,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
     ) -> Self {
         let engine = engine.into();
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
+        let (hashes, stores) = (engine.file_hashes(), engine.stores_files());
+        options
+            .app
+            .add_asked(hashes, stores, engine.asks_for_hassh());
         let mut flows = FlowTable::new(options.flows, options.seed);
         flows.tell_ends(tells_ends(&options));
         Self {
@@ -131,6 +137,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 quiet: false,
                 limited: Limited::default(),
                 tables: Tables::new(options.tables),
+                applications: AppMemory::default(),
                 exceptions: Exceptions::new(options.exceptions),
                 overload: Overload::None,
                 reports: Reports::new(events, &options),
@@ -230,14 +237,17 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
             Err(end) => return end,
         };
         if let Some(end) = examiner.decided_before(case, &mut flow) {
+            examiner.listen(case, &mut flow, memory);
             return end;
         }
         if let Some(end) = examiner.left_out(case, &mut flow) {
+            examiner.let_out(case, &mut flow);
             return end;
         }
         let settled = |flow: &InFlow<'_>| flow.as_ref().map(|(flow, _)| Settled::of(flow));
         let before = settled(&flow);
         let end = examiner.examine(case, &mut flow, memory);
+        examiner.let_out(case, &mut flow);
         if before != settled(&flow) {
             flows.settle(&case.packet.key);
         }
@@ -286,6 +296,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         examiner.scratch = examiner.engine.scratch();
         examiner.epoch = examiner.epoch.wrapping_add(1).max(1);
         options.stream.randomize(options.seed[0] ^ options.seed[1]);
+        let engine = &examiner.engine;
+        let (hashes, stores) = (engine.file_hashes(), engine.stores_files());
+        options
+            .app
+            .add_asked(hashes, stores, engine.asks_for_hassh());
         self.flows.set_limits(options.flows);
         self.flows.tell_ends(tells_ends(&options));
         if let Some(decoding) = &mut self.decoding {
@@ -344,7 +359,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
         while let Some((mut flow, end)) = self.flows.take_ended() {
             self.examiner
                 .inspect_ended(&mut flow, now, &mut self.memory);
-            self.examiner.reports.ended(&flow, end, now);
+            let examiner = &mut self.examiner;
+            examiner.reports.ended(&examiner.engine, &flow, end, now);
         }
     }
 
@@ -360,6 +376,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 .map_or(counters.defrag, |it| it.defragmenter.counters()),
             exceptions: self.examiner.exceptions.counters,
             tables: self.examiner.tables.counters(),
+            applications: self.examiner.applications.counters(),
             ..counters
         }
     }
@@ -443,11 +460,21 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
 /// Whether anybody wants to know when a flow ends: whoever records it, or inspects what is left.
 fn tells_ends(options: &InspectionOptions) -> bool {
     let types = &options.records.types;
-    types.wants("flow") || types.wants("netflow") || !options.stream.inline
+    let told = ["flow", "netflow", "fileinfo"];
+    let of_app = AppProtocol::ALL.iter().map(|it| it.record());
+    !options.stream.inline || told.into_iter().chain(of_app).any(|name| types.wants(name))
 }
 
 #[cfg(test)]
+mod applications;
+#[cfg(test)]
 mod captures;
+#[cfg(test)]
+mod listening;
+#[cfg(test)]
+mod mails;
+#[cfg(test)]
+mod openings;
 #[cfg(test)]
 mod quiet;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Control plane: [`cli`], [`doctor`], [`config`], [`rules`], [`loader`], [`maps`], [`netfilter`],
 //! [`supervisor`], [`health`], [`metrics`], [`control`]. [`sys`] holds the remaining unsafe.
 
+pub mod app;
 mod bounded;
 pub mod cli;
 pub mod config;

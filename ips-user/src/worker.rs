@@ -10,6 +10,7 @@ use anyhow::Context;
 use ips_common::Received;
 use nix::net::if_::{Interface, if_nameindex};
 
+use crate::app::AppProtocol;
 use crate::config::{Config, Transport};
 use crate::desk::{Command, Desk};
 use crate::detect::MappedEngine;
@@ -459,6 +460,8 @@ impl<'a> Turn<'a> {
                 Cell::ReassemblyMemoryDropped,
                 excepted(Cause::ReassemblyMemory),
             ),
+            (Cell::ExceptionAppLayerError, applied(Cause::AppLayerError)),
+            (Cell::AppLayerErrorDropped, excepted(Cause::AppLayerError)),
             (Cell::StreamDropped, inspected.stream_dropped),
             (Cell::NotReplaced, inspected.not_replaced),
             (Cell::StreamsRewritten, inspected.stream.rewritten),
@@ -512,6 +515,11 @@ impl<'a> Turn<'a> {
         }
         for (cell, now) in [
             (Cell::FlowBytes, inspected.flows.memuse),
+            (Cell::ApplicationBytes, inspected.applications.memuse),
+            (
+                Cell::HttpBytes,
+                inspected.applications.of[AppProtocol::Http1 as usize],
+            ),
             (Cell::DatagramBytes, inspected.defrag.memory),
             (Cell::HostBytes, inspected.tables.hosts.memuse),
             (Cell::PairBytes, inspected.tables.pairs.memuse),

@@ -22,6 +22,11 @@ pub(crate) const fn heap(bytes: usize) -> usize {
     }
 }
 
+/// Bytes that a vector takes from the heap, without what its elements have there.
+pub(crate) fn held<T>(vector: &Vec<T>) -> usize {
+    heap(vector.capacity() * size_of::<T>())
+}
+
 /// The capacity of a vector of `len` of `capacity` elements after `more` have come, growing by
 /// half: the same rule for who asks whether there is room and for who takes it.
 pub(crate) const fn grown(len: usize, capacity: usize, more: usize) -> usize {

@@ -294,7 +294,7 @@ section! {
 }
 
 impl Exceptions {
-    /// The policy for a cause; those of the stream engine are in its settings.
+    /// The policy for a cause; those of the engine are in its settings.
     pub fn of(&self, cause: Cause) -> Option<ExceptionPolicy> {
         Some(match cause {
             Cause::WorkerDeath => self.worker_death,
@@ -305,7 +305,10 @@ impl Exceptions {
             Cause::DefragMemory => self.defrag_memory,
             Cause::FragmentOrder => self.fragment_order,
             Cause::InspectionLimit => self.inspection_limit,
-            Cause::Midstream | Cause::StreamMemory | Cause::ReassemblyMemory => return None,
+            Cause::Midstream
+            | Cause::StreamMemory
+            | Cause::ReassemblyMemory
+            | Cause::AppLayerError => return None,
         })
     }
 }

@@ -176,13 +176,9 @@ fn in_udp<'a>(
     None
 }
 
-/// RFC 4380 §5.1.1: an IPv6 packet, perhaps after an authentication header and an origin
-/// indication.
+/// RFC 4380 §5.1.1: an IPv6 packet, perhaps after an origin indication. With an authentication
+/// header it is none that is carried: client and server agree on the tunnel.
 fn teredo(mut payload: &[u8]) -> Option<&[u8]> {
-    if let [0, 1, id_len, auth_len, ..] = *payload {
-        let len = 4 + usize::from(id_len) + usize::from(auth_len) + 9;
-        payload = payload.get(len..)?;
-    }
     if let [0, 0, ..] = *payload {
         payload = payload.get(8..)?;
     }

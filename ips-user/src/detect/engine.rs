@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::addresses::{self, Memo, Sets as AddressTable};
+use super::conditions::Test;
 use super::dataset::record::Change;
 use super::dataset::{self, Catalogue, Definitions, SetId};
 use super::group::{self, Builder, Group, Selector};
-use super::lower::{Kind, Shared, Signature};
+use super::lower::{self, Kind, Shared, Signature};
 use super::matching::pcre::{Pattern, Patterns};
 use super::matching::{Budget, MAX_STEPS, Noted, Variables};
 use super::names::{NameId, Names};
@@ -20,8 +21,10 @@ use super::prefix_tree::{self, PrefixTree};
 use super::report::{Alert, Queued};
 use super::reputation::Reputation;
 use super::tables::Tables;
+use super::transactions::{AppGroup, AppGroups, Place};
 use super::view::Class;
-use crate::rules::ast::{AppBuffer, Arrow, PrefilterBy};
+use crate::app::{AppProtocol, Asked, HashKind, Known, WantedHashes};
+use crate::rules::ast::{AppBuffer, Arrow, Buffer, PrefilterBy, Section};
 use crate::rules::{Rule, Sources, ThresholdEntry, Unsupported};
 
 /// Position of a rule in its engine: the order in which rules are evaluated.
@@ -48,8 +51,6 @@ pub struct CompileOptions {
     pub thresholds: Vec<ThresholdEntry>,
     /// For `iprep`.
     pub reputation: Option<Reputation>,
-    /// Buffers of application protocols that whoever inspects will have ([`super::BufferSource`]).
-    pub app_buffers: Vec<AppBuffer>,
     /// Database for `geoip`.
     pub geoip_database: Option<PathBuf>,
     /// Where sets are saved to, and read from when they were.
@@ -75,7 +76,6 @@ impl CompileOptions {
             recursion_limit: MAX_STEPS,
             thresholds: Vec::new(),
             reputation: None,
-            app_buffers: Vec::new(),
             geoip_database: None,
             data_directory: None,
             sources: Rc::new(Sources::disk()),
@@ -181,6 +181,38 @@ impl AddressRules {
     }
 }
 
+/// Application protocols, a bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spoken(u64);
+
+const _: () = assert!(AppProtocol::ALL.len() < 64);
+
+impl Spoken {
+    /// Whatever is spoken, if anything.
+    const ALL: Self = Self(u64::MAX);
+
+    fn of(signature: &Signature) -> Self {
+        let asked = signature.tests.iter().filter_map(|test| match test {
+            Test::Speaks(any) => Some(any.iter().fold(0, |bits, it| bits | 1 << *it as u64)),
+            _ => None,
+        });
+        Self(asked.fold(Self::ALL.0, |all, bits| all & bits))
+    }
+
+    /// What a flow speaks.
+    pub(super) const fn known(known: Known) -> Self {
+        match known {
+            Known::Is(protocol) => Self(1 << protocol as u64),
+            Known::NotYet | Known::Failed => Self(0),
+        }
+    }
+
+    /// Whether a rule that is about these can match where that is spoken.
+    pub(super) const fn allows(self, known: Self) -> bool {
+        self.0 == Self::ALL.0 || self.0 & known.0 != 0
+    }
+}
+
 /// A compiled rule set: immutable, shared by all workers.
 ///
 /// Its clone owns everything that it points to, so that it can be put into an
@@ -188,8 +220,12 @@ impl AddressRules {
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) signatures: Vec<Signature>,
+    /// Which application protocols each of them can be about; all if it does not ask for any.
+    pub(super) spoken: Vec<Spoken>,
     /// By class and direction.
     groups: Vec<[Group; 2]>,
+    /// Of rules about transactions.
+    pub(super) app: AppGroups,
     pub(super) by_address: AddressRules,
     pub(super) addresses: AddressTable,
     pub(super) patterns: Vec<Pattern>,
@@ -271,10 +307,13 @@ impl Engine {
             cache: cache.as_ref(),
         };
         let groups = builder.groups()?;
+        let app = builder.app_groups()?;
         let engine = Self {
             by_address: AddressRules::build(&signatures, &addresses),
+            spoken: signatures.iter().map(Spoken::of).collect(),
             signatures,
             groups,
+            app,
             addresses,
             patterns: shared.patterns,
             names: shared.names,
@@ -290,6 +329,42 @@ impl Engine {
         Ok(Compiled { engine, refused })
     }
 
+    /// Hashes that rules ask for of files.
+    pub fn file_hashes(&self) -> WantedHashes {
+        let mut wanted = WantedHashes::default();
+        for test in self.signatures.iter().flat_map(|it| &it.tests) {
+            if let Test::App(Asked::FileHash { kind, .. }) = test {
+                wanted.want(*kind);
+            }
+        }
+        // What is stored is called by this one.
+        if self.stores_files() {
+            wanted.want(HashKind::Sha256);
+        }
+        wanted
+    }
+
+    /// Whether rules have files stored.
+    pub fn stores_files(&self) -> bool {
+        self.signatures.iter().any(|it| it.stores.is_some())
+    }
+
+    /// Whether rules ask for fingerprints of SSH.
+    pub fn asks_for_hassh(&self) -> bool {
+        let mut sections = self.signatures.iter().flat_map(|it| &it.sections);
+        sections.any(|it| {
+            matches!(
+                it.buffer,
+                Buffer::App(
+                    AppBuffer::SshHassh
+                        | AppBuffer::SshHasshString
+                        | AppBuffer::SshHasshServer
+                        | AppBuffer::SshHasshServerString
+                )
+            )
+        })
+    }
+
     /// Number of rules.
     pub fn rule_count(&self) -> usize {
         self.signatures.len()
@@ -297,11 +372,15 @@ impl Engine {
 
     /// Bytes of memory that the prefilters take.
     pub fn prefilter_bytes(&self) -> usize {
-        let groups = self.groups.iter().flatten();
-        groups
-            .flat_map(Group::rule_groups)
-            .map(group::RuleGroup::heap_bytes)
-            .sum()
+        self.scans().map(group::Scan::heap_bytes).sum()
+    }
+
+    /// All that is searched for.
+    fn scans(&self) -> impl Iterator<Item = &group::Scan> {
+        let groups = self.groups.iter().flatten().flat_map(Group::rule_groups);
+        let app = self.app.iter().flatten().flatten();
+        let app = app.flat_map(AppGroup::scans);
+        groups.flat_map(group::RuleGroup::scans).chain(app)
     }
 
     /// A rule that matched, as records show it: without its conditions and sections.
@@ -350,9 +429,8 @@ impl Engine {
     pub fn scratch(&self) -> Scratch {
         let mut working = Working::default();
         let mut seen = group::Seen::default();
-        let groups = self.groups.iter().flatten().flat_map(Group::rule_groups);
-        for group in groups {
-            let prepared = group.prepare(&mut working, &mut seen);
+        for scan in self.scans() {
+            let prepared = scan.prepare(&mut working, &mut seen);
             prepared.unwrap_or_else(|error| panic!("working memory for rules: {error}"));
         }
         let mut variables = Variables::default();
@@ -398,6 +476,20 @@ fn selector(rule: &Rule) -> Selector {
             .map(Selector::Fact),
         Some(PrefilterBy::Match { .. }) | None => None,
     };
+    let in_app = || {
+        let is_app = |section: &Section| matches!(section.buffer, Buffer::App(_));
+        let chosen = pattern::choose(&options.sections, is_app)?;
+        let section = &options.sections[chosen.section];
+        let Buffer::App(buffer) = section.buffer else {
+            return None;
+        };
+        let transforms = section.transforms.clone();
+        let place = Place { buffer, transforms };
+        Some(Selector::App { place, chosen })
+    };
+    if lower::is_about_transactions(rule) {
+        return in_app().unwrap_or(Selector::Always);
+    }
     own.or_else(literal)
         .or_else(|| facts::best(&options.conditions).map(Selector::Fact))
         .unwrap_or(Selector::Always)

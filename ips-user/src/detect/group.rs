@@ -14,7 +14,10 @@ use super::lower::{Kind, Signature};
 use super::prefilter::facts::{self, FactIndex};
 use super::prefilter::pattern::Chosen;
 use super::prefilter::{BuildPrefilter, Cache, Literal, Prefilter, PrefilterError, Working};
+use super::transactions::{self, AppGroups, Place, Selected};
 use super::view::{Class, View};
+use crate::app::AppProtocol;
+use crate::decode::protocol;
 use crate::rules::ast::{Arrow, Buffer, PortSet, Rule, RuleProtocol};
 
 /// Ports of which more are as good as all of them.
@@ -35,6 +38,8 @@ pub(super) enum Target {
     Stream,
     /// A header.
     Header(u8),
+    /// A buffer of an application protocol.
+    App,
 }
 
 /// Headers, numbered for [`Target::Header`].
@@ -61,13 +66,18 @@ pub(super) enum Selector {
         chosen: Chosen,
     },
     Fact(facts::Chosen),
+    /// A literal in a buffer of an application protocol.
+    App {
+        place: Place,
+        chosen: Chosen,
+    },
     /// It is looked at for every packet.
     Always,
 }
 
 /// Literals of one target.
 #[derive(Clone, Debug)]
-struct Scan {
+pub(super) struct Scan {
     target: Target,
     prefilter: Box<dyn Prefilter>,
     /// Bytes of the longest literal.
@@ -121,6 +131,8 @@ impl<'a> Haystacks<'a> {
                 let header = header(&self.view, HEADERS[usize::from(number)]);
                 [header.unwrap_or(&[]), &[]]
             }
+            // Those are searched where they are.
+            Target::App => [&[], &[]],
         }
     }
 }
@@ -170,6 +182,62 @@ impl Group {
     }
 }
 
+impl Scan {
+    /// Adds the rules that bytes select, in no order and perhaps twice.
+    pub(super) fn search(
+        &self,
+        bytes: &[u8],
+        working: &mut Working,
+        seen: &mut Seen,
+        out: &mut Vec<RuleIndex>,
+    ) {
+        seen.scan += 1;
+        self.find(bytes, working, seen, out);
+    }
+
+    /// The same, each literal once since the number of the scan has changed. Whether any was found.
+    fn find(
+        &self,
+        bytes: &[u8],
+        working: &mut Working,
+        seen: &mut Seen,
+        out: &mut Vec<RuleIndex>,
+    ) -> bool {
+        let mut found = false;
+        if bytes.is_empty() {
+            return found;
+        }
+        let Seen { literals, scan, .. } = seen;
+        self.prefilter.scan(bytes, working, &mut |literal| {
+            found = true;
+            let at = literal as usize;
+            if std::mem::replace(&mut literals[at], *scan) != *scan {
+                let (from, to) = (self.starts[at] as usize, self.starts[at + 1] as usize);
+                out.extend_from_slice(&self.rules[from..to]);
+            }
+        });
+        found
+    }
+
+    /// Sees to it that working memory suffices.
+    pub(super) fn prepare(
+        &self,
+        working: &mut Working,
+        seen: &mut Seen,
+    ) -> Result<(), PrefilterError> {
+        self.prefilter.prepare(working)?;
+        if seen.literals.len() < self.starts.len() {
+            seen.literals.resize(self.starts.len(), 0);
+        }
+        Ok(())
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.prefilter.heap_bytes()
+    }
+}
+
 impl RuleGroup {
     /// Adds the rules that the packet selects, in no order and perhaps twice.
     fn select(
@@ -185,24 +253,9 @@ impl RuleGroup {
         for scan in &self.scans {
             let searched = haystacks.of(scan);
             seen.scan += 1;
-            let Seen {
-                literals,
-                scan: now,
-                in_stream,
-            } = seen;
             for (number, bytes) in searched.into_iter().enumerate() {
-                if bytes.is_empty() {
-                    continue;
-                }
-                let of_stream = scan.target == Target::Stream && number == 0;
-                scan.prefilter.scan(bytes, working, &mut |literal| {
-                    *in_stream |= of_stream;
-                    let at = literal as usize;
-                    if std::mem::replace(&mut literals[at], *now) != *now {
-                        let (from, to) = (scan.starts[at] as usize, scan.starts[at + 1] as usize);
-                        out.extend_from_slice(&scan.rules[from..to]);
-                    }
-                });
+                let found = scan.find(bytes, working, seen, out);
+                seen.in_stream |= found && scan.target == Target::Stream && number == 0;
             }
         }
     }
@@ -226,26 +279,9 @@ impl RuleGroup {
         scans.map(|scan| (scan.target, scan.starts.len() - 1))
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.scans
-            .iter()
-            .map(|scan| scan.prefilter.heap_bytes())
-            .sum()
-    }
-
-    /// Sees to it that working memory suffices.
-    pub(super) fn prepare(
-        &self,
-        working: &mut Working,
-        seen: &mut Seen,
-    ) -> Result<(), PrefilterError> {
-        for scan in &self.scans {
-            scan.prefilter.prepare(working)?;
-            if seen.literals.len() < scan.starts.len() {
-                seen.literals.resize(scan.starts.len(), 0);
-            }
-        }
-        Ok(())
+    /// Its scans.
+    pub(super) fn scans(&self) -> impl Iterator<Item = &Scan> {
+        self.scans.iter()
     }
 }
 
@@ -282,7 +318,14 @@ pub(super) fn is_about(protocol: RuleProtocol, class: Class) -> bool {
         RuleProtocol::Icmpv6 => class == Class::Icmpv6,
         RuleProtocol::Igmp => class == Class::Other,
         RuleProtocol::Arp => class == Class::NoIp,
-        RuleProtocol::App(_) => false,
+        RuleProtocol::App(name) => {
+            let number = match class {
+                Class::Tcp => protocol::TCP,
+                Class::Udp => protocol::UDP,
+                _ => return false,
+            };
+            AppProtocol::named(name).any(|it| it.transports().contains(&number))
+        }
     }
 }
 
@@ -428,6 +471,26 @@ impl Builder<'_> {
             .collect()
     }
 
+    /// The groups of rules about transactions.
+    pub(super) fn app_groups(&self) -> Result<AppGroups, PrefilterError> {
+        let rules = (0..).map(RuleIndex).zip(self.signatures);
+        let rules = rules.filter(|(_, signature)| signature.kind == Kind::Transaction);
+        let selected = rules.map(|(index, signature)| Selected {
+            index,
+            signature,
+            by: match &self.selectors[index.0 as usize] {
+                Selector::App { place, chosen } => {
+                    let steps = signature.steps_of(chosen.section);
+                    Some((place, steps, &chosen.literal))
+                }
+                _ => None,
+            },
+        });
+        transactions::groups(&selected.collect::<Vec<_>>(), |literals| {
+            self.scan(Target::App, literals)
+        })
+    }
+
     /// Which rules go into which groups of a class and direction.
     fn plan(&self, class: Class, to_server: bool) -> Plan {
         let mut common = Vec::new();
@@ -436,7 +499,7 @@ impl Builder<'_> {
             let wrong_way = signature
                 .to_server
                 .is_some_and(|wanted| wanted != to_server);
-            if signature.kind == Kind::Addresses
+            if matches!(signature.kind, Kind::Addresses | Kind::Transaction)
                 || wrong_way
                 || !is_about(signature.rule.protocol, class)
             {

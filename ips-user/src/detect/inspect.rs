@@ -5,15 +5,17 @@ use std::net::IpAddr;
 use super::addresses::Memo;
 use super::conditions::{AddressSets, Scene};
 use super::dataset::{Datasets, Definitions};
-use super::engine::{Engine, RuleIndex, Scratch};
+use super::engine::{Engine, RuleIndex, Scratch, Spoken};
 use super::group::{self, Haystacks};
 use super::lower::{Deed, Kind, SectionProgram, Signature};
-use super::marks::FlowMarks;
+use super::marks::{FlowMarks, Once};
 use super::matching::{Budget, Outcome, Sets, Tools, transform};
 use super::report::{Counts, Detection, Queued};
 use super::tables::Tables;
+use super::transactions::{AppView, MAX_BUFFERS};
 use super::view::{Class, View};
 use super::{PacketDirection, hosts};
+use crate::app::{Asked, Known, Part, Transaction};
 use crate::decode::Decoded;
 use crate::flow::{Tally, Timestamp};
 use crate::reassembly::tcp::StreamEvents;
@@ -37,6 +39,8 @@ pub struct FlowView<'a> {
     pub to_client: Tally,
     /// Bytes of client and server by their sequence numbers; none without a TCP session.
     pub stream_sizes: Option<(u32, u32)>,
+    /// Which application protocol it speaks.
+    pub app: Known,
     /// What rules have noted about it.
     pub marks: &'a mut FlowMarks,
 }
@@ -67,11 +71,23 @@ impl StreamData<'_> {
     }
 }
 
-/// Who has the buffers of application protocols.
-pub trait BufferSource {
-    /// The bytes of a buffer for this packet; of one that can exist several times the one of this
-    /// number, counted from 0. `None` when there is none.
-    fn buffer(&self, which: AppBuffer, number: usize) -> Option<&[u8]>;
+/// A transaction as it is in packets of a direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Speech<'a> {
+    pub(super) transaction: &'a Transaction,
+    pub(super) direction: PacketDirection,
+    /// What the rule asks for in the payload was found there before.
+    pub(super) payload_matched: bool,
+}
+
+impl<'a> Speech<'a> {
+    pub(super) fn part(&self, which: AppBuffer, number: usize) -> Part<'a> {
+        self.transaction.part(self.direction, which, number)
+    }
+
+    pub(super) fn answers(&self, asked: &Asked) -> Option<bool> {
+        self.transaction.answers(self.direction, asked)
+    }
 }
 
 /// A packet, and what belongs to it.
@@ -89,8 +105,8 @@ pub struct Inspected<'a, 'f> {
     /// Only rules are asked that ask for an established connection, and those that pass: the
     /// others were already.
     pub only_established: bool,
-    /// Buffers of its application protocol.
-    pub app: Option<&'a dyn BufferSource>,
+    /// What its application says.
+    pub app: Option<AppView<'a>>,
     /// When it came.
     pub now: Timestamp,
     /// What the worker remembers beyond flows.
@@ -111,11 +127,13 @@ impl Sets for WorkersSets<'_> {
 
 /// How the sections of a rule came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Matched {
+pub(super) enum Matched {
     No,
     /// In packet or headers.
     Yes,
     InStream,
+    /// What it asks for may still come.
+    Wait,
     GaveUp,
 }
 
@@ -172,7 +190,7 @@ impl Engine {
         }
         if let Some(flow) = &mut scene.flow {
             let direction = flow.direction;
-            if !flow.marks.first_of(direction) {
+            if !flow.marks.first(Once::Addresses, direction) {
                 return;
             }
         }
@@ -188,7 +206,7 @@ impl Engine {
             if group::is_about(signature.rule.protocol, class)
                 && self.header(signature, &scene.view, &mut scratch.memo)
             {
-                self.matched(index, false, scene, scratch, counts);
+                self.matched(index, (false, None), scene, scratch, counts);
             }
         }
     }
@@ -197,7 +215,7 @@ impl Engine {
         &self,
         class: Class,
         (stream, only_stream, only_established): (Option<StreamData<'_>>, bool, bool),
-        app: Option<&dyn BufferSource>,
+        mut app: Option<AppView<'_>>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
         counts: &mut Counts,
@@ -233,9 +251,21 @@ impl Engine {
             payload,
             stream: data,
             holds_packet,
-            app,
+            speech: None,
         };
+        let tells_protocol = match &mut scene.flow {
+            // A pass in which none of them is asked is not their turn.
+            Some(flow) if flow.app != Known::NotYet && !only_stream => {
+                flow.marks.first(Once::Protocol, flow.direction)
+            }
+            _ => false,
+        };
+        let spoken = scene.flow.as_ref().map(|flow| flow.app);
+        let spoken = Spoken::known(spoken.unwrap_or_default());
         while let Some(index) = next(&mut lists) {
+            if !self.spoken[index.0 as usize].allows(spoken) {
+                continue;
+            }
             if scratch.budget.is_spent() {
                 counts.out_of_time = true;
                 break;
@@ -243,43 +273,65 @@ impl Engine {
             let signature = &self.signatures[index.0 as usize];
             if only_stream && !signature.kind.in_stream()
                 || only_established && !signature.holds_established()
+                || signature.kind == Kind::Protocol && !tells_protocol
             {
                 continue;
             }
-            if !self.header(signature, &scene.view, &mut scratch.memo)
-                || !self.tests(signature, scene, scratch)
-            {
-                continue;
-            }
-            let noted = scratch.noted.now();
-            match self.sections(signature, &searched, scene, scratch) {
-                Matched::No => scratch.noted.back_to(noted),
-                Matched::GaveUp => {
-                    scratch.noted.back_to(noted);
-                    counts.given_up += 1;
-                }
-                Matched::Yes | Matched::InStream if signature.sections.is_empty() => {
-                    self.matched(index, false, scene, scratch, counts);
-                }
+            match self.ask(index, &searched, scene, scratch) {
+                Matched::No | Matched::Wait => {}
+                Matched::GaveUp => counts.given_up += 1,
                 how => {
-                    for (scope, name, value) in scratch.noted.captures(noted) {
-                        match scope {
-                            CaptureScope::Flow => {
-                                if let Some(flow) = &mut scene.flow {
-                                    flow.marks.set_text(name, value);
-                                }
-                            }
-                            CaptureScope::Packet | CaptureScope::Alert => {
-                                scratch.texts.retain(|(text, _)| *text != name);
-                                scratch.texts.push((name, value.into()));
-                            }
-                        }
-                    }
-                    self.matched(index, how == Matched::InStream, scene, scratch, counts);
+                    let in_stream = how == Matched::InStream;
+                    self.matched(index, (in_stream, None), scene, scratch, counts);
                 }
             }
         }
+        if let Some(app) = &mut app {
+            self.transactions(class, app, &searched, scene, scratch, counts);
+        }
         scratch.candidates = candidates;
+    }
+
+    /// Whether a rule matches; what it has captured is kept then.
+    pub(super) fn ask(
+        &self,
+        index: RuleIndex,
+        searched: &Searched<'_>,
+        scene: &mut Scene<'_, '_>,
+        scratch: &mut Scratch,
+    ) -> Matched {
+        let signature = &self.signatures[index.0 as usize];
+        if !self.header(signature, &scene.view, &mut scratch.memo) {
+            return Matched::No;
+        }
+        if !self.tests(signature, searched.speech, scene, scratch) {
+            // Of a transaction more may come, and the flow's marks may change.
+            return match signature.kind {
+                Kind::Transaction => Matched::Wait,
+                _ => Matched::No,
+            };
+        }
+        let noted = scratch.noted.now();
+        let matched = self.sections(signature, searched, scene, scratch);
+        match matched {
+            Matched::No | Matched::Wait | Matched::GaveUp => scratch.noted.back_to(noted),
+            Matched::Yes | Matched::InStream => {
+                for (scope, name, value) in scratch.noted.captures(noted) {
+                    match scope {
+                        CaptureScope::Flow => {
+                            if let Some(flow) = &mut scene.flow {
+                                flow.marks.set_text(name, value);
+                            }
+                        }
+                        CaptureScope::Packet | CaptureScope::Alert => {
+                            scratch.texts.retain(|(text, _)| *text != name);
+                            scratch.texts.push((name, value.into()));
+                        }
+                    }
+                }
+            }
+        }
+        matched
     }
 
     /// Whether family, ports and addresses are the rule's.
@@ -298,7 +350,7 @@ impl Engine {
         family
             && placed
             && (self.ends(signature, view.ports(), ends, memo, false)
-                || (signature.rule.direction == Arrow::Either
+                || (signature.rule.direction != Arrow::Toward
                     && self.ends(signature, view.ports(), ends, memo, true)))
     }
 
@@ -330,11 +382,17 @@ impl Engine {
         }
     }
 
-    fn tests(&self, signature: &Signature, scene: &Scene<'_, '_>, scratch: &mut Scratch) -> bool {
+    fn tests(
+        &self,
+        signature: &Signature,
+        speech: Option<Speech<'_>>,
+        scene: &Scene<'_, '_>,
+        scratch: &mut Scratch,
+    ) -> bool {
         let ends = (scene.view.source(), scene.view.destination());
         let mut asking = scratch.memo.asking(&self.addresses, ends.0, ends.1);
         let mut tests = signature.tests.iter();
-        tests.all(|test| test.holds(scene, &mut asking, &scratch.texts))
+        tests.all(|test| test.holds(scene, &mut asking, &scratch.texts, speech))
     }
 
     fn sections(
@@ -344,7 +402,7 @@ impl Engine {
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
     ) -> Matched {
-        let mut matched = Matched::Yes;
+        let (mut matched, mut waits) = (Matched::Yes, false);
         for section in &signature.sections {
             let came_out = match section.buffer {
                 Buffer::Payload => self.payload(signature.kind, section, searched, scene, scratch),
@@ -352,7 +410,15 @@ impl Engine {
                 Buffer::IpDestination => {
                     self.address(section, scene.view.destination(), scene, scratch)
                 }
-                Buffer::App(which) => self.app(section, which, searched.app, scene, scratch),
+                Buffer::App(which) => {
+                    let mut speech = searched.speech;
+                    if let Some(speech) = &mut speech
+                        && signature.is_about_both()
+                    {
+                        speech.direction = section.direction.unwrap_or(speech.direction);
+                    }
+                    self.app(section, which, speech, scene, scratch)
+                }
                 buffer => {
                     let bytes = group::header(&scene.view, buffer);
                     self.section(section, bytes, scene, scratch)
@@ -361,10 +427,33 @@ impl Engine {
             match came_out {
                 Matched::Yes => {}
                 Matched::InStream => matched = Matched::InStream,
-                other => return other,
+                // One of the others may fail for good.
+                Matched::Wait => waits = true,
+                Matched::No | Matched::GaveUp => return came_out,
             }
         }
-        matched
+        if waits { Matched::Wait } else { matched }
+    }
+
+    /// Whether all that a rule about transactions asks for in the payload is there.
+    pub(super) fn payload_matches(
+        &self,
+        signature: &Signature,
+        searched: &Searched<'_>,
+        scene: &mut Scene<'_, '_>,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let noted = scratch.noted.now();
+        let mut sections = signature.sections.iter();
+        let all = sections.all(|section| {
+            section.buffer != Buffer::Payload
+                || matches!(
+                    self.payload_now(signature.kind, section, searched, scene, scratch),
+                    Matched::Yes | Matched::InStream
+                )
+        });
+        scratch.noted.back_to(noted);
+        all
     }
 
     fn payload(
@@ -375,7 +464,29 @@ impl Engine {
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
     ) -> Matched {
-        if kind.in_stream() && !searched.stream.is_empty() {
+        // Rules about transactions may ask for something of the stream besides.
+        let of_transaction = kind == Kind::Transaction;
+        let matched = match of_transaction && searched.speech.is_some_and(|it| it.payload_matched) {
+            true => return Matched::Yes,
+            false => self.payload_now(kind, section, searched, scene, scratch),
+        };
+        match matched {
+            // What comes next can have it.
+            Matched::No if of_transaction => Matched::Wait,
+            matched => matched,
+        }
+    }
+
+    fn payload_now(
+        &self,
+        kind: Kind,
+        section: &SectionProgram,
+        searched: &Searched<'_>,
+        scene: &mut Scene<'_, '_>,
+        scratch: &mut Scratch,
+    ) -> Matched {
+        let in_stream = kind.in_stream() || kind == Kind::Transaction;
+        if in_stream && !searched.stream.is_empty() {
             let noted = scratch.noted.now();
             match self.section(section, Some(searched.stream), scene, scratch) {
                 Matched::Yes => {
@@ -403,22 +514,32 @@ impl Engine {
         &self,
         section: &SectionProgram,
         which: AppBuffer,
-        source: Option<&dyn BufferSource>,
+        speech: Option<Speech<'_>>,
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
     ) -> Matched {
-        for number in 0.. {
-            let bytes = source.and_then(|source| source.buffer(which, number));
-            if bytes.is_none() && number > 0 {
-                break;
+        let mut may_come = false;
+        for number in 0..=MAX_BUFFERS {
+            if number == MAX_BUFFERS {
+                return Matched::GaveUp;
             }
+            let (bytes, complete) = match speech.map(|it| it.part(which, number)) {
+                Some(Part::Bytes { data, complete, .. }) => (Some(data), complete),
+                Some(Part::Pending) => return Matched::Wait,
+                Some(Part::Absent) | None if number > 0 => break,
+                Some(Part::Absent) | None => (None, true),
+            };
             let noted = scratch.noted.now();
             match self.section(section, bytes, scene, scratch) {
-                Matched::No if bytes.is_some() => scratch.noted.back_to(noted),
+                Matched::No => scratch.noted.back_to(noted),
                 decided => return decided,
             }
+            may_come |= !complete;
+            if bytes.is_none() || !which.is_multiple() {
+                break;
+            }
         }
-        Matched::No
+        if may_come { Matched::Wait } else { Matched::No }
     }
 
     fn address(
@@ -496,10 +617,10 @@ impl Engine {
     }
 
     /// A rule has matched: what it changes is changed at once, whatever becomes of its alert.
-    fn matched(
+    pub(super) fn matched(
         &self,
         index: RuleIndex,
-        in_stream: bool,
+        (in_stream, transaction): (bool, Option<usize>),
         scene: &mut Scene<'_, '_>,
         scratch: &mut Scratch,
         counts: &mut Counts,
@@ -512,6 +633,7 @@ impl Engine {
         scratch.queue.push(Queued {
             rule: index,
             in_stream,
+            transaction,
         });
     }
 }
@@ -526,11 +648,12 @@ pub(super) fn service(view: &View<'_>, to_server: bool) -> Option<u16> {
 const ETHERTYPE_ARP: u16 = 0x0806;
 
 /// What there is to search for a packet.
-struct Searched<'a> {
-    payload: &'a [u8],
-    stream: &'a [u8],
-    holds_packet: bool,
-    app: Option<&'a dyn BufferSource>,
+#[derive(Clone, Copy)]
+pub(super) struct Searched<'a> {
+    pub(super) payload: &'a [u8],
+    pub(super) stream: &'a [u8],
+    pub(super) holds_packet: bool,
+    pub(super) speech: Option<Speech<'a>>,
 }
 
 /// The smallest index at the front of ascending lists, taken from all that begin with it.

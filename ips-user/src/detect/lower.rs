@@ -15,8 +15,10 @@ use super::matching::pcre::Pattern;
 use super::matching::{Program, Surroundings, transform};
 use super::names::{NameId, Names};
 use super::reputation::Reputation;
+use crate::app::{self, AppProtocol, Asked, File, StoreScope};
+use crate::flow::PacketDirection;
 use crate::rules::ast::{
-    AppBuffer, Arrow, BitChange, Buffer, Condition, Dataset, Effect, FlowIntChange, Match,
+    Arrow, BitChange, Buffer, Condition, Dataset, Effect, EventKind, FlowIntChange, Match,
     Position, Rule, RuleProtocol, Section, Tag, Threshold, Track, Value,
 };
 use crate::rules::{Action, Sources, ThresholdEntry, Unsupported};
@@ -35,6 +37,12 @@ pub enum Kind {
     /// The stream, and the payload of packets that are in none; acts on the flow when it matched
     /// in the stream.
     Stream,
+    /// Transactions of application protocols; acts on the flow.
+    Transaction,
+    /// Packets of an application protocol; acts on the flow.
+    Application,
+    /// The application protocol alone: once in each direction when it is known; acts on the flow.
+    Protocol,
 }
 
 impl Kind {
@@ -47,6 +55,10 @@ impl Kind {
 /// A section, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct SectionProgram {
+    /// Its number in the rule.
+    written: usize,
+    /// The direction that it is about, in rules about both.
+    pub(super) direction: Option<PacketDirection>,
     pub(super) buffer: Buffer,
     pub(super) transforms: Box<[transform::Step]>,
     /// `absent`: with `or_else`.
@@ -75,6 +87,43 @@ pub(super) enum Deed {
     Bypass,
 }
 
+/// `filestore`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Store {
+    /// Of client and server; of the direction that has matched if `None`.
+    pub(super) directions: Option<[bool; 2]>,
+    pub(super) scope: StoreScope,
+}
+
+impl Store {
+    /// <https://docs.suricata.io/en/suricata-8.0.3/rules/file-keywords.html>
+    fn read(options: &str) -> Result<Self, Unsupported> {
+        let mut store = Self {
+            directions: None,
+            scope: StoreScope::File,
+        };
+        for option in options
+            .split(',')
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+        {
+            match option {
+                "request" | "to_server" => store.directions = Some([true, false]),
+                "response" | "to_client" => store.directions = Some([false, true]),
+                "both" => store.directions = Some([true; 2]),
+                "file" => store.scope = StoreScope::File,
+                "tx" => store.scope = StoreScope::Transaction,
+                "ssn" | "flow" => store.scope = StoreScope::Flow,
+                other => {
+                    let what = format!("`{other}` is neither a direction nor a scope");
+                    return Err(Unsupported::new("filestore", what));
+                }
+            }
+        }
+        Ok(store)
+    }
+}
+
 /// Seconds after which a bit of a host is unset, if the rule does not say.
 const HOST_BIT_SECONDS: u32 = 300;
 
@@ -93,6 +142,8 @@ pub(super) struct Signature {
     pub(super) sections: Box<[SectionProgram]>,
     pub(super) deeds: Box<[Deed]>,
     pub(super) tags: Box<[Tag]>,
+    /// Which files are stored when it has matched.
+    pub(super) stores: Option<Store>,
     /// With a number that no other threshold has.
     pub(super) thresholds: Box<[(u64, Threshold)]>,
 }
@@ -129,8 +180,6 @@ pub(super) struct Shared {
     directory: PathBuf,
     /// Where sets are saved to.
     data: Option<PathBuf>,
-    /// Buffers of application protocols that whoever inspects will have.
-    app_buffers: Vec<AppBuffer>,
     /// Whether only the rule counts, not what settings and files add to it.
     checking: bool,
 }
@@ -139,7 +188,6 @@ impl Shared {
     /// Nothing compiled yet.
     pub(super) fn new(options: &CompileOptions) -> Self {
         Self {
-            app_buffers: options.app_buffers.clone(),
             reputation: options.reputation.clone(),
             geoip: options.geoip_database.clone(),
             sources: Rc::clone(&options.sources),
@@ -202,6 +250,42 @@ impl conditions::Around for Shared {
         found.map_err(|reason| Unsupported::new("geoip", reason))
     }
 
+    fn hashes(
+        &mut self,
+        keyword: &str,
+        file: &str,
+        bytes: usize,
+    ) -> Result<Box<[Box<[u8]>]>, Unsupported> {
+        if self.checking {
+            return Ok(Box::default());
+        }
+        let path = self.directory.join(file);
+        let text = self
+            .sources
+            .read(&path)
+            .map_err(|error| Unsupported::new(keyword, format!("{}: {error}", path.display())))?;
+        let text = String::from_utf8_lossy(&text);
+        let mut hashes = Vec::new();
+        for line in text.lines() {
+            // Behind it may stand what md5sum writes there.
+            let Some(digits) = line
+                .split_whitespace()
+                .next()
+                .filter(|it| !it.starts_with('#'))
+            else {
+                continue;
+            };
+            let hash = from_digits(digits).filter(|hash| hash.len() == bytes);
+            hashes.push(hash.ok_or_else(|| {
+                let what = format!("{}: {digits:?} is no such hash", path.display());
+                Unsupported::new(keyword, what)
+            })?);
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        Ok(hashes.into())
+    }
+
     fn category(&self, name: &str) -> Result<u8, Unsupported> {
         if self.checking {
             return Ok(0);
@@ -230,18 +314,30 @@ impl Shared {
         self.directory = rule.file.parent().unwrap_or(Path::new("")).to_owned();
         let options = &rule.options;
         let kind = kind(&rule);
+        let protocol = match rule.protocol {
+            RuleProtocol::App(name) => Some(conditions::speaks(name)),
+            _ => None,
+        };
         let tests = options
             .conditions
             .iter()
             .filter(|condition| !is_always(condition))
-            .map(|condition| conditions::compile(condition, self))
-            .collect::<Result<_, _>>()?;
+            .map(|condition| conditions::compile(condition, self));
+        let stores = options.effects.iter().find_map(|effect| match effect {
+            Effect::FileStore { options } => Some(Store::read(options)),
+            _ => None,
+        });
+        let stores = stores.transpose()?;
+        let any_file = stores.map(|_| Ok(Test::App(Asked::AnyFile)));
+        let tests = protocol.into_iter().map(Ok).chain(tests).chain(any_file);
+        let tests = tests.collect::<Result<_, _>>()?;
         let sections = self.sections(&options.sections)?;
         let mut tags = Vec::new();
         let mut deeds = Vec::new();
         for effect in &options.effects {
             match effect {
                 Effect::Tag(tag) => tags.push(*tag),
+                Effect::FileStore { .. } => {}
                 other => deeds.push(self.deed(other)?),
             }
         }
@@ -287,6 +383,7 @@ impl Shared {
             sections,
             deeds: deeds.into(),
             tags: tags.into(),
+            stores,
             thresholds,
             rule: {
                 // Compiled they are above, and records do not show them.
@@ -308,13 +405,10 @@ impl Shared {
             return Err(Unsupported::new(keyword, "not for base64_data"));
         }
         let mut compiled = Vec::new();
-        for section in sections {
+        for (written, section) in sections.iter().enumerate() {
             match section.buffer {
-                Buffer::App(buffer) if !self.app_buffers.contains(&buffer) => {
-                    return Err(Unsupported::new(
-                        buffer.name(),
-                        "needs an application layer",
-                    ));
+                Buffer::App(buffer) if !app::has(buffer) => {
+                    return Err(Unsupported::new(buffer.name(), "not supported yet"));
                 }
                 Buffer::Base64Data => continue,
                 _ => {}
@@ -325,6 +419,8 @@ impl Shared {
                 _ => None,
             });
             compiled.push(SectionProgram {
+                written,
+                direction: direction(section),
                 buffer: section.buffer,
                 transforms: transform::compile(&section.transforms, &mut self.patterns)?,
                 absent,
@@ -379,6 +475,12 @@ impl Shared {
     }
 }
 
+fn from_digits(digits: &str) -> Option<Box<[u8]>> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.map(byte).collect()
+}
+
 /// Whether the engine can evaluate a rule, as far as the rule itself says: what it needs of files
 /// and settings is seen when it is compiled.
 ///
@@ -390,6 +492,18 @@ pub fn supported(rule: &Rule) -> Result<(), Unsupported> {
         ..Shared::default()
     };
     shared.lower(rule.clone(), &[]).map(|_| ())
+}
+
+/// The direction that the section of a rule about both directions is about.
+fn direction(section: &Section) -> Option<PacketDirection> {
+    let own = match section.buffer {
+        Buffer::App(buffer) => buffer.to_server(),
+        _ => None,
+    };
+    Some(match section.to_server.or(own)? {
+        true => PacketDirection::ToServer,
+        false => PacketDirection::ToClient,
+    })
 }
 
 /// `flow:only_stream` and the like alone ask nothing of a packet.
@@ -426,8 +540,12 @@ fn variables(section: &Section) -> usize {
 fn protocol(rule: &Rule) -> Result<(), Unsupported> {
     let refuse = |keyword: &str, reason: &str| Err(Unsupported::new(keyword, reason));
     match rule.protocol {
-        RuleProtocol::App(name) => refuse(name, "needs an application layer"),
-        _ if rule.direction == Arrow::Transaction => refuse("=>", "needs an application layer"),
+        RuleProtocol::App(name) if AppProtocol::named(name).next().is_none() => {
+            refuse(name, "not supported yet")
+        }
+        _ if rule.direction == Arrow::Transaction && !is_about_transactions(rule) => {
+            refuse("=>", "the rule asks nothing of transactions")
+        }
         _ => Ok(()),
     }
 }
@@ -452,8 +570,48 @@ fn needs_packet(condition: &Condition) -> bool {
     }
 }
 
+/// Whether a rule asks something of transactions.
+pub(super) fn is_about_transactions(rule: &Rule) -> bool {
+    let options = &rule.options;
+    let in_app = |section: &Section| matches!(section.buffer, Buffer::App(_));
+    let of_app = |condition: &Condition| {
+        matches!(
+            condition,
+            Condition::App { .. }
+                | Condition::Event {
+                    kind: EventKind::App,
+                    ..
+                }
+        )
+    };
+    let stores = |effect: &Effect| matches!(effect, Effect::FileStore { .. });
+    options.sections.iter().any(in_app)
+        || options.conditions.iter().any(of_app)
+        || options.effects.iter().any(stores)
+}
+
+/// Whether a rule asks for the protocol, and for nothing that comes with packets.
+fn is_about_protocol(rule: &Rule) -> bool {
+    let options = &rule.options;
+    // Before it is known every packet is asked.
+    let asks = |condition: &Condition| matches!(condition, Condition::AppProtocol { name, .. } if name != "unknown");
+    let fits = |condition: &Condition| asks(condition) || matches!(condition, Condition::Flow(_));
+    options.sections.is_empty()
+        && options.conditions.iter().any(asks)
+        && options.conditions.iter().all(fits)
+}
+
 fn kind(rule: &Rule) -> Kind {
     let options = &rule.options;
+    if is_about_transactions(rule) {
+        return Kind::Transaction;
+    }
+    if is_about_protocol(rule) {
+        return Kind::Protocol;
+    }
+    if matches!(rule.protocol, RuleProtocol::App(_)) && options.sections.is_empty() {
+        return Kind::Application;
+    }
     let is_ip = !matches!(
         rule.protocol,
         RuleProtocol::PacketHeader | RuleProtocol::Ethernet | RuleProtocol::Arp
@@ -477,7 +635,8 @@ fn kind(rule: &Rule) -> Kind {
     }
     let about_tcp = matches!(
         rule.protocol,
-        RuleProtocol::Tcp
+        RuleProtocol::App(_)
+            | RuleProtocol::Tcp
             | RuleProtocol::TcpStream
             | RuleProtocol::Ip
             | RuleProtocol::Ipv4
@@ -538,6 +697,33 @@ fn is_placed(section: &Section) -> bool {
 }
 
 impl Signature {
+    /// The transforms of a section, numbered as the rule has it.
+    pub(super) fn steps_of(&self, section: usize) -> &[transform::Step] {
+        let sections = self.sections.iter();
+        let mut own = sections.filter(|it| it.written == section);
+        own.next().map_or(&[], |it| &it.transforms)
+    }
+
+    /// Whether it asks for something in the payload.
+    pub(super) fn is_also_about_payload(&self) -> bool {
+        let mut sections = self.sections.iter();
+        sections.any(|section| section.buffer == Buffer::Payload)
+    }
+
+    /// Whether a file can be one that it means.
+    pub(super) fn means(&self, file: &File) -> bool {
+        self.tests.iter().all(|test| match test {
+            Test::App(Asked::Toward(_, asked)) => file.answers(asked) != Some(false),
+            Test::App(asked) if asked.is_of_file() => file.answers(asked) != Some(false),
+            _ => true,
+        })
+    }
+
+    /// Whether it asks something of both directions of a transaction.
+    pub(super) fn is_about_both(&self) -> bool {
+        self.rule.direction == Arrow::Transaction
+    }
+
     /// Whether it names no addresses.
     pub(super) fn is_about_all(&self) -> bool {
         self.source == addresses::ALL && self.destination == addresses::ALL

@@ -10,6 +10,15 @@ use crate::bounded::heap;
 /// Most captured values of a flow; further ones replace none.
 const MAX_TEXTS: usize = 64;
 
+/// Rules that are asked once for each direction of a flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Once {
+    /// About addresses: with its first packet.
+    Addresses,
+    /// About the application protocol: once it is known.
+    Protocol,
+}
+
 /// What rules have noted about a flow. Nothing is allocated for a flow about which nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowMarks {
@@ -23,8 +32,8 @@ pub struct FlowMarks {
     pub(super) tags: Vec<Tagged>,
     /// Matches counted for thresholds of the flow, by rule.
     pub(super) counts: Vec<(u64, Counted)>,
-    /// Directions whose first packet was checked against the rules about addresses.
-    addresses_checked: u8,
+    /// What was asked once for each direction: see [`Once`].
+    asked: u8,
 }
 
 impl FlowMarks {
@@ -91,10 +100,11 @@ impl FlowMarks {
     }
 
     pub(super) fn set_text(&mut self, name: NameId, value: &[u8]) {
-        match self.texts.binary_search_by_key(&name, |(name, _)| *name) {
-            Ok(place) => self.texts[place].1 = value.into(),
-            Err(_) if self.texts.len() >= MAX_TEXTS => {}
-            Err(place) => self.texts.insert(place, (name, value.into())),
+        // In the order in which they came first: records show them so.
+        match self.texts.iter().position(|(other, _)| *other == name) {
+            Some(place) => self.texts[place].1 = value.into(),
+            None if self.texts.len() >= MAX_TEXTS => {}
+            None => self.texts.push((name, value.into())),
         }
     }
 
@@ -105,20 +115,23 @@ impl FlowMarks {
         self.set_text(name, value);
     }
 
-    /// Whether the rules about addresses are to be asked: for the first packet of a direction.
-    pub(super) fn first_of(&mut self, direction: PacketDirection) -> bool {
-        let bit = match direction {
-            PacketDirection::ToServer => 1,
-            PacketDirection::ToClient => 2,
-        };
-        let first = self.addresses_checked & bit == 0;
-        self.addresses_checked |= bit;
+    /// The application protocol is not what it seemed to be: rules about it are asked again.
+    pub(crate) fn ask_for_protocol(&mut self) {
+        let bits = 0b11 << (2 * Once::Protocol as usize);
+        self.asked &= !bits;
+    }
+
+    /// Whether these rules are to be asked: they were not yet in this direction.
+    pub(super) fn first(&mut self, what: Once, direction: PacketDirection) -> bool {
+        let bit = 1 << (2 * what as usize + direction.number());
+        let first = self.asked & bit == 0;
+        self.asked |= bit;
         first
     }
 
     /// Appends them to what a successor is given.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.addresses_checked);
+        out.push(self.asked);
         put(out, self.bits.len());
         for bit in &self.bits {
             out.extend_from_slice(&bit.0.to_le_bytes());
@@ -149,7 +162,7 @@ impl FlowMarks {
     /// something else.
     pub fn decode(bytes: &mut &[u8]) -> Option<Self> {
         let mut marks = Self {
-            addresses_checked: take::<1>(bytes)?[0],
+            asked: take::<1>(bytes)?[0],
             ..Self::default()
         };
         for _ in 0..length(bytes)? {
@@ -214,7 +227,7 @@ mod tests {
         marks.set_int(NameId::of("n"), 5);
         marks.set_text(NameId::of("t"), b"old");
         marks.set_text(NameId::of("t"), b"value");
-        assert!(marks.first_of(PacketDirection::ToClient));
+        assert!(marks.first(Once::Addresses, PacketDirection::ToClient));
         marks.counts.push((7, Counted::at(Timestamp::default())));
         marks
     }
@@ -228,9 +241,9 @@ mod tests {
         assert_eq!(marks.int(NameId::of("m")), None);
         let texts: Vec<_> = marks.texts().collect();
         assert_eq!(texts, [(NameId::of("t"), &b"value"[..])]);
-        assert!(marks.first_of(PacketDirection::ToServer));
-        assert!(!marks.first_of(PacketDirection::ToServer));
-        assert!(!marks.first_of(PacketDirection::ToClient));
+        assert!(marks.first(Once::Addresses, PacketDirection::ToServer));
+        assert!(!marks.first(Once::Addresses, PacketDirection::ToServer));
+        assert!(!marks.first(Once::Addresses, PacketDirection::ToClient));
     }
 
     #[test]

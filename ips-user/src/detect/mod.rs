@@ -33,11 +33,12 @@ pub mod searches;
 mod tables;
 mod tag;
 mod threshold;
+mod transactions;
 mod view;
 
 pub use engine::{CompileOptions, Compiled, Engine, PACKET_ALERT_MAX, Refused, RuleIndex, Scratch};
 pub use image::{Building, Image, ImageError, MappedEngine, Rules, Summary};
-pub use inspect::{BufferSource, FlowView, Inspected, StreamData};
+pub use inspect::{FlowView, Inspected, StreamData};
 pub use lower::{Kind, supported};
 pub use marks::FlowMarks;
 pub use names::NameId;
@@ -46,6 +47,7 @@ pub use prefilter::{BuildPrefilter, Daachorse, Prefilter, PrefilterError};
 pub use report::{Alert, Detection};
 pub use reputation::Reputation;
 pub use tables::{TableCounters, TableLimits, TableUse, Tables};
+pub use transactions::{AppView, RuleMarks};
 
 use crate::flow::PacketDirection;
 

@@ -18,6 +18,7 @@ use crate::rules::ast::{Action, TagOf};
 pub(super) struct Queued {
     pub(super) rule: RuleIndex,
     pub(super) in_stream: bool,
+    pub(super) transaction: Option<usize>,
 }
 
 /// What is known once all rules were asked.
@@ -41,6 +42,8 @@ pub struct Alert {
     pub whole_flow: bool,
     /// Whether it matched in the stream, not in the packet.
     pub in_stream: bool,
+    /// In which of the transactions in hand it matched.
+    pub transaction: Option<usize>,
 }
 
 /// What the rules say about a packet.
@@ -98,7 +101,11 @@ impl Engine {
     /// Whether a match of this kind acts on the flow.
     fn reaches_flow(kind: Kind, in_stream: bool, payload_is_stream: bool) -> bool {
         match kind {
-            Kind::Addresses | Kind::LikeAddresses => true,
+            Kind::Addresses
+            | Kind::LikeAddresses
+            | Kind::Transaction
+            | Kind::Application
+            | Kind::Protocol => true,
             Kind::Packet => false,
             Kind::Stream | Kind::PacketAndStream => in_stream || payload_is_stream,
         }
@@ -155,6 +162,7 @@ impl Engine {
                 rate_filtered: other_action.is_some(),
                 whole_flow: Self::reaches_flow(signature.kind, queued.in_stream, payload_is_stream),
                 in_stream: queued.in_stream,
+                transaction: queued.transaction,
             };
             if action != Action::Alert {
                 acts.push(alert);

@@ -39,6 +39,7 @@ impl Place {
                 Target::Packet => "packet",
                 Target::Stream => "stream",
                 Target::Header(_) => "header",
+                Target::App => "app",
             },
             of_port,
         }

@@ -3,13 +3,15 @@
 use etherparse::PacketBuilder;
 
 use super::prefilter::BuildPrefilter;
+use super::transactions::AppGroup;
 use super::*;
+use crate::app::{AppLayer, AppProtocol, Ear, Heard, Ports};
 use crate::decode::Decoded;
 use crate::flow::{PacketDirection, Tally, Timestamp};
 use crate::rules::ast::{
-    Action, AddressSet, AppBuffer, BitChange, Compare, Condition, Effect, FlowCondition,
-    FlowIntAsked, FlowIntChange, FlowIntOperator, FlowIntValue, GeoSide, Options, Tag, TagOf,
-    TagUnit, Threshold, ThresholdKind, Track,
+    Action, AddressSet, BitChange, Compare, Condition, Effect, FlowCondition, FlowIntAsked,
+    FlowIntChange, FlowIntOperator, FlowIntValue, GeoSide, Options, Tag, TagOf, TagUnit, Threshold,
+    ThresholdKind, Track,
 };
 use crate::rules::range_set::RangeSet;
 use crate::rules::{Rule, RuleSet, RuleSource, ThresholdEntry};
@@ -74,18 +76,8 @@ struct Bench {
     now: Timestamp,
     direction: PacketDirection,
     established: bool,
-    /// Whether there are buffers of an application protocol.
-    app: bool,
-}
-
-/// Two names.
-struct Names;
-
-impl BufferSource for Names {
-    fn buffer(&self, which: AppBuffer, number: usize) -> Option<&[u8]> {
-        let names: [&[u8]; 2] = [b"one.example", b"two.example"];
-        (which == AppBuffer::DnsQuery).then(|| names.get(number).copied())?
-    }
+    /// What its application says.
+    app: AppLayer,
 }
 
 /// What came out, for comparing.
@@ -117,7 +109,7 @@ impl Bench {
             now: Timestamp::default(),
             direction: PacketDirection::ToServer,
             established: true,
-            app: false,
+            app: AppLayer::default(),
         }
     }
 
@@ -138,6 +130,7 @@ impl Bench {
             to_server: tally,
             to_client: Tally::default(),
             stream_sizes: Some((100, 200)),
+            app: self.app.known(),
             marks: &mut self.marks,
         };
         let input = Inspected {
@@ -147,7 +140,10 @@ impl Bench {
             stream_events: crate::reassembly::tcp::StreamEvents::NONE,
             only_stream: false,
             only_established: false,
-            app: self.app.then_some(&Names as &dyn BufferSource),
+            app: Some(AppView {
+                transactions: self.app.transactions(),
+                epoch: 1,
+            }),
             now: self.now,
             tables: &mut self.tables,
         };
@@ -175,6 +171,21 @@ impl Bench {
                 .map(|(at, bytes)| (at, bytes.to_vec()))
                 .collect(),
         }
+    }
+
+    /// The client says something in a datagram.
+    fn hears(&mut self, payload: &[u8]) {
+        let ports = Ports {
+            client: 1000,
+            server: 53,
+        };
+        let mut ear = Ear::default();
+        let hearing = &mut ear.datagrams();
+        let direction = PacketDirection::ToServer;
+        assert_eq!(
+            self.app.datagram(direction, payload, ports, hearing),
+            Heard::Well
+        );
     }
 
     fn alerts(&mut self, packet: &[u8]) -> Vec<u32> {
@@ -759,10 +770,10 @@ fn what_cannot_be_evaluated_is_refused_and_named() {
     );
     check(
         Condition::App {
-            keyword: "dns.opcode".into(),
+            keyword: "ntp.mode".into(),
             value: "1".into(),
         },
-        "dns.opcode",
+        "ntp.mode",
     );
 }
 
@@ -791,24 +802,62 @@ fn a_packet_that_takes_too_long_is_let_go_and_counted() {
 }
 
 #[test]
-fn buffers_of_application_protocols_are_asked_of_whoever_has_them() {
-    let text = "alert udp any any -> any any (dns.query; content:\"two\"; sid:1;)\n\
-                alert udp any any -> any any (dns.query; content:\"three\"; sid:2;)\n\
-                alert udp any any -> any any (tls.sni; content:\"one\"; sid:3;)\n";
-    let set = RuleSet {
-        supported: |_| Ok(()),
-        ..RuleSet::default()
-    };
-    let rules = set.load_sources(&[RuleSource::new("t", text.into())]).rules;
-    assert_eq!(rules.len(), 3);
-    let nobody = Engine::compile(rules.clone(), &CompileOptions::default()).unwrap();
-    assert_eq!(nobody.refused.len(), 3);
-    let options = CompileOptions {
-        app_buffers: vec![AppBuffer::DnsQuery, AppBuffer::TlsSni],
-        ..CompileOptions::default()
-    };
-    let mut bench = Bench::with(rules, &options);
+fn a_rule_is_asked_of_each_transaction_and_matches_once_in_it() {
+    let text = "alert dns any any -> any any (dns.query; content:\"two\"; sid:1;)\n\
+                alert dns any any -> any any (dns.query; content:\"three\"; sid:2;)\n\
+                alert dns any any -> any any (dns.query; dotprefix; content:\".one.\"; sid:3;)\n\
+                alert udp any any -> any any (dns.query; content:!\"one\"; sid:4;)\n\
+                alert udp any any -> any any (dns.answers.rrname; content:\"one\"; sid:5;)\n\
+                alert dns any any -> any any (dns.opcode:0; dns.rrtype:AAAA; sid:6;)\n";
+    let mut bench = Bench::new(rules(text));
     assert!(bench.alerts(&udp(b"x")).is_empty());
-    bench.app = true;
-    assert_eq!(bench.alerts(&udp(b"x")), [1]);
+    let mut message = vec![0, 1, 1, 0, 0, 2, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(b"\x03one\x07example\0\0\x01\0\x01");
+    message.extend_from_slice(b"\x03two\x07example\0\0\x1c\0\x01");
+    bench.hears(&message);
+    assert_eq!(bench.alerts(&udp(b"x")), [1, 3, 4, 6]);
+    // Nothing has come of it since.
+    assert!(bench.alerts(&udp(b"x")).is_empty());
+    bench.hears(&message);
+    assert_eq!(bench.alerts(&udp(b"x")), [1, 3, 4, 6]);
+    // In the other direction there is nothing of it.
+    bench.hears(&message);
+    bench.direction = PacketDirection::ToClient;
+    assert!(bench.alerts(&udp(b"x")).is_empty());
+}
+
+#[test]
+fn transactions_are_searched_for_rules_of_their_protocol_only() {
+    let text = "alert http any any -> any any (http.uri; content:\"a\"; sid:1;)\n\
+                alert tcp any any -> any any (http.method; content:\"b\"; sid:2;)\n\
+                alert dns any any -> any any (dns.query; content:\"c\"; sid:3;)\n\
+                alert tcp any any -> any any (tls.sni; content:\"d\"; sid:4;)\n";
+    let engine = engine(rules(text), &CompileOptions::default());
+    let [[tcp, _], [udp, _]] = &engine.app;
+    let scans = |groups: &[AppGroup]| {
+        let counts = groups.iter().map(|it| it.scans().count());
+        let named = AppProtocol::ALL.iter().zip(counts);
+        let mut named: Vec<_> = named.filter(|it| it.1 > 0).collect();
+        named.sort_unstable();
+        named
+    };
+    use AppProtocol::{Dns, Http1, Tls};
+    assert_eq!(scans(tcp), [(&Dns, 1), (&Http1, 2), (&Tls, 1)]);
+    assert_eq!(scans(udp), [(&Dns, 1)]);
+}
+
+#[test]
+fn rules_about_a_protocol_alone_match_once_in_each_direction() {
+    let text = "alert udp any any -> any any (app-layer-protocol:dns; sid:2;)\n\
+                alert udp any any -> any any (app-layer-protocol:!dns; sid:3;)\n\
+                alert udp any any -> any any (app-layer-protocol:failed; sid:4;)\n\
+                alert udp any any -> any any (app-layer-protocol:unknown; sid:5;)\n";
+    let mut bench = Bench::new(rules(text));
+    assert_eq!(bench.alerts(&udp(b"x")), [5]);
+    assert_eq!(bench.alerts(&udp(b"x")), [5]);
+    bench.app = AppLayer::Failed;
+    assert_eq!(bench.alerts(&udp(b"x")), [3, 4]);
+    assert!(bench.alerts(&udp(b"x")).is_empty());
+    bench.direction = PacketDirection::ToClient;
+    assert_eq!(bench.alerts(&udp(b"x")), [3, 4]);
 }

@@ -4,6 +4,7 @@ use ips_common::{Direction, FlowKey};
 
 use super::idle::Class;
 use super::{Observed, Timestamp};
+use crate::app::{AppLayer, AppOptions, Heard, Hearing, Known, Ports, Undecided};
 use crate::decode::{Decoded, protocol};
 use crate::detect::FlowMarks;
 use crate::exception::Cause;
@@ -18,6 +19,24 @@ pub enum PacketDirection {
     ToServer,
     /// From the server.
     ToClient,
+}
+
+impl PacketDirection {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::ToServer, Self::ToClient];
+
+    /// Its place in arrays: the client's first.
+    pub const fn number(self) -> usize {
+        self as usize
+    }
+
+    /// The opposite one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::ToServer => Self::ToClient,
+            Self::ToClient => Self::ToServer,
+        }
+    }
 }
 
 /// Packets and bytes of one direction.
@@ -124,6 +143,8 @@ pub struct Flow {
     pub session: Option<Box<Session>>,
     /// What is known of its beginning.
     pub begun: Begun,
+    /// What its application says.
+    pub app: AppLayer,
     /// What records say about it besides.
     pub observed: Observed,
     /// Who has sent a FIN.
@@ -156,6 +177,7 @@ impl Flow {
             convicted: None,
             session: None,
             begun: Begun::Unknown,
+            app: AppLayer::default(),
             observed: Observed::default(),
             fin: None,
         }
@@ -189,6 +211,35 @@ impl Flow {
         direction
     }
 
+    /// The client is the server.
+    fn turn_round(&mut self) {
+        self.client = reverse(self.client);
+        std::mem::swap(&mut self.to_server, &mut self.to_client);
+        self.fin = self.fin.map(PacketDirection::other);
+        self.observed.turn_round();
+        self.app.turn_round();
+    }
+
+    /// Turns the flow of a connection that was picked up midstream round when what there is of this
+    /// direction says that it is the other one. Whether it was turned.
+    pub(crate) fn turn_if_wrong(
+        &mut self,
+        direction: PacketDirection,
+        session: &mut Session,
+        memory: &mut StreamMemory,
+        options: (&StreamOptions, &AppOptions),
+    ) -> bool {
+        let wrong = session.is_midstream()
+            && self
+                .app
+                .is_wrong_way(direction, session, options, self.ports());
+        if wrong {
+            self.turn_round();
+            session.turn_round(memory);
+        }
+        wrong
+    }
+
     fn update_tcp(&mut self, packet: &Decoded<'_>) {
         let Some(tcp) = packet.tcp() else { return };
         let midstream = matches!(self.tcp, TcpState::Established) && self.one_sided();
@@ -201,9 +252,7 @@ impl Flow {
                 packet.direction
             };
             if client != self.client {
-                self.client = client;
-                std::mem::swap(&mut self.to_server, &mut self.to_client);
-                self.observed.turn_round();
+                self.turn_round();
             }
         }
         let direction = self.direction_of(packet.direction);
@@ -247,10 +296,69 @@ impl Flow {
         Some(outcome)
     }
 
-    /// The packet that was given to [`Flow::track`] last is not delivered.
-    pub fn dropped(&mut self, memory: &mut StreamMemory) {
+    /// Gives what there is of a direction of its connection to its application layer.
+    pub(crate) fn hear(
+        &mut self,
+        direction: PacketDirection,
+        session: &mut Session,
+        options: &StreamOptions,
+        hearing: &mut Hearing<'_>,
+    ) -> Heard {
+        let ports = self.ports();
+        let is_other = session.is_unannounced() && self.app.is_of_another(session);
+        if session.has_begun_anew() || is_other {
+            self.app.begin_anew(hearing);
+            self.marks.ask_for_protocol();
+        }
+        let before = self.app.known();
+        let heard = self
+            .app
+            .segment(direction, session, options, ports, hearing);
+        if matches!(before, Known::Is(_)) && self.app.known() != before {
+            // It has become another one.
+            self.marks.ask_for_protocol();
+        }
+        heard
+    }
+
+    /// The same with a packet that is of no connection.
+    pub(crate) fn hear_datagram(
+        &mut self,
+        packet: &Decoded<'_>,
+        direction: PacketDirection,
+        hearing: &mut Hearing<'_>,
+    ) -> Heard {
+        let ports = self.ports();
+        if packet.protocol() != protocol::UDP || packet.invalid().is_some() {
+            return Heard::Well;
+        }
+        let before = self.app.known();
+        let heard = (self.app).datagram(direction, packet.payload, ports, hearing);
+        if before == Known::Failed && self.app.known() != before {
+            self.marks.ask_for_protocol();
+        }
+        heard
+    }
+
+    fn ports(&self) -> Ports {
+        let (client, server) = self.key.ends(self.client);
+        Ports {
+            client: client.port,
+            server: server.port,
+        }
+    }
+
+    /// The packet that was given to [`Flow::track`] last is not delivered. `before` is what was
+    /// known of its application until it came.
+    pub(crate) fn dropped(&mut self, before: Option<Undecided>, memory: &mut StreamMemory) {
         if let Some(session) = &mut self.session {
-            session.dropped(memory);
+            let taken_back = session.dropped(memory);
+            if taken_back
+                && let Some(before) = before
+                && self.app.take_back(before, session)
+            {
+                self.marks.ask_for_protocol();
+            }
             self.take_state();
         }
     }
@@ -308,6 +416,14 @@ impl Flow {
     /// Whether all packets so far came from one end.
     pub(super) fn one_sided(&self) -> bool {
         self.to_server.packets == 0 || self.to_client.packets == 0
+    }
+
+    /// Nobody asks rules about its application any more, nor listens to it for records.
+    pub(crate) fn leave(&mut self) {
+        match self.action {
+            FlowAction::Drop { .. } | FlowAction::Refuse { .. } => self.app.cut_off(),
+            FlowAction::Inspect | FlowAction::Pass => self.app.let_out(),
+        }
     }
 
     /// Which timeout applies to it.

@@ -24,6 +24,7 @@ use ips_common::{Direction, FlowKey};
 use thiserror::Error;
 
 use super::{Flow, FlowAction, FlowTable, Observed, PacketDirection, Tally, TcpState, Timestamp};
+use crate::app::{AppLayer, Known};
 use crate::detect::FlowMarks;
 use crate::exception::Cause;
 use crate::reassembly::tcp::{Begun, Session, StreamMemory, StreamOptions};
@@ -99,6 +100,8 @@ mod part {
     pub(super) const SESSION: u32 = 1;
     /// What rules have noted: [`FlowMarks::encode`](crate::detect::FlowMarks::encode).
     pub(super) const MARKS: u32 = 2;
+    /// What is known of its application: [`AppLayer::export`](crate::app::AppLayer).
+    pub(super) const APPLICATION: u32 = 3;
 }
 
 /// Bytes written at a time, about.
@@ -279,11 +282,24 @@ impl FlowTable {
                     value: marks.len() as u64,
                 })?;
             }
+            let known = part_of(extension, part::APPLICATION);
+            if let Some(known) = known {
+                flow.app = AppLayer::import(known);
+            }
             if flow.begun == Begun::Inherited {
                 flow.session = part_of(extension, part::SESSION).and_then(&mut session);
-                match flow.session {
-                    Some(_) => imported.sessions += 1,
-                    None => imported.sessions_lost += 1,
+                match &mut flow.session {
+                    Some(session) => {
+                        imported.sessions += 1;
+                        flow.app = AppLayer::taken_over(session, known);
+                    }
+                    None => {
+                        imported.sessions_lost += 1;
+                        if known.is_none() || flow.app.known() != Known::Failed {
+                            // It is recognised from there, if it can be.
+                            flow.app = AppLayer::default();
+                        }
+                    }
                 }
             }
             if !filled.adopt(flow) {
@@ -420,6 +436,9 @@ impl Record {
         if flow.marks != FlowMarks::default() {
             add_part(block, part::MARKS, |block| flow.marks.encode(block));
         }
+        if flow.app.known() != Known::NotYet {
+            add_part(block, part::APPLICATION, |block| flow.app.export(block));
+        }
         record.extension = (block.len() - begin - RECORD) as u32;
         block[begin..begin + RECORD].copy_from_slice(bytemuck::bytes_of(&record));
     }
@@ -531,6 +550,11 @@ impl Record {
             marks: FlowMarks::default(),
             convicted: (self.flags & flags::CONVICTED != 0).then_some(convicted),
             session: None,
+            // What was said before is not known here: of a stream nobody can go on in the middle.
+            app: match tracked {
+                true => AppLayer::Failed,
+                false => AppLayer::default(),
+            },
             begun: match tracked {
                 true => Begun::Inherited,
                 false => Begun::Unknown,

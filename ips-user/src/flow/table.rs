@@ -680,11 +680,13 @@ impl FlowTable {
         self.idle.remove(slot);
         let flow = &mut self.flows[slot];
         let (session, marks) = (flow.session.take(), std::mem::take(&mut flow.marks));
+        let app = std::mem::take(&mut flow.app);
         // What stays in the slot until it is used again has nothing besides.
         if self.tells_ends {
             let mut flow = flow.clone();
             flow.session = session;
             flow.marks = marks;
+            flow.app = app;
             self.keep_ended(flow, end);
         }
     }

@@ -1,6 +1,7 @@
 //! What one worker's inspection counts.
 
 use super::ExceptionCounters;
+use crate::app::AppCounters;
 use crate::decode::InvalidCounters;
 use crate::detect::TableCounters;
 use crate::flow::FlowCounters;
@@ -66,4 +67,6 @@ pub struct InspectionCounters {
     pub flows: FlowCounters,
     /// What rules remember beyond flows.
     pub tables: TableCounters,
+    /// What flows' applications take.
+    pub applications: AppCounters,
 }

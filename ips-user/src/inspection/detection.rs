@@ -3,9 +3,11 @@
 use super::case::{Case, InFlow};
 use super::change;
 use super::examiner::{End, Examiner};
+use super::passed::listens;
 use super::{Feedback, Why};
+use crate::app::Transaction;
 use crate::decode::{Decoded, FragmentFate};
-use crate::detect::{Detection, FlowView, Inspected, StreamData};
+use crate::detect::{AppView, Detection, FlowView, Inspected, StreamData};
 use crate::flow::{Flow, FlowAction, PacketDirection, Timestamp};
 use crate::log::EventSink;
 use crate::log::eve::{DropReason, Matched};
@@ -47,16 +49,26 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let packet = case.packet;
         #[cfg(feature = "fault-injection")]
         crate::fault::inject(packet.payload);
+        let epoch = self.epoch;
+        let (view, app) = match flow {
+            Some((flow, direction)) => {
+                let (view, transactions) = view(flow, *direction, streamed, case.now);
+                let app = AppView {
+                    transactions,
+                    epoch,
+                };
+                (Some(view), Some(app))
+            }
+            None => (None, None),
+        };
         let inspected = Inspected {
             packet,
-            flow: flow
-                .as_mut()
-                .map(|(flow, direction)| view(flow, *direction, streamed, case.now)),
+            flow: view,
             stream: streamed.data,
             stream_events: streamed.events,
             only_stream: streamed.alone,
             only_established: streamed.early,
-            app: None,
+            app,
             now: case.now,
             tables: &mut self.tables,
         };
@@ -107,6 +119,17 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         };
         let alerts = (self.reports).matches(case, flow, matched, decision, in_stream);
         self.counters.alerts += alerts;
+        if let Some((flow, _)) = flow
+            && flow.action != FlowAction::Inspect
+            // What else comes with this packet is inspected all the same.
+            && !flow.observed.is_bypassed()
+        {
+            match listens(&self.options.records.types, flow) {
+                true => flow.app.pass_over(),
+                false => flow.leave(),
+            }
+        }
+        self.reports.transactions(case, flow);
         if detection.replaces() && self.options.ips && decision.outcome.accepts() {
             match change::payload(case, detection.replacements()) {
                 Some(bytes) => self.changed = Some(bytes),
@@ -144,7 +167,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             Outcome::Drop | Outcome::Reject(_) if !self.options.ips => {
                 if let Outcome::Reject(target) = decision.outcome {
                     self.counters.rejected += 1;
-                    self.reject(packet, target);
+                    self.reject(case, target);
                 }
                 (Disposition::Accept, matches)
             }
@@ -176,7 +199,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             Outcome::Reject(target) => {
                 self.counters.rule_dropped += 1;
                 self.counters.rejected += 1;
-                self.reject(packet, target);
+                self.reject(case, target);
                 (Disposition::Drop, Why::Rejected { signature_id })
             }
         }
@@ -210,15 +233,15 @@ fn apply_to_flow(flow: &mut Flow, outcome: Outcome, signature_id: u32) {
     }
 }
 
-/// A flow as rules see it.
+/// A flow as rules see it, and what its application says.
 fn view<'f>(
     flow: &'f mut Flow,
     direction: PacketDirection,
     streamed: &Streamed<'_>,
     now: Timestamp,
-) -> FlowView<'f> {
+) -> (FlowView<'f>, &'f mut [Transaction]) {
     let both = flow.to_server.packets > 0 && flow.to_client.packets > 0;
-    FlowView {
+    let view = FlowView {
         direction,
         established: match flow.key.protocol {
             crate::decode::protocol::TCP => streamed.established,
@@ -228,6 +251,8 @@ fn view<'f>(
         to_server: flow.to_server,
         to_client: flow.to_client,
         stream_sizes: streamed.sizes,
+        app: flow.app.known(),
         marks: &mut flow.marks,
-    }
+    };
+    (view, flow.app.transactions())
 }

@@ -4,7 +4,8 @@ use super::case::{Case, InFlow};
 use super::exceptions::Exceptions;
 use super::reports::Reports;
 use super::{Feedback, InspectionCounters, InspectionOptions, Why};
-use crate::decode::{Decoded, FragmentFate, Invalid};
+use crate::app::{AppMemory, Undecided};
+use crate::decode::{FragmentFate, Invalid};
 use crate::desk::Overload;
 use crate::detect::{Rules, Scratch, Tables};
 use crate::exception::Cause;
@@ -27,6 +28,10 @@ pub(super) struct Limited {
     pub(super) passed: bool,
     /// It says nothing about its flow.
     pub(super) alone: bool,
+    /// What its application says cannot be read, nor what follows.
+    pub(super) unheard: bool,
+    /// What was known of its application before it came.
+    pub(super) before: Option<Undecided>,
 }
 
 /// What becomes of a packet, and why.
@@ -35,6 +40,9 @@ pub(super) type End = (Disposition, Why);
 /// A packet of a convicted flow that still arrives after this time means that the conviction
 /// has aged out or was evicted: it is asked for again.
 const CONVICT_AGAIN_NS: u64 = 1_000_000_000;
+
+/// RFC 9776.
+const IGMP: u8 = 2;
 
 /// Connections given up for one packet, at most, when memory is short.
 const RELIEF: usize = 8;
@@ -50,6 +58,8 @@ pub(super) struct Examiner<S, R, F> {
     pub(super) limited: Limited,
     pub(super) scratch: Scratch,
     pub(super) tables: Tables,
+    /// What flows' applications take of the memory.
+    pub(super) applications: AppMemory,
     pub(super) options: InspectionOptions,
     pub(super) exceptions: Exceptions,
     pub(super) overload: Overload,
@@ -116,7 +126,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         memory: &mut StreamMemory,
     ) -> Result<InFlow<'f>, End> {
         let packet = case.packet;
-        if packet.network.is_none() || packet.is_fragment() {
+        // Messages of group management are no conversation.
+        if packet.network.is_none() || packet.is_fragment() || packet.protocol() == IGMP {
             return Ok(None);
         }
         if packet.tcp().is_some() && memory.is_short(&self.options.stream) {
@@ -204,7 +215,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let treatment = self.exceptions.treatments.of(cause);
         let reports = &mut self.reports;
         let outcome = reports.except(&mut self.exceptions, cause, treatment, case, flow)?;
-        Some(self.excepted(cause, outcome, case.packet))
+        Some(self.excepted(cause, outcome, case))
     }
 
     /// What the policy says of a packet on which rules have given up; nothing about its flow if the
@@ -224,14 +235,14 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         };
         let reports = &mut self.reports;
         let outcome = reports.except(&mut self.exceptions, CAUSE, treatment, case, flow)?;
-        Some(self.excepted(CAUSE, outcome, case.packet))
+        Some(self.excepted(CAUSE, outcome, case))
     }
 
     /// What an exception policy has decided.
-    pub(super) fn excepted(&mut self, cause: Cause, outcome: Outcome, packet: &Decoded<'_>) -> End {
+    pub(super) fn excepted(&mut self, cause: Cause, outcome: Outcome, case: &Case<'_>) -> End {
         if let Outcome::Reject(target) = outcome {
             self.counters.rejected += 1;
-            self.reject(packet, target);
+            self.reject(case, target);
         }
         let disposition = match outcome.accepts() {
             true => Disposition::Accept,
@@ -240,14 +251,18 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         (disposition, Why::Exception(cause))
     }
 
-    pub(super) fn reject(&mut self, packet: &Decoded<'_>, target: RejectTarget) {
+    pub(super) fn reject(&mut self, case: &Case<'_>, target: RejectTarget) {
+        // Of a packet that nobody has sent the numbers are nobody's.
+        if case.pseudo {
+            return;
+        }
         let ends: &[Toward] = match target {
             RejectTarget::Source => &[Toward::Source],
             RejectTarget::Destination => &[Toward::Destination],
             RejectTarget::Both => &[Toward::Source, Toward::Destination],
         };
         for &toward in ends {
-            if let Some(to) = reject::build(packet, toward, &mut self.rejection) {
+            if let Some(to) = reject::build(case.packet, toward, &mut self.rejection) {
                 self.counters.rejections += 1;
                 self.rejects.send(&self.rejection, to);
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::app::AppOptions;
 use crate::config::Config;
 use crate::config::settings::{ChecksumChecks, EngineSettings, Records};
 use crate::decode::{ChecksumMode, DecodeOptions};
@@ -22,6 +23,8 @@ pub struct InspectionOptions {
     pub defrag: DefragOptions,
     /// How TCP connections are tracked and put together.
     pub stream: StreamOptions,
+    /// How applications are listened to.
+    pub app: AppOptions,
     /// What happens to packets that cannot be inspected as they should be.
     pub exceptions: Treatments,
     /// Under a first level of overload, flows are shed of which so many bytes were inspected and
@@ -35,12 +38,17 @@ pub struct InspectionOptions {
     pub tables: TableLimits,
     /// Whether packets can be dropped. Otherwise rules that would only report.
     pub ips: bool,
+    /// Packets come from a capture: what is dropped of them has reached its receiver all the same,
+    /// and the packets after it show that.
+    pub delivered: bool,
     /// Secret of the flow table and of the flow ids: random, different for each worker.
     pub seed: [u64; 2],
     /// Whether dropped TCP flows are convicted.
     pub convict: bool,
     /// Which records are made, and what is in them.
     pub records: Records,
+    /// Whether the alert of a rule that is not about transactions shows the only one that there is.
+    pub guess_transaction: bool,
     /// The capture that packets come from, if from one: their ids are their numbers in it.
     pub capture: Option<String>,
     /// Interface names by index, for records.
@@ -59,15 +67,18 @@ impl Default for InspectionOptions {
                 midstream: true,
                 ..StreamOptions::default()
             },
+            app: AppOptions::default(),
             exceptions: Treatments::default(),
             shed_first_bytes: 0,
             drop_scope: DropScope::default(),
             flows: FlowLimits::default(),
             tables: TableLimits::default(),
             ips: true,
+            delivered: false,
             seed: [0; 2],
             convict: true,
             records: Records::default(),
+            guess_transaction: false,
             capture: None,
             interfaces: BTreeMap::new(),
             utc_offset_s: 0,
@@ -92,12 +103,14 @@ impl InspectionOptions {
                 ..DefragOptions::new(&settings, true)
             },
             stream: StreamOptions::configured(&settings, true),
+            app: AppOptions::configured(&settings, true),
             exceptions: config.treatments(),
             shed_first_bytes: config.overload.shed_first_bytes,
             flows: config.flow_limits(),
             tables: TableLimits::configured(&settings),
             convict: config.conviction.enabled,
             records: settings.records(),
+            guess_transaction: settings.detect.guess_applayer_tx,
             ..Self::default()
         })
     }
@@ -118,13 +131,16 @@ impl InspectionOptions {
             decode: DecodeOptions::new(settings, checksums)?,
             defrag: DefragOptions::new(settings, ips),
             stream: StreamOptions::configured(settings, ips),
+            app: AppOptions::configured(settings, ips),
             // What cannot be decoded has its events, and rules for them.
             exceptions,
             flows: FlowLimits::configured(settings, spares),
             tables: TableLimits::configured(settings),
             ips,
+            delivered: true,
             convict: false,
             records: settings.records(),
+            guess_transaction: settings.detect.guess_applayer_tx,
             ..Self::default()
         })
     }

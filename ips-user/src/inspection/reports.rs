@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use super::case::{Case, InFlow};
 use super::exceptions::Exceptions;
 use super::options::InspectionOptions;
+use crate::app::{AppProtocol, StoreOptions, Transaction, http1};
 use crate::config::settings::{DropFlows, Records};
 use crate::detect::{Detection, Engine};
 use crate::exception::{Cause, Treatment};
 use crate::flow::{Flow, FlowEnd, PacketDirection, Timestamp};
 use crate::log::EventSink;
-use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, PacketContext};
+use crate::log::eve::{self, Anomaly, DropReason, EndedFlow, Matched, Noted, PacketContext};
 use crate::reassembly::tcp::StreamEvents;
 use crate::verdict::{Decision, Outcome, except};
 
@@ -26,6 +29,8 @@ pub(super) struct Reports<S> {
 struct Settings {
     records: Records,
     ips: bool,
+    guess_transaction: bool,
+    store: StoreOptions,
     capture: Option<String>,
     interfaces: BTreeMap<u32, String>,
     utc_offset_s: i32,
@@ -36,6 +41,8 @@ impl Settings {
         Self {
             records: options.records.clone(),
             ips: options.ips,
+            guess_transaction: options.guess_transaction,
+            store: options.app.store,
             capture: options.capture.clone(),
             interfaces: options.interfaces.clone(),
             utc_offset_s: options.utc_offset_s,
@@ -50,6 +57,7 @@ impl Settings {
     ) -> PacketContext<'c> {
         let name = |index: u32| self.interfaces.get(&index).map(String::as_str);
         PacketContext {
+            noted: None,
             time: case.now,
             utc_offset_s: self.utc_offset_s,
             packet: case.packet,
@@ -195,6 +203,10 @@ impl<S: EventSink> Reports<S> {
         in_stream: Matched<'_>,
     ) -> u64 {
         let mut alerts = 0;
+        let shows = !detection.alerts.is_empty() || !decision.outcome.accepts();
+        let marks = flow.as_ref().filter(|_| shows).map(|it| &it.0.marks);
+        let noted = marks.map(|marks| Noted::of(engine, marks));
+        let noted = noted.as_ref();
         for alert in detection.alerts {
             if !self.settings.records.types.wants("alert") {
                 break;
@@ -204,8 +216,18 @@ impl<S: EventSink> Reports<S> {
                 true => in_stream,
                 false => Matched::Packet,
             };
-            let context = self.settings.context(case, shown(flow), decision.outcome);
-            eve::alert(&context, (rule, alert.action), matched, &mut self.line);
+            let context = PacketContext {
+                noted,
+                ..self.settings.context(case, shown(flow), decision.outcome)
+            };
+            let in_hand = flow.as_ref().map_or(&[][..], |flow| flow.0.app.in_hand());
+            let transaction = match (alert.transaction, in_hand) {
+                (Some(at), _) => in_hand.get(at),
+                (None, [only]) if self.settings.guess_transaction => Some(only),
+                (None, _) => None,
+            };
+            let rule = (rule, alert.action);
+            eve::alert(&context, rule, (matched, transaction), &mut self.line);
             self.emit();
             alerts += 1;
         }
@@ -234,10 +256,81 @@ impl<S: EventSink> Reports<S> {
         alerts
     }
 
+    /// Records of what the flow's application has said, once that is complete, and of files once
+    /// rules have seen them: they decide what becomes of those.
+    pub(super) fn transactions(&mut self, case: &Case<'_>, flow: &mut InFlow<'_>) {
+        let Some((in_flow, _)) = &*flow else { return };
+        for transaction in in_flow.app.in_hand() {
+            if transaction.is_over() {
+                for direction in PacketDirection::ALL {
+                    self.files(case, flow, (transaction, direction));
+                }
+            }
+            let wanted =
+                |protocol: AppProtocol| self.settings.records.types.wants(protocol.record());
+            let complete = transaction.is_complete() && !transaction.recorded;
+            if !complete || !wanted(transaction.protocol()) {
+                continue;
+            }
+            let version = self.settings.records.dns_version;
+            for mut fields in transaction.records(version) {
+                if transaction.protocol() == AppProtocol::Http1
+                    && !self.settings.records.http_extended
+                {
+                    http1::shorten(&mut fields);
+                }
+                let context = self.settings.context(case, shown(flow), Outcome::Accept);
+                eve::transaction(&context, (transaction, version), fields, &mut self.line);
+                self.events.emit(&self.line);
+            }
+        }
+        if let Some((in_flow, _)) = flow {
+            in_flow.app.let_go();
+        }
+    }
+
+    /// Files of a transaction, stored or not.
+    fn files(
+        &mut self,
+        case: &Case<'_>,
+        flow: &InFlow<'_>,
+        (transaction, direction): (&Transaction, PacketDirection),
+    ) {
+        let recorded = self.settings.records.types.wants("fileinfo");
+        let StoreOptions { on, all, .. } = self.settings.store;
+        if !recorded && on != Some(true) {
+            return;
+        }
+        let all = all || shown(flow).is_some_and(|(flow, _)| flow.app.stores(direction));
+        for (number, file) in transaction.files(direction).iter().enumerate() {
+            let content = transaction.file_content(direction, number);
+            let content = content.filter(|_| all || transaction.stores(direction, number));
+            let stored = content.filter(|_| on == Some(true)).and_then(|content| {
+                let hash: [u8; 32] = Sha256::digest(content).into();
+                self.events.store(&hash, content).then_some(hash)
+            });
+            let context = self.settings.context(case, shown(flow), Outcome::Accept);
+            eve::file(
+                &context,
+                transaction,
+                (file, stored.is_some(), direction),
+                &mut self.line,
+            );
+            if recorded {
+                self.events.emit(&self.line);
+            }
+            if let Some(hash) = stored.filter(|_| self.settings.store.with_record) {
+                self.events.describe(&hash, &self.line);
+            }
+        }
+    }
+
     /// A flow that has ended.
-    pub(super) fn ended(&mut self, flow: &Flow, end: FlowEnd, now: Timestamp) {
+    pub(super) fn ended(&mut self, engine: &Engine, flow: &Flow, end: FlowEnd, now: Timestamp) {
         let records = &self.settings.records;
+        let noted = Noted::of(engine, &flow.marks);
         let ended = EndedFlow {
+            noted: Some(&noted),
             flow,
             end,
             time: now,

@@ -10,13 +10,17 @@ use super::case::{Case, InFlow};
 use super::change;
 use super::detection::Streamed;
 use super::examiner::{End, Examiner, Limited};
+use super::passed::listens;
+use crate::app::{Heard, Hearing};
+use crate::decode::protocol;
 use crate::decode::{Decoded, PacketSource};
 use crate::detect::StreamData;
 use crate::exception::{Cause, Treatment};
 use crate::flow::{Exception, Flow, FlowAction, PacketDirection, TcpState, Timestamp};
 use crate::log::EventSink;
 use crate::reassembly::tcp::{
-    QuietWindow, Session, StreamCause, StreamDisposition, StreamDrop, StreamException, StreamMemory,
+    QuietWindow, Session, StreamCause, StreamDisposition, StreamDrop, StreamException,
+    StreamMemory, StreamOptions,
 };
 use crate::source::Disposition;
 use crate::verdict::RejectSender;
@@ -37,15 +41,24 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             unfinished,
             passed,
             alone,
+            unheard,
+            ..
         } = self.limited;
         let undecided = |flow: &InFlow<'_>| {
             let decided = |(flow, _): &(&mut Flow, _)| flow.action != FlowAction::Inspect;
             !flow.as_ref().is_some_and(decided)
         };
-        if !unfinished || passed || end.0 == Disposition::Drop || !undecided(flow) {
+        let asked = unfinished && end.0 != Disposition::Drop;
+        if !(asked || unheard) || passed || !undecided(flow) {
             return end;
         }
-        let Some(limited) = self.except_limited(case, flow, alone) else {
+        // Nothing that follows is heard either, even if this packet is dropped.
+        let excepted = unheard.then(|| self.except_unheard(case, flow)).flatten();
+        let limited = match excepted {
+            None if asked => self.except_limited(case, flow, alone),
+            excepted => excepted,
+        };
+        let Some(limited) = limited.filter(|_| end.0 != Disposition::Drop) else {
             return end;
         };
         if limited.0 == Disposition::Drop
@@ -64,15 +77,19 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let Some((in_flow, direction)) = flow else {
             return self.detect(case, flow, &Streamed::default());
         };
-        let direction = *direction;
+        let mut direction = *direction;
         let was_established = in_flow.session.as_deref().map(Session::is_established);
         let by_flags = matches!(
             in_flow.tcp,
             TcpState::Established | TcpState::Closing | TcpState::Closed
         );
+        self.limited.before = in_flow.app.undecided();
         let options = &self.options.stream;
         let tracked = in_flow.track(case.packet, direction, case.now, options, memory);
         let Some(outcome) = tracked else {
+            let (_, mut hearing) = self.hearing(in_flow);
+            let heard = in_flow.hear_datagram(case.packet, direction, &mut hearing);
+            self.limited.unheard |= heard == Heard::Badly;
             return self.detect(case, flow, &Streamed::default());
         };
         // From here on known only where it is put back.
@@ -123,6 +140,40 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         let is_tracked = session.is_some();
         streamed.sizes = session.as_deref().map(sizes);
         let outside = streamed.refused.is_some() || is_plain_syn(case.packet);
+        if !outside
+            && let Some((flow, toward)) = flow
+            && let Some(session) = &mut session
+        {
+            let options = (&self.options.stream, &self.options.app);
+            let any = [direction, direction.other()];
+            if (any.into_iter()).any(|it| flow.turn_if_wrong(it, session, memory, options)) {
+                direction = direction.other();
+                *toward = direction;
+                streamed.sizes = Some(sizes(session));
+                self.limited.before = flow.app.undecided();
+            }
+            let (options, mut hearing) = self.hearing(flow);
+            let mut unheard = false;
+            // Watching, a packet brings what it acknowledges of the other direction first; inline
+            // what has waited there for something of this one.
+            let order = match options.inline {
+                true => [direction, direction.other()],
+                false => [direction.other(), direction],
+            };
+            // What is acknowledged with a SYN is heard with what comes after it.
+            let opens = !options.inline && case.packet.tcp().is_some_and(TcpHeaderSlice::syn);
+            let own = options.inline
+                || session.is_one_sided()
+                || case.packet.tcp().is_some_and(|tcp| tcp.fin() || tcp.rst());
+            for direction in order
+                .into_iter()
+                .filter(|it| !opens && (own || *it == order[0]))
+            {
+                let heard = flow.hear(direction, session, options, &mut hearing);
+                unheard |= heard == Heard::Badly;
+            }
+            self.limited.unheard |= unheard;
+        }
         let view = match outside {
             true => None,
             false => (session.as_mut()).and_then(|it| it.raw(direction, &self.options.stream)),
@@ -217,6 +268,17 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 flow.bypass();
             }
         }
+        if self.options.stream.inline
+            && end.0 == Disposition::Accept
+            && let Some((in_flow, _)) = flow
+            && in_flow.action == FlowAction::Inspect
+            && in_flow.app.has_changed(direction.other())
+        {
+            self.inspect_apart(in_flow, direction.other(), case.now, memory);
+            if let Some(decided) = self.decided_before(case, flow) {
+                end = decided;
+            }
+        }
         if has_view && !self.options.stream.inline {
             // Behind a gap there may be more.
             self.inspect_rest(case, flow, direction);
@@ -226,6 +288,30 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         }
         self.settle(flow, end.0, memory);
         end
+    }
+
+    /// What listening to a flow's application needs.
+    pub(super) fn hearing(&mut self, flow: &Flow) -> (&StreamOptions, Hearing<'_>) {
+        let hearing = Hearing {
+            options: &self.options.app,
+            memory: &self.applications,
+            figures: &mut self.figures,
+            transport: flow.key.protocol,
+        };
+        (&self.options.stream, hearing)
+    }
+
+    /// What is known of an application whose flow is not inspected any more, and that nobody listens
+    /// to either, is all that is told of it.
+    pub(super) fn let_out(&mut self, case: &Case<'_>, flow: &mut InFlow<'_>) {
+        if let Some((in_flow, _)) = flow
+            && in_flow.action != FlowAction::Inspect
+            && in_flow.app.is_open()
+            && !listens(&self.options.records.types, in_flow)
+        {
+            in_flow.leave();
+            self.reports.transactions(case, flow);
+        }
     }
 
     /// What is left after the packet: nothing of one that is dropped, and no connection of a flow
@@ -238,8 +324,10 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
     ) {
         let Some((flow, _)) = flow else { return };
         match (flow.action, disposition) {
-            (FlowAction::Inspect, Disposition::Drop) => flow.dropped(memory),
+            (FlowAction::Inspect, Disposition::Drop) if self.options.delivered => {}
+            (FlowAction::Inspect, Disposition::Drop) => flow.dropped(self.limited.before, memory),
             (FlowAction::Inspect, Disposition::Accept) => {}
+            _ if listens(&self.options.records.types, flow) => {}
             _ => flow.session = None,
         }
         if disposition == Disposition::Drop {
@@ -259,6 +347,22 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             StreamCause::SessionMemory => (Cause::StreamMemory, Exception::StreamMemory),
             StreamCause::ReassemblyMemory => (Cause::ReassemblyMemory, Exception::ReassemblyMemory),
         };
+        self.except_flow(case, flow, (cause, observed), treatment)
+    }
+
+    /// The same of a packet with which its application has become unreadable.
+    fn except_unheard(&mut self, case: &Case<'_>, flow: &mut InFlow<'_>) -> Option<End> {
+        let what = (Cause::AppLayerError, Exception::AppLayer);
+        self.except_flow(case, flow, what, self.options.app.error)
+    }
+
+    fn except_flow(
+        &mut self,
+        case: &Case<'_>,
+        flow: &mut InFlow<'_>,
+        (cause, observed): (Cause, Exception),
+        treatment: Treatment,
+    ) -> Option<End> {
         if let Some((flow, _)) = flow {
             flow.observed.excepted(observed, treatment);
         }
@@ -269,7 +373,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         };
         let reports = &mut self.reports;
         let outcome = reports.except(&mut self.exceptions, cause, treatment, case, flow)?;
-        Some(self.excepted(cause, outcome, case.packet))
+        Some(self.excepted(cause, outcome, case))
     }
 
     /// Everything of the flow's streams that was not inspected, when nothing comes any more.
@@ -279,48 +383,112 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
         now: Timestamp,
         memory: &mut StreamMemory,
     ) {
-        if self.options.stream.inline || flow.action != FlowAction::Inspect {
+        if listens(&self.options.records.types, flow) {
+            let direction = PacketDirection::ToServer;
+            let done = self.with_nothing(flow, direction, now, Self::listen_ended);
+            if done.is_some() {
+                memory.count_pseudo();
+            }
+        }
+        if flow.action != FlowAction::Inspect {
             return;
         }
-        let Some(session) = &mut flow.session else {
-            return;
-        };
-        session.finish();
+        if let Some(mut session) = flow.session.take() {
+            session.finish();
+            let options = (&self.options.stream, &self.options.app);
+            DIRECTIONS
+                .into_iter()
+                .any(|it| flow.turn_if_wrong(it, &mut session, memory, options));
+            for direction in DIRECTIONS {
+                let (options, mut hearing) = self.hearing(flow);
+                // Nothing comes any more that a policy could be for.
+                let _ = flow.hear(direction, &mut session, options, &mut hearing);
+            }
+            flow.session = Some(session);
+        }
+        flow.app.finish();
         for direction in DIRECTIONS {
             let left = (flow.session.as_ref())
                 .is_some_and(|it| it.is_left(direction, &self.options.stream));
-            if !left {
+            if !left && !flow.app.has_changed(direction) {
                 continue;
             }
-            let bytes = pseudo_packet(flow, direction);
-            let Ok(mut packet) = Decoded::parse(&bytes) else {
-                continue;
-            };
-            packet.source = PacketSource::FlowTimeout;
-            packet.key = flow.key;
-            memory.count_pseudo();
-            let case = Case {
-                packet: &packet,
-                now,
-                id: self.last_id,
-                in_interface: 0,
-                out_interface: 0,
-                cut: false,
-                partial_checksum: false,
-                pseudo: true,
-            };
-            self.inspect_rest(&case, &mut Some((flow, direction)), direction);
+            self.inspect_apart(flow, direction, now, memory);
         }
+        if flow.app.in_hand().is_empty() {
+            flow.app.let_out();
+        } else {
+            // Rules that had no time have none later.
+            let direction = PacketDirection::ToServer;
+            let last = self.with_nothing(flow, direction, now, |own, case, flow| {
+                if let Some((flow, _)) = flow {
+                    flow.app.let_out();
+                }
+                own.reports.transactions(case, flow);
+            });
+            debug_assert!(last.is_some());
+        }
+    }
+
+    /// What is left of a direction with a packet that nobody has sent.
+    fn inspect_apart(
+        &mut self,
+        flow: &mut Flow,
+        direction: PacketDirection,
+        now: Timestamp,
+        memory: &mut StreamMemory,
+    ) {
+        let done = self.with_nothing(flow, direction, now, |own, case, flow| {
+            own.inspect_rest(case, flow, direction);
+        });
+        if done.is_some() {
+            memory.count_pseudo();
+        }
+    }
+
+    /// Does something with a packet of a direction that nobody has sent.
+    fn with_nothing<T>(
+        &mut self,
+        flow: &mut Flow,
+        direction: PacketDirection,
+        now: Timestamp,
+        work: impl FnOnce(&mut Self, &Case<'_>, &mut InFlow<'_>) -> T,
+    ) -> Option<T> {
+        let bytes = pseudo_packet(flow, direction);
+        let mut packet = Decoded::parse(&bytes).ok()?;
+        packet.source = PacketSource::FlowTimeout;
+        packet.key = flow.key;
+        let case = Case {
+            packet: &packet,
+            now,
+            id: self.last_id,
+            in_interface: 0,
+            out_interface: 0,
+            cut: false,
+            partial_checksum: false,
+            pseudo: true,
+        };
+        Some(work(self, &case, &mut Some((flow, direction))))
     }
 
     /// Every further view of this direction.
     fn inspect_rest(&mut self, case: &Case<'_>, flow: &mut InFlow<'_>, direction: PacketDirection) {
         loop {
             let Some((in_flow, _)) = flow else { return };
-            if in_flow.action != FlowAction::Inspect {
+            if in_flow.action != FlowAction::Inspect
+                && !listens(&self.options.records.types, in_flow)
+            {
                 in_flow.session = None;
             }
+            let heard = in_flow.app.has_changed(direction);
             let Some(mut session) = in_flow.session.take() else {
+                if heard {
+                    let streamed = Streamed {
+                        alone: true,
+                        ..Streamed::default()
+                    };
+                    self.detect(case, flow, &streamed);
+                }
                 return;
             };
             let mut streamed = Streamed {
@@ -342,6 +510,8 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
                 });
                 self.detect(case, flow, &streamed);
                 session.raw_done(direction, &self.options.stream);
+            } else if heard {
+                self.detect(case, flow, &streamed);
             }
             if let Some((in_flow, _)) = flow {
                 in_flow.session = Some(session);
@@ -370,7 +540,7 @@ fn sizes(session: &Session) -> (u32, u32) {
     (client, server)
 }
 
-/// A segment without data of this direction of a flow.
+/// A packet without data of this direction of a flow.
 fn pseudo_packet(flow: &Flow, direction: PacketDirection) -> Vec<u8> {
     let (client, server) = flow.key.ends(flow.client);
     let (from, to) = match direction {
@@ -390,9 +560,14 @@ fn pseudo_packet(flow: &Flow, direction: PacketDirection) -> Vec<u8> {
             PacketBuilder::ipv6(octets(from), octets(to), 64)
         }
     };
-    let builder = builder.tcp(from.port, to.port, 0, 0).ack(0);
-    let mut bytes = Vec::with_capacity(builder.size(0));
+    let mut bytes = Vec::new();
     // Into memory nothing fails.
-    let _ = builder.write(&mut bytes, &[]);
+    let _ = match flow.key.protocol {
+        protocol::UDP => builder.udp(from.port, to.port).write(&mut bytes, &[]),
+        _ => {
+            let builder = builder.tcp(from.port, to.port, 0, 0).ack(0);
+            builder.write(&mut bytes, &[])
+        }
+    };
     bytes
 }

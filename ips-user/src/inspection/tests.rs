@@ -20,10 +20,26 @@ use crate::source::{Checksum, PacketId};
 #[derive(Default)]
 pub(super) struct Lines(Vec<Value>);
 
+impl Lines {
+    /// What has come so far.
+    pub(super) fn take(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.0)
+    }
+}
+
 impl EventSink for Lines {
     fn emit(&mut self, line: &[u8]) {
         self.0.push(serde_json::from_slice(line).unwrap());
     }
+
+    fn store(&mut self, _hash: &[u8; 32], content: &[u8]) -> bool {
+        let content = String::from_utf8_lossy(content);
+        self.0
+            .push(serde_json::json!({ "event_type": "stored", "content": content }));
+        true
+    }
+
+    fn describe(&mut self, _hash: &[u8; 32], _line: &[u8]) {}
 }
 
 #[derive(Default)]
@@ -64,7 +80,7 @@ fn engine(rules: &str) -> Arc<Engine> {
     )
 }
 
-fn with_options(rules: &str, options: InspectionOptions) -> Tested {
+pub(super) fn with_options(rules: &str, options: InspectionOptions) -> Tested {
     Inspection::new(
         engine(rules),
         options,
@@ -87,6 +103,10 @@ pub(super) fn feed_frame(inspection: &mut Tested, start: Start, bytes: &[u8]) ->
     inspection
         .inspect_frame(packet(bytes), start, Timestamp::default(), &mut Unguarded)
         .disposition
+}
+
+pub(super) fn verdict(inspection: &mut Tested, bytes: &[u8]) -> Verdict {
+    inspection.inspect(packet(bytes), Timestamp::default(), &mut Unguarded)
 }
 
 fn feed_at(inspection: &mut Tested, bytes: &[u8], now: Timestamp) -> Disposition {

@@ -9,12 +9,15 @@ mod community;
 mod drop;
 mod flow;
 mod names;
+mod noted;
 mod record;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 pub use drop::DropReason;
 pub use flow::{EndedFlow, flow, netflow};
+pub use noted::Noted;
 
 use alert::alert_fields;
 use base64::{Base64, Printable};
@@ -23,12 +26,14 @@ use drop::drop_fields;
 use ips_common::FlowKey;
 use names::protocol_name;
 use record::{
-    AnomalyFields, EndsFields, EtherFields, ExceptionFields, FlowFields, IncidentLine,
+    AnomalyFields, AppFields, EndsFields, EtherFields, ExceptionFields, FlowFields, IncidentLine,
     InspectedFields, Ip, Kind, Line, Mac, OwnLine, PacketInfoFields, Time, TunnelFields,
     VerdictFields,
 };
+use serde_json::Value;
 
-use crate::config::settings::{AlertMetadata, Records};
+use crate::app::{File, Transaction};
+use crate::config::settings::{AlertMetadata, Deployment, Forwarded, ForwardedMode, Records};
 use crate::decode::{Decoded, Transport, Tunnel, protocol};
 use crate::exception::{Cause, Treatment};
 use crate::flow::{Flow, PacketDirection, Timestamp};
@@ -55,6 +60,8 @@ pub struct PacketContext<'a> {
     pub outcome: Outcome,
     /// The capture that it comes from, and its number there.
     pub capture: Option<(&'a str, u32)>,
+    /// What rules have noted about the flow.
+    pub noted: Option<&'a Noted>,
     /// What records have.
     pub records: &'a Records,
     /// Whether it can be dropped.
@@ -79,7 +86,7 @@ pub enum Matched<'a> {
 pub fn alert(
     context: &PacketContext<'_>,
     (rule, action): (&Rule, Action),
-    matched: Matched<'_>,
+    (matched, transaction): (Matched<'_>, Option<&Transaction>),
     line: &mut Vec<u8>,
 ) {
     let options = context.records.types.alert.clone().unwrap_or_default();
@@ -112,16 +119,54 @@ pub fn alert(
         verdict: options.verdict,
         flow: options.metadata.flow,
         packet: options.packet.then_some(frame),
+        transaction: transaction.filter(|_| options.metadata.app_layer),
+        tx_id: transaction.map(|it| it.id),
+        forwarded: forwarded(context, transaction, &options.xff),
+        ..NOTHING
     };
     write(context, "alert", kind, &with, line);
+}
+
+/// Writes a record of what an application says into `line` (cleared first): `fields` are of
+/// [`Transaction::records`] with this version.
+pub fn transaction(
+    context: &PacketContext<'_>,
+    (transaction, version): (&Transaction, u8),
+    fields: Value,
+    line: &mut Vec<u8>,
+) {
+    let with = With {
+        transaction: Some(transaction),
+        direction: transaction.record_direction(version),
+        ..NOTHING
+    };
+    let name = transaction.protocol().record();
+    write(context, name, Kind::Transaction(fields), &with, line);
+}
+
+/// Writes a record of a file that a transaction has carried into `line` (cleared first).
+pub fn file(
+    context: &PacketContext<'_>,
+    transaction: &Transaction,
+    (file, stored, direction): (&File, bool, PacketDirection),
+    line: &mut Vec<u8>,
+) {
+    let with = With {
+        transaction: Some(transaction),
+        direction: Some(direction),
+        ..NOTHING
+    };
+    let mut fields = file.fields(transaction.id);
+    fields["stored"] = stored.into();
+    let kind = Kind::File(fields);
+    write(context, "fileinfo", kind, &with, line);
 }
 
 /// Writes a record of a packet that a rule has tagged into `line` (cleared first).
 pub fn tagged(context: &PacketContext<'_>, line: &mut Vec<u8>) {
     let with = With {
-        verdict: false,
-        flow: false,
         packet: Some(context.packet.frame),
+        ..NOTHING
     };
     write(context, "packet", Kind::Tagged, &with, line);
 }
@@ -145,7 +190,7 @@ pub fn drop(
     let with = With {
         verdict: options.verdict,
         flow: true,
-        packet: None,
+        ..NOTHING
     };
     write(context, "drop", kind, &with, line);
 }
@@ -177,11 +222,10 @@ pub fn anomaly(context: &PacketContext<'_>, anomaly: Anomaly<'_>, line: &mut Vec
     };
     let frame = context.packet.frame;
     let with = With {
-        verdict: false,
-        flow: false,
         packet: options
             .packethdr
             .then_some(&frame[..frame.len().min(ANOMALY_BYTES)]),
+        ..NOTHING
     };
     write(context, "anomaly", Kind::Anomaly(fields), &with, line);
 }
@@ -199,7 +243,7 @@ pub fn exception(
     let with = With {
         verdict: true,
         flow: true,
-        packet: None,
+        ..NOTHING
     };
     write(context, "exception", Kind::Exception(fields), &with, line);
 }
@@ -239,7 +283,7 @@ pub fn incident(
     time: Timestamp,
     utc_offset_s: i32,
     flow: Option<&FlowKey>,
-    details: &serde_json::Value,
+    details: &Value,
 ) -> Vec<u8> {
     let line = IncidentLine {
         timestamp: Time::new(time, utc_offset_s),
@@ -253,10 +297,28 @@ pub fn incident(
 
 /// Which optional parts a record has.
 struct With<'a> {
+    /// Number of the transaction, also where nothing else of it is shown.
+    tx_id: Option<u64>,
     verdict: bool,
     flow: bool,
     packet: Option<&'a [u8]>,
+    transaction: Option<&'a Transaction>,
+    /// The ends are those of the flow in this direction, whichever way the packet goes.
+    direction: Option<PacketDirection>,
+    /// The client that a proxy names.
+    forwarded: Option<(IpAddr, ForwardedMode)>,
 }
+
+/// None of them.
+const NOTHING: With<'_> = With {
+    tx_id: None,
+    verdict: false,
+    flow: false,
+    packet: None,
+    transaction: None,
+    direction: None,
+    forwarded: None,
+};
 
 fn write(
     context: &PacketContext<'_>,
@@ -271,7 +333,8 @@ fn write(
         Transport::Icmp { kind, code } => Some((kind, code)),
         _ => None,
     };
-    let addresses = packet.addresses();
+    let (addresses, ports) = ends(context, with.direction);
+    let direction = (with.direction).or(context.flow.map(|(_, direction)| direction));
     let mut record = Line {
         timestamp: Time::new(context.time, context.utc_offset_s),
         flow_id: context.flow.map(|(flow, _)| flow.id),
@@ -285,9 +348,9 @@ fn write(
         event_type,
         vlan: packet.link.vlans.as_slice(),
         src_ip: addresses.map(|(source, _)| Ip(source)),
-        src_port: packet.ports.map(|ports| ports.0),
+        src_port: ports.map(|ports| ports.0),
         dest_ip: addresses.map(|(_, destination)| Ip(destination)),
-        dest_port: packet.ports.map(|ports| ports.1),
+        dest_port: ports.map(|ports| ports.1),
         proto: packet
             .network
             .map(|network| protocol_name(network.protocol)),
@@ -299,12 +362,27 @@ fn write(
         tunnel: packet.tunnel.as_ref().map(tunnel_fields),
         community_id: (context.records.community_id)
             .and_then(|seed| Some(community_id(seed, context.flow?.0))),
+        tx_id: with.tx_id.or(with.transaction.map(|it| it.id)),
+        app_proto: (with.transaction.map(|it| it.protocol().name()))
+            .or(context.flow.and_then(|(flow, _)| flow.app.name())),
+        app: with.transaction.map(|it| AppFields {
+            name: it.protocol().record(),
+            fields: match kind {
+                Kind::Transaction(_) => Value::Null,
+                _ => it.fields(),
+            },
+            further: it.further_fields(),
+        }),
+        xff: None,
+        fileinfo: None,
+        files: Vec::new(),
+        noted: context.noted,
         alert: None,
         drop: None,
         exception: None,
         anomaly: None,
         verdict: with.verdict.then(|| verdict_fields(context)),
-        direction: context.flow.map(|(_, direction)| match direction {
+        direction: direction.map(|direction| match direction {
             PacketDirection::ToServer => "to_server",
             PacketDirection::ToClient => "to_client",
         }),
@@ -319,8 +397,19 @@ fn write(
             linktype_name: packet.link_type.name(),
         }),
     };
+    let to_client = direction == Some(PacketDirection::ToClient);
+    match with.forwarded {
+        Some((client, ForwardedMode::ExtraData)) => record.xff = Some(Ip(client)),
+        Some((client, ForwardedMode::Overwrite)) if to_client => record.dest_ip = Some(Ip(client)),
+        Some((client, ForwardedMode::Overwrite)) => record.src_ip = Some(Ip(client)),
+        None => {}
+    }
     match kind {
         Kind::Alert { fields, inspected } => {
+            if let Some((transaction, (_, direction))) = with.transaction.zip(context.flow) {
+                let files = transaction.files(direction);
+                record.files = files.iter().map(|it| it.fields(transaction.id)).collect();
+            }
             record.alert = Some(fields);
             record.inspected = inspected;
         }
@@ -329,12 +418,57 @@ fn write(
             record.alert = alert;
         }
         Kind::Tagged => {}
+        Kind::Transaction(fields) => {
+            if let Some(app) = &mut record.app {
+                app.fields = fields;
+            }
+        }
+        Kind::File(fields) => record.fileinfo = Some(fields),
         Kind::Exception(fields) => record.exception = Some(fields),
         Kind::Anomaly(fields) => record.anomaly = Some(fields),
     }
     if serde_json::to_writer(&mut *line, &record).is_err() {
         line.clear();
     }
+}
+
+/// The client that a proxy names in the request that an alert is about, or in any of its flow.
+fn forwarded(
+    context: &PacketContext<'_>,
+    transaction: Option<&Transaction>,
+    options: &Forwarded,
+) -> Option<(IpAddr, ForwardedMode)> {
+    if !options.enabled {
+        return None;
+    }
+    let last = options.deployment == Deployment::Reverse;
+    let of = |transaction: &Transaction| transaction.forwarded(&options.header, last);
+    let client = match transaction {
+        Some(transaction) => of(transaction)?,
+        None => context.flow?.0.app.in_hand().iter().find_map(of)?,
+    };
+    Some((client, options.mode))
+}
+
+type Pair<T> = Option<(T, T)>;
+
+/// Addresses and ports of the packet, or of its flow in a direction.
+fn ends(
+    context: &PacketContext<'_>,
+    direction: Option<PacketDirection>,
+) -> (Pair<IpAddr>, Pair<u16>) {
+    let packet = context.packet;
+    let Some((direction, (flow, _))) = direction.zip(context.flow) else {
+        return (packet.addresses(), packet.ports);
+    };
+    let (client, server) = flow.key.ends(flow.client);
+    let (from, to) = match direction {
+        PacketDirection::ToServer => (client, server),
+        PacketDirection::ToClient => (server, client),
+    };
+    let family = flow.key.family;
+    let ports = has_ports(flow.key.protocol).then_some((from.port, to.port));
+    (Some((from.ip(family), to.ip(family))), ports)
 }
 
 fn ether_fields(context: &PacketContext<'_>) -> Option<EtherFields> {

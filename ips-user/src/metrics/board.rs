@@ -151,6 +151,10 @@ cells! {
     ExceptionReassemblyMemory = "exception_reassembly_memory",
     /// Of these: dropped.
     ReassemblyMemoryDropped = "reassembly_memory_dropped",
+    /// Packets that went by `engine.app-layer.error-policy`.
+    ExceptionAppLayerError = "exception_app_layer_error",
+    /// Of these: dropped.
+    AppLayerErrorDropped = "app_layer_error_dropped",
     /// Segments dropped because their receiver would not take them.
     StreamDropped = "stream_dropped",
     /// Packets in which a rule wanted to replace something that cannot be.
@@ -165,6 +169,10 @@ cells! {
     SessionBytes = "session_bytes",
     /// Bytes that their data takes.
     StreamBytes = "stream_bytes",
+    /// Bytes that flows' applications take.
+    ApplicationBytes = "application_bytes",
+    /// Of those: HTTP.
+    HttpBytes = "http_bytes",
     /// Bytes that flows take.
     FlowBytes = "flow_bytes",
     /// New flows without room in the table.

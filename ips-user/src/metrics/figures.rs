@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::app;
 use crate::config::settings;
 use crate::decode::{DecodeEvent, Decoded, LinkType, PacketSource, Transport, protocol};
 
@@ -46,7 +47,7 @@ layers! {
 }
 
 /// How many counters there are.
-pub const FIGURES: usize = LAYERS.len() + DecodeEvent::ALL.len();
+pub const FIGURES: usize = LAYERS.len() + DecodeEvent::ALL.len() + app::figures::FIGURES;
 
 /// Counters of one inspection.
 #[derive(Clone, Debug)]
@@ -122,6 +123,14 @@ impl Figures {
         self.counts[layer as usize] += 1;
     }
 
+    /// Adds to a counter of [`app::figures`].
+    pub(crate) fn application(&mut self, number: usize, more: u64) {
+        let first = LAYERS.len() + DecodeEvent::ALL.len();
+        if let Some(count) = self.counts.get_mut(first + number) {
+            *count += more;
+        }
+    }
+
     /// All of them, in an order that [`tree`] knows.
     pub fn counts(&self) -> &[u64] {
         &*self.counts
@@ -135,6 +144,10 @@ pub fn tree(counts: &[u64], settings: &settings::Stats, stats: &mut Map<String, 
     for (name, count) in LAYERS.iter().zip(layers) {
         put(stats, &format!("decoder.{name}"), *count);
     }
+    let (events, applications) = events.split_at(events.len().min(DecodeEvent::ALL.len()));
+    for (name, count) in app::figures::names().zip(applications) {
+        put(stats, &name, *count);
+    }
     if !settings.decoder_events {
         return;
     }
@@ -142,6 +155,16 @@ pub fn tree(counts: &[u64], settings: &settings::Stats, stats: &mut Map<String, 
         let name = format!("{}.{}", settings.decoder_events_prefix, event.name());
         put(stats, &name, *count);
     }
+}
+
+/// How often there was no memory for what a protocol says.
+pub(crate) fn memory_refused(counts: &[u64], protocol: app::AppProtocol) -> u64 {
+    let first = LAYERS.len() + DecodeEvent::ALL.len();
+    let numbers = protocol.transports().iter().filter_map(|transport| {
+        app::figures::number(protocol, *transport, app::figures::Counted::Memory)
+    });
+    let counts = numbers.filter_map(|number| counts.get(first + number));
+    counts.sum()
 }
 
 /// Sets what has a dotted name. A name that goes on where a number stands already is left out:

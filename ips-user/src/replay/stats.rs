@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::app::AppProtocol;
 use crate::config::settings::Stats;
 use crate::detect::TableUse;
 use crate::exception::Cause;
@@ -87,5 +88,14 @@ pub(super) fn stats(counters: &InspectionCounters, counts: &[u64], settings: &St
         }
     }
     figures::tree(counts, settings, &mut tree);
+    let applications = &counters.applications;
+    for (protocol, bytes) in AppProtocol::ALL.iter().zip(applications.of) {
+        let name = protocol.name();
+        figures::put(&mut tree, &format!("{name}.memuse"), bytes);
+        let refused = figures::memory_refused(counts, *protocol);
+        figures::put(&mut tree, &format!("{name}.memcap"), refused);
+    }
+    figures::put(&mut tree, "app_layer.memuse", applications.memuse);
+    figures::put(&mut tree, "app_layer.memuse_max", applications.memuse_max);
     Value::Object(tree)
 }

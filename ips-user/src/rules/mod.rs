@@ -36,6 +36,7 @@ pub use classification::Classification;
 pub use configured::{Unusable, check_sources, load, load_from, ports_of_setting};
 pub use diagnostic::{Diagnostic, Severity};
 pub use load::{Loaded, RuleSet};
+pub(crate) use options::number::comparison;
 pub use reference::References;
 pub use rejection::{Coverage, Rejection, Rejections};
 pub use source::RuleSource;

@@ -12,6 +12,7 @@ use super::duty::Duty;
 use super::history::{Exit as Ended, Past};
 use super::occupancy::{Occupancy, Phase};
 use super::seat::Seat;
+use crate::app::AppProtocol;
 use crate::config::settings::EngineSettings;
 use crate::desk::Overload;
 use crate::desk::watchlist::Standing;
@@ -205,7 +206,10 @@ impl Supervisor {
             let pressure = pressure(&snapshot, &self.config.engine_settings());
             figures::put(tree, "memcap.pressure", pressure);
             let settings = &self.config.engine.stats;
-            figures::tree(&self.board.figures(), settings, tree);
+            let counts = self.board.figures();
+            figures::tree(&counts, settings, tree);
+            let refused = figures::memory_refused(&counts, AppProtocol::Http1);
+            figures::put(tree, "http.memcap", refused);
         }
         let line = eve::own(now, self.utc_offset_s, "stats", &tree);
         if self.events.emit(&line) == crate::log::pipe::Emitted::Lost {
@@ -218,6 +222,7 @@ impl Supervisor {
 fn pressure(snapshot: &Snapshot, settings: &EngineSettings) -> u64 {
     let caps = [
         (Cell::FlowBytes, settings.flow.memcap),
+        (Cell::ApplicationBytes, settings.app_layer.memcap),
         (Cell::SessionBytes, settings.stream.memcap),
         (Cell::StreamBytes, settings.stream.reassembly.memcap),
         (Cell::DatagramBytes, settings.defrag.memcap),
@@ -293,6 +298,7 @@ fn stats(snapshot: &Snapshot) -> Value {
                 "stream_memcap": total(Cell::StreamMemoryDropped),
                 "stream_reassembly": total(Cell::ReassemblyMemoryDropped),
                 "inspection_limit": total(Cell::InspectionLimitDropped),
+                "applayer_error": total(Cell::AppLayerErrorDropped),
             },
         },
         "flow": {
@@ -304,6 +310,12 @@ fn stats(snapshot: &Snapshot) -> Value {
             "get_used": total(Cell::FlowsEvicted),
             "emerg_mode_entered": total(Cell::FlowEmergencies),
             "emerg_mode_over": total(Cell::FlowRecoveries),
+        },
+        "app_layer": {
+            "memuse": total(Cell::ApplicationBytes),
+        },
+        "http": {
+            "memuse": total(Cell::HttpBytes),
         },
         "host": {
             "memuse": total(Cell::HostBytes),
@@ -325,6 +337,7 @@ fn stats(snapshot: &Snapshot) -> Value {
             "stream_memory": total(Cell::ExceptionStreamMemory),
             "reassembly_memory": total(Cell::ExceptionReassemblyMemory),
             "inspection_limit": total(Cell::ExceptionInspectionLimit),
+            "app_layer_error": total(Cell::ExceptionAppLayerError),
         },
         "tcp": {
             "active_sessions": total(Cell::Sessions),

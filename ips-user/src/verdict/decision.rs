@@ -132,6 +132,7 @@ mod tests {
             to_server: Tally::default(),
             to_client: Tally::default(),
             stream_sizes: None,
+            app: crate::app::Known::NotYet,
             marks,
         };
         let input = Inspected {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ips_common::FlowKey;
 
 use crate::inspection::{EventSink, Feedback, PacketTrace, RejectSender, Traced};
+use crate::log::output::files;
 use crate::log::pipe::{Emitted, EventPipe};
 use crate::rejecter::RejectSocket;
 use crate::supervisor::feedback::{FeedbackSocket, Message};
@@ -34,6 +35,17 @@ impl EventSink for Events<'_> {
             Emitted::Queued => self.emitted += 1,
             Emitted::Lost => self.lost += 1,
         }
+    }
+
+    fn store(&mut self, hash: &[u8; 32], content: &[u8]) -> bool {
+        let pipe = self.pipe;
+        let sent = files::messages(hash, content, |it| pipe.emit(it) == Emitted::Queued);
+        self.lost += u64::from(!sent);
+        sent
+    }
+
+    fn describe(&mut self, hash: &[u8; 32], line: &[u8]) {
+        self.emit(&files::record(hash, line));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What all cases together show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -62,6 +62,10 @@ fn percent(part: usize, whole: usize) -> f64 {
     }
 }
 
+/// A suite of many cases that differ little: a tier is shown with and without them, so that they do
+/// not hide the rest.
+const APART: &str = "http-evader";
+
 /// Pass rates in every respect that cases are told apart by.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Rates {
@@ -75,6 +79,8 @@ impl Rates {
     /// Of all these cases.
     pub(crate) fn of(all: &[Judged]) -> Self {
         let mut rates = Self::default();
+        let apart = all.iter().filter(|it| it.case.name.starts_with(APART));
+        let apart: BTreeSet<String> = apart.map(|it| it.case.tier.clone()).collect();
         for judged in all {
             let case = &judged.case;
             rates.total.add(judged);
@@ -82,6 +88,16 @@ impl Rates {
                 rates.entry(name.to_owned()).or_default().add(judged);
             };
             add(&mut rates.by_tier, &case.tier);
+            match case.name.starts_with(APART) {
+                true => add(&mut rates.by_tier, &format!("{}, {APART}", case.tier)),
+                false if apart.contains(&case.tier) => {
+                    add(
+                        &mut rates.by_tier,
+                        &format!("{}, all but {APART}", case.tier),
+                    );
+                }
+                false => {}
+            }
             add(
                 &mut rates.by_family,
                 &format!("{}/{}", case.tier, case.family()),
@@ -207,6 +223,22 @@ mod tests {
             },
             took: Duration::from_millis(7),
         }
+    }
+
+    #[test]
+    fn a_suite_that_hides_the_rest_is_shown_apart() {
+        let mut evader = judged("2", &["http"], true, true);
+        evader.case.name = format!("{APART}__1");
+        let rates = Rates::of(&[
+            evader,
+            judged("2", &[], true, false),
+            judged("1", &[], true, true),
+        ]);
+        let percent = |name: &str| rates.by_tier[name].percent();
+        assert_eq!(percent("2"), 50.0);
+        assert_eq!(percent("2, http-evader"), 100.0);
+        assert_eq!(percent("2, all but http-evader"), 0.0);
+        assert!(!rates.by_tier.contains_key("1, all but http-evader"));
     }
 
     #[test]

@@ -9,11 +9,14 @@ use std::path::PathBuf;
 use serde_json::Value;
 use thiserror::Error;
 
+mod app_layer;
+mod file_store;
 mod memory;
 mod node;
 mod outputs;
 mod packets;
 mod policy;
+mod smtp;
 mod stream;
 mod value;
 mod variables;
@@ -21,16 +24,22 @@ mod variables;
 use node::{Fault, Node, settings};
 use value::choice;
 
+pub use app_layer::{
+    AppLayer, BodyInline, DetectionPorts, Dns, DnsTransport, Enabled, FurtherPorts, Hassh, Http,
+    HttpServer, Libhtp, Listened, Personality, Protocols, Ssh,
+};
+pub use file_store::{FileStore, Storing};
 pub use memory::{Defrag, Flow, FlowTimeouts, FlowTimes, Table};
 pub use outputs::{
-    AlertMetadata, AlertRecords, AnomalyRecords, DropFlows, DropRecords, EveLog, EveOutputs,
-    EveTypes, FlowRecords, Records, Rotation, StatsRecords, Syslog, SyslogFacility, SyslogLevel,
-    To,
+    AlertMetadata, AlertRecords, AnomalyRecords, Deployment, DropFlows, DropRecords, EveLog,
+    EveOutputs, EveTypes, FlowRecords, Forwarded, ForwardedMode, Records, Rotation, StatsRecords,
+    Syslog, SyslogFacility, SyslogLevel, To,
 };
 pub use packets::{
     ChecksumChecks, Decoder, HostPolicies, Network, OsPolicy, PcapFile, PortDecoder, Tracking,
 };
 pub use policy::PolicyOf;
+pub use smtp::{BodyMd5, Smtp, SmtpMime, SmtpTracker};
 pub use stream::{Inline, Midstream, Reassembly, Stream, Urgent, UrgentLimitPolicy, UrgentPolicy};
 pub use value::{ByteSize, Seconds};
 pub use variables::Variables;
@@ -93,14 +102,6 @@ settings! {
         stats("stats"): Stats = Stats::default(),
         /// Records and where they go.
         outputs("outputs"): EveOutputs = EveOutputs::default(),
-    }
-}
-
-settings! {
-    /// `app-layer`
-    pub AppLayer {
-        /// What happens when a parser cannot go on.
-        error_policy("error-policy"): ExceptionPolicy = ExceptionPolicy::Auto,
     }
 }
 

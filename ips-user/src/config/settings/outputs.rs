@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use super::file_store::FileStore;
 use super::node::{Fault, Leaf, Node, settings};
 use super::value::{ByteSize, choice};
 
@@ -17,6 +18,8 @@ use super::value::{ByteSize, choice};
 pub struct EveOutputs {
     /// The ones that are enabled.
     pub logs: Vec<EveLog>,
+    /// Files that are kept.
+    pub file_store: FileStore,
     /// What was given and means nothing here.
     pub ignored: Vec<String>,
     source: Value,
@@ -29,7 +32,7 @@ impl Default for EveOutputs {
             {"alert": {"tagged-packets": true, "verdict": true}},
             {"anomaly": {"types": {"decode": false, "stream": false, "applayer": true}}},
             {"drop": {"alerts": true, "flows": "start", "verdict": true}},
-            "http", "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
+            {"http": {"extended": true}}, "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
         ]}}]))
     }
 }
@@ -40,7 +43,7 @@ impl EveOutputs {
         Self::of(&json!([{"eve-log": {"types": [
             {"alert": {"tagged-packets": true}},
             {"anomaly": {"types": {"decode": false, "stream": false, "applayer": true}}},
-            "http", "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
+            {"http": {"extended": true}}, "dns", "tls", "files", "smtp", "ssh", "stats", "flow",
         ]}}]))
     }
 
@@ -48,6 +51,7 @@ impl EveOutputs {
         // Both callers' values are read by the tests of this file.
         Self::parse(value).unwrap_or_else(|_| Self {
             logs: Vec::new(),
+            file_store: FileStore::default(),
             ignored: Vec::new(),
             source: json!([]),
         })
@@ -72,7 +76,35 @@ impl super::EngineSettings {
             community_id: logs.iter().find_map(|log| log.community_id),
             capture: logs.iter().any(|log| log.pcap_file),
             ethernet: logs.iter().any(|log| log.ethernet),
+            dns_version: dns_version(logs),
+            http_extended: logs.iter().any(|log| {
+                let http = log
+                    .types
+                    .application
+                    .iter()
+                    .find(|(name, _)| name == "http");
+                http.and_then(|(_, options)| is_on(options.get("extended")?)) == Some(true)
+            }),
         }
+    }
+}
+
+/// YAML's yes.
+fn is_on(value: &Value) -> Option<bool> {
+    bool::parse(value).ok()
+}
+
+/// As configured, else as the environment says, as Suricata 8 reads it; else the newest.
+fn dns_version(logs: &[EveLog]) -> u8 {
+    let of = |types: &EveTypes| {
+        let dns = types.application.iter().find(|(name, _)| name == "dns")?;
+        dns.1.get("version")?.as_u64()
+    };
+    let configured = logs.iter().find_map(|log| of(&log.types));
+    let environment = || std::env::var("SURICATA_EVE_DNS_VERSION").ok()?.parse().ok();
+    match configured.or_else(environment) {
+        Some(2) => 2,
+        _ => 3,
     }
 }
 
@@ -94,6 +126,10 @@ pub struct Records {
     pub capture: bool,
     /// MAC addresses.
     pub ethernet: bool,
+    /// Of the format of `dns` records: 2 or 3.
+    pub dns_version: u8,
+    /// Whether `http` records have more than host, path, client and type.
+    pub http_extended: bool,
 }
 
 impl Serialize for EveOutputs {
@@ -109,6 +145,7 @@ impl Leaf for EveOutputs {
             .ok_or_else(|| Fault::expected("a list of outputs", value))?;
         let mut parsed = Self {
             logs: Vec::new(),
+            file_store: FileStore::default(),
             ignored: Vec::new(),
             source: without_null(value),
         };
@@ -117,6 +154,8 @@ impl Leaf for EveOutputs {
                 if name == "eve-log" {
                     let log = EveLog::parse(options, &mut parsed.ignored)?;
                     parsed.logs.extend(log);
+                } else if name == "file-store" {
+                    parsed.file_store = FileStore::parse(options, &mut parsed.ignored)?;
                 } else {
                     parsed.ignored.push(format!("outputs.{name}"));
                 }
@@ -293,6 +332,7 @@ settings! {
         community_id_seed("community-id-seed"): u16 = 0,
         pcap_file("pcap-file"): bool = false,
         ethernet("ethernet"): bool = false,
+        xff("xff"): Forwarded = Forwarded::default(),
     }
 }
 
@@ -312,6 +352,9 @@ impl EveLog {
         }
         if !own.enabled {
             return Ok(None);
+        }
+        if let Some(alert) = types.alert.as_mut().filter(|it| !it.xff.enabled) {
+            alert.xff = own.xff;
         }
         let to = match own.filetype {
             FileType::Regular => To::File {
@@ -342,7 +385,7 @@ impl EveLog {
 }
 
 /// Sets an option; one that is unknown is noted.
-fn take(
+pub(super) fn take(
     options: &mut impl Node,
     of: &str,
     name: &str,
@@ -453,6 +496,7 @@ impl EveTypes {
             "anomaly" => self.anomaly.is_some(),
             "stats" => self.stats.is_some(),
             "sluice" | "exception" | "overload" => true,
+            "fileinfo" => self.wants("files"),
             other => self.application.iter().any(|(name, _)| name == other),
         }
     }
@@ -512,6 +556,40 @@ fn record<T: Node + Default>(
 }
 
 settings! {
+    /// `xff`: the client that a proxy names in a header.
+    pub Forwarded {
+        /// Whether records have it.
+        enabled("enabled"): bool = false,
+        /// Where.
+        mode("mode"): ForwardedMode = ForwardedMode::ExtraData,
+        /// On whose side the proxy is.
+        deployment("deployment"): Deployment = Deployment::Reverse,
+        /// The header.
+        header("header"): String = "X-Forwarded-For".into(),
+    }
+}
+
+choice! {
+    /// `xff`, `mode`
+    pub ForwardedMode {
+        /// As `xff`.
+        ExtraData = "extra-data",
+        /// In place of the proxy's address.
+        Overwrite = "overwrite",
+    }
+}
+
+choice! {
+    /// `xff`, `deployment`
+    pub Deployment {
+        /// The server's: the last address counts.
+        Reverse = "reverse",
+        /// The client's: the first one counts.
+        Forward = "forward",
+    }
+}
+
+settings! {
     /// `alert`: what is in them.
     pub AlertRecords {
         /// What was inspected, in Base64.
@@ -530,6 +608,8 @@ settings! {
         verdict("verdict"): bool = false,
         /// Context.
         metadata("metadata"): AlertMetadata = AlertMetadata::default(),
+        /// Who the client of a proxy is.
+        xff("xff"): Forwarded = Forwarded::default(),
     }
 }
 
@@ -542,6 +622,9 @@ impl AlertRecords {
         self.packet |= other.packet;
         self.tagged_packets |= other.tagged_packets;
         self.verdict |= other.verdict;
+        if other.xff.enabled {
+            self.xff = other.xff.clone();
+        }
         self.metadata.app_layer |= other.metadata.app_layer;
         self.metadata.flow |= other.metadata.flow;
         self.metadata.rule_metadata |= other.metadata.rule_metadata;

@@ -39,8 +39,8 @@ impl PolicyOf {
 
 impl EngineSettings {
     /// What is done. `auto` of a setting is what `exception-policy` says; `auto` of that one
-    /// drops in a run that can (`ips`), and does nothing otherwise. A connection that is picked
-    /// up midstream because `stream.midstream` says so is no exception.
+    /// drops in a run that can (`ips`), and does nothing otherwise, nor to a connection that is
+    /// picked up midstream because `stream.midstream` says so.
     pub fn treatment(&self, of: PolicyOf, ips: bool) -> Treatment {
         let own = match of {
             PolicyOf::StreamMemory => self.stream.memcap_policy,
@@ -53,8 +53,9 @@ impl EngineSettings {
         let accepted = of == PolicyOf::Midstream && self.stream.follows_midstream();
         let policy = match own {
             ExceptionPolicy::Auto => match self.exception_policy {
-                // Said about everything: not meant to undo `stream.midstream`.
-                policy if accepted && policy != ExceptionPolicy::PassFlow => {
+                ExceptionPolicy::Auto if accepted => ExceptionPolicy::Ignore,
+                // Not packet by packet: every packet of the connection is one.
+                ExceptionPolicy::DropPacket | ExceptionPolicy::PassPacket if accepted => {
                     ExceptionPolicy::Ignore
                 }
                 ExceptionPolicy::Auto if ips => ExceptionPolicy::DropFlow,
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_master_switch_gives_way_to_what_is_said_about_one_thing() {
-        use Treatment::{DropFlow, Ignore, PassFlow, PassPacket};
+        use Treatment::{Bypass, DropFlow, Ignore, PassFlow, PassPacket};
         let master = ("exception-policy", "ignore");
         check(&[master], PolicyOf::AppLayerError, Ignore, Ignore);
         let own = ("app-layer.error-policy", "drop-flow");
@@ -142,6 +143,13 @@ mod tests {
             ("stream.midstream-policy", "pass-flow"),
         ];
         check(&midstream, PolicyOf::Midstream, PassFlow, PassFlow);
+        let midstream = [("stream.midstream", "true"), ("exception-policy", "bypass")];
+        check(&midstream, PolicyOf::Midstream, Bypass, Bypass);
+        let midstream = [
+            ("stream.midstream", "true"),
+            ("exception-policy", "drop-packet"),
+        ];
+        check(&midstream, PolicyOf::Midstream, Ignore, Ignore);
     }
 
     #[test]

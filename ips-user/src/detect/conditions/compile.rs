@@ -1,6 +1,7 @@
 //! Conditions of rules as tests.
 
-use super::{IntAsked, IntValue, Test};
+use super::{IntAsked, IntValue, ProtocolAsked, Test};
+use crate::app::{self, AppProtocol, Asked};
 use crate::decode::event::DecodeEvent;
 use crate::detect::names::NameId;
 use crate::reassembly::tcp::StreamEvent;
@@ -16,11 +17,26 @@ pub(crate) trait Around {
     /// # Errors
     /// When there is no database.
     fn countries(&mut self, countries: &[String]) -> Result<(u32, u32), Unsupported>;
+    /// The hashes of so many bytes that a file lists, ascending.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has something else.
+    fn hashes(
+        &mut self,
+        keyword: &str,
+        file: &str,
+        bytes: usize,
+    ) -> Result<Box<[Box<[u8]>]>, Unsupported>;
     /// The number of a category of reputations.
     ///
     /// # Errors
     /// When there is none of this name.
     fn category(&self, name: &str) -> Result<u8, Unsupported>;
+}
+
+/// The test of a rule whose protocol has this name.
+pub(crate) fn speaks(name: &str) -> Test {
+    Test::Speaks(AppProtocol::named(name).collect())
 }
 
 /// Compiles a condition.
@@ -118,16 +134,41 @@ pub(crate) fn compile(
                 EventKind::Decode => decode,
                 EventKind::Stream => stream,
                 EventKind::Engine => decode.or(stream),
-                EventKind::App => return refuse("needs an application layer"),
+                EventKind::App => app::event(name).map(|name| Test::App(Asked::Event(name))),
             };
             match found {
                 Some(test) => test,
                 None => return refuse("there is no such event"),
             }
         }
-        Condition::AppProtocol { .. } | Condition::App { .. } => {
-            return refuse("needs an application layer");
+        // Which direction's finding counts does not matter: both are of one protocol.
+        Condition::AppProtocol { negated, name, .. } => Test::Protocol {
+            negated: *negated,
+            asked: match name.as_str() {
+                "failed" => ProtocolAsked::Failed,
+                "unknown" => ProtocolAsked::Unknown,
+                name => {
+                    let any: Box<[_]> = AppProtocol::named(name).collect();
+                    if any.is_empty() {
+                        return refuse("this protocol is not supported yet");
+                    }
+                    ProtocolAsked::Any(any)
+                }
+            },
+        },
+        Condition::App { keyword, value }
+            if let Some((kind, negated, file)) = app::hash_list(keyword, value) =>
+        {
+            Test::App(Asked::FileHash {
+                kind,
+                hashes: around.hashes(keyword, &file, kind.bytes())?,
+                negated,
+            })
         }
+        Condition::App { keyword, value } => match app::asked(keyword, value) {
+            Some(asked) => Test::App(asked),
+            None => return Err(Unsupported::new(keyword, "not supported yet")),
+        },
         Condition::TcpFlags(_)
         | Condition::Seq(_)
         | Condition::Ack(_)

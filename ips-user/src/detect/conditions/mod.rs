@@ -1,11 +1,13 @@
 //! What rules ask of packets and flows besides what is in buffers.
 
 use super::hosts::pair;
+use super::inspect::Speech;
 use super::marks::FlowMarks;
 use super::names::NameId;
 use super::tables::Tables;
 use super::view::View;
 use super::{FlowView, PacketDirection};
+use crate::app::{AppProtocol, Asked, Known};
 use crate::decode::event::DecodeEvent;
 use crate::flow::Timestamp;
 use crate::reassembly::tcp::{StreamEvent, StreamEvents};
@@ -19,7 +21,7 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use compile::{Around, compile};
+pub(crate) use compile::{Around, compile, speaks};
 
 /// A condition, compiled.
 #[derive(Clone, Debug)]
@@ -82,6 +84,36 @@ pub(crate) enum Test {
         negated: bool,
         finder: Box<memchr::memmem::Finder<'static>>,
     },
+    /// The flow speaks one of these.
+    Speaks(Box<[AppProtocol]>),
+    /// The same, or not, as `app-layer-protocol` asks.
+    Protocol {
+        asked: ProtocolAsked,
+        negated: bool,
+    },
+    /// Of the transaction.
+    App(Asked),
+}
+
+/// What `app-layer-protocol` asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum ProtocolAsked {
+    Any(Box<[AppProtocol]>),
+    Failed,
+    Unknown,
+}
+
+impl ProtocolAsked {
+    fn holds(&self, known: Known, negated: bool) -> bool {
+        match (self, known) {
+            (Self::Unknown, known) => known == Known::NotYet,
+            // Of what is not known yet nothing is said.
+            (_, Known::NotYet) => false,
+            (Self::Failed, known) => (known == Known::Failed) != negated,
+            (Self::Any(_), Known::Failed) => negated,
+            (Self::Any(any), Known::Is(protocol)) => any.contains(&protocol) != negated,
+        }
+    }
 }
 
 /// What `flowint` asks.
@@ -146,18 +178,30 @@ impl Test {
         )
     }
 
-    /// Whether it holds. `texts` are what expressions have captured for this packet.
+    /// Whether it holds. `texts` are what expressions have captured for this packet, `speech` is the
+    /// transaction that is asked about.
     pub(crate) fn holds(
         &self,
         scene: &Scene<'_, '_>,
         addresses: &mut impl AddressSets,
         texts: &[(NameId, Box<[u8]>)],
+        speech: Option<Speech<'_>>,
     ) -> bool {
         let flow = scene.flow.as_deref();
         match self {
             Self::Decode(event) => scene.view.events().contains(*event),
             Self::Stream(event) => scene.stream_events.contains(*event),
             Self::Packet(condition) => packet::holds(condition, &scene.view),
+            // What was said stays of its protocol when the flow changes to another.
+            Self::Speaks(any) => match (speech, flow.map(|flow| flow.app)) {
+                (Some(speech), _) => any.contains(&speech.transaction.protocol()),
+                (None, Some(Known::Is(protocol))) => any.contains(&protocol),
+                (None, _) => false,
+            },
+            Self::Protocol { asked, negated } => {
+                flow.is_some_and(|flow| asked.holds(flow.app, *negated))
+            }
+            Self::App(asked) => speech.and_then(|it| it.answers(asked)) == Some(true),
             Self::Flow {
                 established,
                 to_server,

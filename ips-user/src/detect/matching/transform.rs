@@ -32,10 +32,6 @@ pub(crate) fn compile(
     transforms
         .iter()
         .map(|transform| match transform {
-            Transform::HeaderLowercase | Transform::StripPseudoHeaders => Err(Unsupported::new(
-                transform.keyword(),
-                "needs an application layer",
-            )),
             Transform::PcreCapture(expression) => {
                 let pattern = Pattern::new(&super::pcre::capturing(expression), false)
                     .map_err(|reason| Unsupported::new(transform.keyword(), reason))?;
@@ -153,12 +149,33 @@ fn plain(transform: &Transform, bytes: &[u8], out: &mut Vec<u8>) -> bool {
             let decoder = flate2::read::ZlibDecoder::new(bytes);
             return inflated(decoder, *max_size, out);
         }
+        Transform::HeaderLowercase => {
+            // Names end at the colon; HTTP/2 has some that begin with one.
+            let mut in_name = true;
+            let mut before = b'\n';
+            for &byte in bytes {
+                in_name &= byte != b':' || before == b'\n';
+                out.push(if in_name {
+                    byte.to_ascii_lowercase()
+                } else {
+                    byte
+                });
+                in_name |= byte == b'\n';
+                before = byte;
+            }
+        }
+        Transform::StripPseudoHeaders => {
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+            for line in lines.filter(|line| !line.starts_with(b":")) {
+                out.extend_from_slice(line);
+            }
+        }
         Transform::Subslice { offset, length } => match subslice(bytes, *offset, *length) {
             Some(part) => out.extend_from_slice(part),
             None => return false,
         },
         // Never compiled.
-        Transform::HeaderLowercase | Transform::StripPseudoHeaders | Transform::PcreCapture(_) => {
+        Transform::PcreCapture(_) => {
             return false;
         }
     }

@@ -90,3 +90,24 @@ fn retries_from_every_occurrence_use_up_the_packets_time() {
         check_out_of_time(options);
     }
 }
+
+#[test]
+fn what_an_application_has_said_is_asked_later_when_there_was_no_time() {
+    let mut text = String::new();
+    for sid in 1..=500 {
+        let options = PCRES[2];
+        text.push_str(&format!(
+            "alert udp any any -> any any ({options} sid:{sid};)\n"
+        ));
+    }
+    text.push_str("alert dns any any -> any any (dns.query; content:\"one\"; sid:9999;)\n");
+    let mut bench = Bench::new(rules(&text));
+    bench.hears(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03one\0\0\x01\0\x01");
+    let mut payload = vec![b'a'; LONGEST - 6];
+    payload.extend(b"needle");
+    let out = bench.packet(&udp(&payload));
+    assert!(out.out_of_time);
+    assert!(!out.alerts.contains(&9999));
+    assert_eq!(bench.alerts(&udp(b"x")), [9999]);
+    assert!(bench.alerts(&udp(b"x")).is_empty());
+}

@@ -4,6 +4,7 @@ use ips_common::FAMILY_IPV4;
 use proptest::prelude::*;
 
 use super::*;
+use crate::app::AppLayer;
 use crate::decode::Decoded;
 use crate::flow::FlowLimits;
 
@@ -52,6 +53,7 @@ fn flow(port: u32, last: u64) -> Flow {
         marks: FlowMarks::default(),
         convicted: None,
         session: None,
+        app: AppLayer::default(),
         begun: Begun::Unknown,
         observed: Observed::default(),
         fin: None,
@@ -124,6 +126,7 @@ prop_compose! {
             marks: FlowMarks::default(),
             convicted: convicted.map(|(wall_us, monotonic_ns)| Timestamp { wall_us, monotonic_ns }),
             session: None,
+            app: [AppLayer::default(), AppLayer::Failed][begun as usize].clone(),
             begun: [Begun::Unknown, Begun::Inherited][begun as usize],
             observed: Observed::default(),
             fin: [None, Some(PacketDirection::ToServer), Some(PacketDirection::ToClient)][fin as usize],

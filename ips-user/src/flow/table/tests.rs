@@ -472,7 +472,7 @@ mod connections {
         assert_eq!(tracked.flow(1).tcp, TcpState::Closing);
         let packet = Decoded::parse(&bytes).unwrap();
         let (flow, _) = tracked.table.packet(&packet, at(1)).unwrap().unwrap();
-        flow.dropped(&mut tracked.memory);
+        flow.dropped(None, &mut tracked.memory);
         assert_eq!(flow.tcp, TcpState::Established);
     }
 

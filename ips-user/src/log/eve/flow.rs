@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use ips_common::FlowKey;
 use serde::Serialize;
 
+use super::Noted;
 use super::community::community_id;
 use super::has_ports;
 use super::names::protocol_name;
 use super::record::{Ip, Time};
+use crate::app::AppProtocol;
 use crate::config::settings::{FlowRecords, Records};
 use crate::decode::protocol;
 use crate::flow::{Flow, FlowAction, FlowEnd, PacketDirection, Tally, TcpState, Timestamp};
@@ -24,6 +26,8 @@ pub struct EndedFlow<'a> {
     pub time: Timestamp,
     /// Offset of local time from UTC in seconds.
     pub utc_offset_s: i32,
+    /// What rules have noted about it.
+    pub noted: Option<&'a Noted>,
     /// What records have.
     pub records: &'a Records,
 }
@@ -32,6 +36,8 @@ pub struct EndedFlow<'a> {
 struct FlowLine<'a> {
     #[serde(flatten)]
     ends: Ends<'a>,
+    #[serde(flatten)]
+    noted: Option<&'a Noted>,
     flow: FlowFields,
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<TcpFields>,
@@ -62,6 +68,10 @@ struct Ends<'a> {
     dest_port: Option<u16>,
     proto: Cow<'static, str>,
     ip_v: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_proto: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_proto_orig: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,6 +193,7 @@ pub fn flow(ended: &EndedFlow<'_>, line: &mut Vec<u8>) {
     let options = ended.records.types.flow.clone().unwrap_or_default();
     let record = FlowLine {
         ends: ends(ended, "flow", PacketDirection::ToServer),
+        noted: ended.noted,
         flow: FlowFields {
             pkts_toserver: flow.to_server.packets,
             pkts_toclient: flow.to_client.packets,
@@ -266,6 +277,8 @@ fn ends<'a>(ended: &EndedFlow<'a>, event_type: &'a str, direction: PacketDirecti
         dest_port: ports.then_some(to.port),
         proto: protocol_name(protocol),
         ip_v: family,
+        app_proto: flow.app.name(),
+        app_proto_orig: flow.app.original().map(AppProtocol::name),
         icmp_type: icmp.map(|(kind, _)| kind),
         icmp_code: icmp.map(|(_, code)| code),
         response_icmp_type: response.map(|(kind, _)| kind),

@@ -11,6 +11,7 @@ use time::{OffsetDateTime, UtcOffset};
 use super::alert::AlertFields;
 use super::base64::{Base64, Printable};
 use super::drop::DropFields;
+use super::noted::Noted;
 use crate::decode::MacAddress;
 use crate::exception::{Cause, Treatment};
 use crate::flow::Timestamp;
@@ -100,6 +101,33 @@ pub(super) enum Kind<'a> {
     Tagged,
     Exception(ExceptionFields),
     Anomaly(AnomalyFields<'a>),
+    /// What an application says.
+    Transaction(serde_json::Value),
+    File(serde_json::Value),
+}
+
+/// What an application says: an object under the name of its protocol, and perhaps another.
+pub(super) struct AppFields {
+    pub(super) name: &'static str,
+    pub(super) fields: serde_json::Value,
+    pub(super) further: Option<(&'static str, serde_json::Value)>,
+}
+
+impl Serialize for AppFields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + usize::from(self.further.is_some())))?;
+        map.serialize_entry(self.name, &self.fields)?;
+        if let Some((name, fields)) = &self.further {
+            map.serialize_entry(name, fields)?;
+        }
+        map.end()
+    }
+}
+
+impl fmt::Debug for AppFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// A record without a packet: its fields stand under the name of its type.
@@ -197,6 +225,20 @@ pub(super) struct Line<'a> {
     pub(super) tunnel: Option<TunnelFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) community_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tx_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) app_proto: Option<&'static str>,
+    #[serde(flatten)]
+    pub(super) app: Option<AppFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) xff: Option<Ip>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fileinfo: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) files: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    pub(super) noted: Option<&'a Noted>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) alert: Option<AlertFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

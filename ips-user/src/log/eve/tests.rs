@@ -25,6 +25,7 @@ fn record(
     let flow = flows.packet(&packet, TIME).unwrap();
     let flow = flow.map(|(flow, way)| (&*flow, way));
     let context = PacketContext {
+        noted: None,
         time: TIME,
         utc_offset_s: 0,
         packet: &packet,
@@ -64,7 +65,7 @@ fn an_alert_has_the_fields_of_suricata() {
     );
     let outcome = Outcome::Reject(RejectTarget::Source);
     let value = record(&tcp(), outcome, |context, line| {
-        alert(context, (&rule, rule.action), Matched::Packet, line);
+        alert(context, (&rule, rule.action), (Matched::Packet, None), line);
     });
     let time = "2023-09-18T06:13:41.532140+0000";
     assert_eq!(
@@ -95,7 +96,7 @@ fn an_alert_has_the_fields_of_suricata() {
 fn an_alert_that_only_reports_says_so() {
     let rule = rule("alert tcp any any -> any any (sid:7;)");
     let value = record(&tcp(), Outcome::Accept, |context, line| {
-        alert(context, (&rule, rule.action), Matched::Packet, line);
+        alert(context, (&rule, rule.action), (Matched::Packet, None), line);
     });
     assert_eq!(value["alert"]["action"], "allowed");
     assert_eq!(value["verdict"], json!({"action": "alert"}));

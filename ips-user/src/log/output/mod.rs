@@ -10,10 +10,12 @@ use super::EventSink;
 use crate::config::settings::{EveLog, EveOutputs, EveTypes, To};
 
 mod file;
+pub(crate) mod files;
 mod socket;
 mod syslog;
 
 use file::{LogFile, Opening};
+use files::Files;
 use socket::SocketLog;
 use syslog::SyslogLog;
 
@@ -21,6 +23,7 @@ use syslog::SyslogLog;
 #[derive(Debug)]
 pub struct Outputs {
     logs: Vec<Log>,
+    files: Files,
 }
 
 #[derive(Debug)]
@@ -110,11 +113,16 @@ impl Outputs {
             })
         };
         let logs = outputs.logs.iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { logs })
+        let files = Files::new(directory.join(&outputs.file_store.directory));
+        Ok(Self { logs, files })
     }
 
-    /// Takes a record, a line without its newline.
+    /// Takes a record, a line without its newline, or a message about a file.
     pub fn write(&mut self, line: &[u8], now: SystemTime) {
+        if line.first() == Some(&files::MARK) {
+            self.files.message(line, now);
+            return;
+        }
         let kind = event_type(line);
         for log in self.logs.iter_mut().filter(|log| log.types.wants(kind)) {
             log.to.line(&log.prefix, line, now, &mut log.tally);
@@ -146,16 +154,28 @@ impl Outputs {
         }
     }
 
-    /// Lines written and lines lost, of all destinations together.
+    /// Lines written and lines lost, of all destinations together; a file that could not be kept
+    /// counts as one that is lost.
     pub fn totals(&self) -> (u64, u64) {
         let of = |which: fn(&Tally) -> u64| self.logs.iter().map(|log| which(&log.tally)).sum();
-        (of(|tally| tally.written), of(|tally| tally.lost))
+        let lost: u64 = of(|tally| tally.lost);
+        (of(|tally| tally.written), lost + self.files.tally.lost)
     }
 }
 
 impl EventSink for Outputs {
     fn emit(&mut self, line: &[u8]) {
         self.write(line, SystemTime::now());
+    }
+
+    fn store(&mut self, hash: &[u8; 32], content: &[u8]) -> bool {
+        let now = SystemTime::now();
+        files::messages(hash, content, |message| self.files.message(message, now))
+    }
+
+    fn describe(&mut self, hash: &[u8; 32], line: &[u8]) {
+        let message = files::record(hash, line);
+        self.files.message(&message, SystemTime::now());
     }
 }
 

@@ -41,12 +41,12 @@ impl Session {
         if pass.from == CLIENT {
             self.control.confirmed = true;
         }
-        if self.control.one_sided && !pass.options.inline {
-            // Nobody tells what has arrived; what came before is taken as such.
-            let side = &mut self.control.sides[pass.from];
-            side.acked = side.acked.max(start);
-        }
         self.take_data(pass, start)?;
+        if self.control.one_sided && !pass.options.inline {
+            // Nobody tells what has arrived; what has come is taken as such.
+            let side = &mut self.control.sides[pass.from];
+            side.acked = side.acked.max(end);
+        }
         self.take_ack(pass);
         if pass.has(flag::FIN) {
             let side = &mut self.control.sides[pass.from];
@@ -101,7 +101,7 @@ impl Session {
                 offered_timestamps: timestamps,
                 ..Side::midstream(pass.segment.ack, true)
             };
-            self.streams[to].buffer.clear();
+            self.streams[to].begin_anew();
             self.streams[to].base = 0;
         }
     }

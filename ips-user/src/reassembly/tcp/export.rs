@@ -282,6 +282,8 @@ impl Session {
             queued,
             current: Current::default(),
             ended: false,
+            announced: false,
+            missed: false,
             account: memory.open(Self::BYTES),
         };
         session.settle_account();

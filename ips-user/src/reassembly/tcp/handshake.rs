@@ -104,7 +104,7 @@ impl Session {
             let flags = self.control.sides[CLIENT].flags;
             self.control.sides[CLIENT] = self.queued.swap_remove(found);
             self.control.sides[CLIENT].flags |= flags;
-            self.streams[CLIENT].buffer.clear();
+            self.streams[CLIENT].begin_anew();
         }
         self.queued.clear();
         let offered = self.control.sides[CLIENT].window;
@@ -119,7 +119,7 @@ impl Session {
             (client.next, client.highest) = (0, 0);
             client.syn_data = 0;
             client.raw = 0;
-            self.streams[CLIENT].buffer.clear();
+            self.streams[CLIENT].begin_anew();
             self.streams[CLIENT].owned.clear();
         } else if taken > 0 {
             client.acked = taken;
@@ -404,7 +404,7 @@ impl Session {
             server.flags |= before.flags;
             (server.edge, server.span) = (before.edge, before.span);
             self.control.sides[SERVER] = server;
-            self.streams[SERVER].buffer.clear();
+            self.streams[SERVER].begin_anew();
             agree(&mut self.control);
             right_ack = true;
         }

@@ -1,8 +1,10 @@
 //! What there is to inspect of a stream: windows for rules, the whole for parsers.
 
+use std::borrow::Cow;
+
 use super::buffer::Piece;
 use super::options::StreamOptions;
-use super::session::{CLIENT, Quiet, Session, SessionState, sender};
+use super::session::{CLIENT, Quiet, Session, SessionState, Stream, sender};
 use crate::flow::PacketDirection;
 
 /// A stretch of a stream without a hole.
@@ -29,14 +31,14 @@ pub struct RawView<'a> {
 pub struct QuietBefore(Quiet);
 
 /// What a reader of the whole stream gets next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contiguous<'a> {
     /// Data.
     Data {
         /// Place in the stream.
         offset: u64,
-        /// The bytes.
-        data: &'a [u8],
+        /// The bytes, without those that are out of band.
+        data: Cow<'a, [u8]>,
     },
     /// So many bytes were missed.
     Gap {
@@ -279,6 +281,34 @@ impl Session {
         stream.depth = depth;
     }
 
+    /// Whether somebody does.
+    pub fn is_read(&self, direction: PacketDirection) -> bool {
+        self.streams[sender(direction)].reader.is_some()
+    }
+
+    /// Whether there is nothing more to read, and there will be nothing.
+    pub fn is_read_out(&self, direction: PacketDirection, options: &StreamOptions) -> bool {
+        let number = sender(direction);
+        let side = &self.control.sides[number];
+        let Some(reader) = self.streams[number].in_band_from() else {
+            return false;
+        };
+        if reader >= self.readable_end(number, options) {
+            return true;
+        }
+        let reader = i64::try_from(reader).unwrap_or(i64::MAX);
+        side.fin.is_some_and(|fin| reader >= fin)
+            || self.control.state == SessionState::Closed && reader >= side.next
+    }
+
+    /// Whether nobody has read anything of it.
+    pub fn is_unread(&self, direction: PacketDirection) -> bool {
+        let number = sender(direction);
+        let first = self.control.sides[number].first.max(0) as u64;
+        let reader = self.streams[number].reader;
+        reader.is_none_or(|reader| reader <= first)
+    }
+
     /// Nobody reads this direction any more.
     pub fn stop_reading(&mut self, direction: PacketDirection) {
         self.streams[sender(direction)].reader = None;
@@ -294,24 +324,28 @@ impl Session {
         let number = sender(direction);
         let side = &self.control.sides[number];
         let stream = &self.streams[number];
-        let offset = stream.reader?;
+        let offset = stream.in_band_from()?;
+        if self.control.one_sided && side.flags == 0 {
+            // Of what goes another way nothing is missing.
+            return None;
+        }
         let mut end = match options.inline {
             true => side.next,
             false if self.ended => i64::MAX,
             false => side.acked.min(side.next),
         }
         .max(0) as u64;
-        let depth = stream.depth.unwrap_or(options.reassembly.depth);
-        if depth > 0 {
-            end = end.min((side.first.max(0) as u64).saturating_add(depth));
-        }
+        end = end.min(self.readable_end(number, options));
         let piece = stream.buffer.piece_from(offset);
         let data_from = piece.map_or(end, Piece::start);
         match piece {
-            Some(piece) if data_from <= offset && offset < end => Some(Contiguous::Data {
-                offset,
-                data: piece.slice(offset, piece.end().min(end)),
-            }),
+            Some(piece) if data_from <= offset && offset < end => {
+                let data = piece.slice(offset, piece.end().min(end));
+                Some(Contiguous::Data {
+                    offset,
+                    data: stream.in_band(offset, data),
+                })
+            }
             // Up to `next` a hole has been given up.
             _ => {
                 let gap_end = data_from.min(end).min(side.next.max(0) as u64);
@@ -323,11 +357,91 @@ impl Session {
         }
     }
 
-    /// The reader has taken so many bytes, or a gap of that length.
-    pub fn read(&mut self, direction: PacketDirection, len: u64) {
-        if let Some(reader) = &mut self.streams[sender(direction)].reader {
-            *reader = reader.saturating_add(len);
+    /// Nothing from there on is put together.
+    fn readable_end(&self, number: usize, options: &StreamOptions) -> u64 {
+        let depth = self.streams[number]
+            .depth
+            .unwrap_or(options.reassembly.depth);
+        match depth {
+            0 => u64::MAX,
+            depth => (self.control.sides[number].first.max(0) as u64).saturating_add(depth),
         }
+    }
+
+    /// The reader has taken so many bytes.
+    pub fn read(&mut self, direction: PacketDirection, len: u64) {
+        let stream = &mut self.streams[sender(direction)];
+        if let Some(mut to) = stream.reader {
+            let mut left = len;
+            while let Some(next) = stream.next_out_of_band(to)
+                && left > next - to
+            {
+                left -= next - to;
+                to = next + 1;
+            }
+            stream.reader = Some(to.saturating_add(left));
+        }
+    }
+
+    /// A gap of that length, which the reader was shown, is behind it.
+    pub fn skip(&mut self, direction: PacketDirection, len: u64) {
+        let stream = &mut self.streams[sender(direction)];
+        if let Some(from) = stream.in_band_from() {
+            stream.reader = Some(from.saturating_add(len));
+        }
+    }
+
+    /// Whether what may have been read of a direction was not what its receiver has, which begins
+    /// anew: nobody reads either direction any more. It is asked once.
+    pub fn has_begun_anew(&mut self) -> bool {
+        let streams = self.streams.iter_mut();
+        let anew = streams.fold(false, |any, it| any | std::mem::take(&mut it.begun_anew));
+        if anew {
+            for direction in PacketDirection::ALL {
+                self.stop_reading(direction);
+            }
+        }
+        anew
+    }
+}
+
+impl Stream {
+    /// Nothing that has come counts.
+    pub(super) fn begin_anew(&mut self) {
+        self.buffer.clear();
+        // Also what was not read may have told somebody something.
+        self.reader = None;
+        self.begun_anew = true;
+    }
+
+    /// The next place out of band from `from` on.
+    fn next_out_of_band(&self, from: u64) -> Option<u64> {
+        let places = self.out_of_band().iter().copied();
+        places.filter(|place| *place >= from).min()
+    }
+
+    /// Where the reader goes on.
+    fn in_band_from(&self) -> Option<u64> {
+        let mut from = self.reader?;
+        while self.next_out_of_band(from) == Some(from) {
+            from += 1;
+        }
+        Some(from)
+    }
+
+    fn in_band<'a>(&self, from: u64, data: &'a [u8]) -> Cow<'a, [u8]> {
+        let to = from + data.len() as u64;
+        if self.next_out_of_band(from).is_none_or(|next| next >= to) {
+            return Cow::Borrowed(data);
+        }
+        let mut in_band = Vec::with_capacity(data.len());
+        let mut at = from;
+        while let Some(next) = self.next_out_of_band(at).filter(|next| *next < to) {
+            in_band.extend_from_slice(&data[(at - from) as usize..(next - from) as usize]);
+            at = next + 1;
+        }
+        in_band.extend_from_slice(&data[(at - from) as usize..]);
+        Cow::Owned(in_band)
     }
 }
 

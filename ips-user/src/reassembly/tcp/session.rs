@@ -180,6 +180,15 @@ pub(super) struct Control {
     pub(super) gap: [bool; 2],
 }
 
+impl Control {
+    fn turn_round(&mut self) {
+        self.sides.swap(CLIENT, SERVER);
+        self.gap.swap(CLIENT, SERVER);
+        let both = self.sides.iter().all(|side| side.fin.is_some());
+        self.client_first ^= both;
+    }
+}
+
 /// One direction's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stream {
@@ -198,6 +207,8 @@ pub(super) struct Stream {
     pub(super) max_pieces: u16,
     /// Inline, what was searched without finding anything.
     pub(super) quiet: Quiet,
+    /// What may have been read of it was not what its receiver has.
+    pub(super) begun_anew: bool,
 }
 
 /// A stretch of a stream in which nothing was found of what the rules search for.
@@ -260,6 +271,10 @@ pub struct Session {
     pub(super) current: Current,
     /// There will be no more packets.
     pub(super) ended: bool,
+    /// Somebody who reads it has been told that it is there.
+    pub(super) announced: bool,
+    /// Packets of it have gone past.
+    pub(super) missed: bool,
     pub(super) account: Account,
 }
 
@@ -337,6 +352,8 @@ impl Session {
             queued: Vec::new(),
             current: Current::default(),
             ended: false,
+            announced: false,
+            missed: false,
             account: memory.open(Self::BYTES),
         }
     }
@@ -417,7 +434,20 @@ impl Session {
 
     /// A packet is delivered that this session does not see.
     pub fn misses_packet(&mut self) {
+        self.missed = true;
         self.account.misses();
+    }
+
+    /// Whether packets were delivered that it has not seen, so that holes say nothing about its
+    /// ends.
+    pub const fn has_missed_packets(&self) -> bool {
+        self.missed
+    }
+
+    /// Whether nobody knows of it yet: what was heard of the flow until now was of another one. It
+    /// is asked once.
+    pub const fn is_unannounced(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
     }
 
     /// Whether the packet is refused for what its connection was before others came to serve it,
@@ -449,16 +479,24 @@ impl Session {
 
     /// The packet that was given last is not delivered: it leaves nothing behind. To be said
     /// before another one is given to any session of this memory; later it has no effect, which
-    /// is safe: data is remembered that its receiver has not got.
-    pub fn dropped(&mut self, memory: &mut StreamMemory) {
-        self.take_back(memory);
+    /// is safe: data is remembered that its receiver has not got. Whether it had the effect.
+    pub fn dropped(&mut self, memory: &mut StreamMemory) -> bool {
+        let taken_back = self.take_back(memory);
         self.settle_account();
+        taken_back
     }
 
-    fn take_back(&mut self, memory: &mut StreamMemory) {
+    fn take_back(&mut self, memory: &mut StreamMemory) -> bool {
         let undo = &mut memory.undo;
         if undo.session != self.account.serial {
-            return;
+            return false;
+        }
+        let stream = &self.streams[undo.from];
+        let read = stream.reader.and_then(|reader| i64::try_from(reader).ok());
+        if read.is_some_and(|reader| reader > undo.control.sides[undo.from].next) {
+            // Somebody has taken its data for said: what comes instead has to say the same.
+            self.current.extent = None;
+            return false;
         }
         let inspected = self.control.sides.map(|side| (side.raw, side.flush));
         self.control = undo.control;
@@ -473,6 +511,7 @@ impl Session {
             urgent.places.truncate(undo.out_of_band);
         }
         self.current.extent = None;
+        true
     }
 
     pub(super) fn settle_account(&mut self) {
@@ -534,6 +573,18 @@ impl Session {
     /// Whether its beginning was not seen.
     pub fn is_midstream(&self) -> bool {
         self.control.midstream
+    }
+
+    /// The client is the server: what is known of the one is about the other.
+    pub fn turn_round(&mut self, memory: &mut StreamMemory) {
+        self.control.turn_round();
+        self.streams.swap(CLIENT, SERVER);
+        self.current.from = 1 - self.current.from;
+        let undo = &mut memory.undo;
+        if undo.session == self.account.serial {
+            undo.control.turn_round();
+            undo.from = 1 - undo.from;
+        }
     }
 
     /// Whether only one direction of it is seen.

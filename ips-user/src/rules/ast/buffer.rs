@@ -243,6 +243,16 @@ impl AppBuffer {
             | B::SmtpHelo
             | B::SmtpMailFrom
             | B::SmtpRcptTo
+            | B::EmailFrom
+            | B::EmailTo
+            | B::EmailCc
+            | B::EmailSubject
+            | B::EmailDate
+            | B::EmailMessageId
+            | B::EmailXMailer
+            | B::EmailUrl
+            | B::EmailReceived
+            | B::EmailBodyMd5
             | B::FtpCommand
             | B::FtpCommandData
             | B::SmbNamedPipe

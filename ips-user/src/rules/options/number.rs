@@ -8,9 +8,7 @@ use super::super::finding::Finding;
 use super::super::text::Text;
 
 /// An unsigned number that comparisons can be about.
-pub(in super::super) trait Unsigned:
-    Copy + Ord + Display + TryFrom<u64> + Into<u64>
-{
+pub(crate) trait Unsigned: Copy + Ord + Display + TryFrom<u64> + Into<u64> {
     /// Its largest value.
     const MAX: Self;
 }
@@ -107,6 +105,14 @@ pub(super) fn signed(text: Text<'_>, least: i64, most: i64) -> Result<i64, Findi
                 format!("a number from {least} to {most}"),
             )
         })
+}
+
+/// The same of a text without a place; `None` when it is none.
+pub(crate) fn comparison<N>(text: &str) -> Option<Compare<N>>
+where
+    N: Unsigned + From<u8>,
+{
+    compare(Text::new(text, 0)).ok()
 }
 
 const FORMS: &str = "a number, or one with <, <=, >, >=, !, or a range low-high";

@@ -58,6 +58,7 @@ fn record(write: impl Fn(&EndedFlow<'_>, &mut Vec<u8>), change: impl Fn(&mut Flo
         exception_policy: true,
     });
     let ended = EndedFlow {
+        noted: None,
         flow: &flow,
         end,
         time: at(9000),
