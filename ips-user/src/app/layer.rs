@@ -7,7 +7,7 @@ use super::protocol::AppProtocol;
 use super::recognition::{self, Answer, Ports};
 use super::transaction::Transaction;
 use crate::flow::PacketDirection;
-use crate::reassembly::tcp::{Contiguous, Session, StreamOptions};
+use crate::reassembly::tcp::{Behind, Contiguous, Session, StreamOptions};
 
 /// Which application protocol a flow speaks, as far as that is known.
 #[derive(Debug)]
@@ -174,27 +174,40 @@ impl AppLayer {
         }
         let complete = self.complete_in(direction);
         while let Some(next) = session.contiguous(direction, stream) {
-            let (read, how) = match next {
-                Contiguous::Data { data, .. } => self.bytes(direction, &data, ports, hearing),
-                Contiguous::Gap { len, .. } => {
-                    let how = self.gap(direction, len, hearing);
-                    session.skip(direction, len);
-                    if how == Heard::Badly && !session.has_missed_packets() {
+            let mut missing = 0;
+            match next {
+                Contiguous::Data { data, behind, .. } => {
+                    let (read, how) = self.bytes(direction, &data, ports, hearing);
+                    if how == Heard::Badly {
                         heard = how;
                     }
-                    if self.is_deaf() {
-                        break;
+                    let left = data.len() as u64 - read;
+                    match behind {
+                        _ if read > 0 => session.read(direction, read),
+                        Behind::More => break,
+                        // What would complete it never comes.
+                        Behind::Gap => {
+                            session.read(direction, left);
+                            missing = left;
+                        }
+                        Behind::End => session.read(direction, left),
                     }
-                    continue;
                 }
-            };
-            if how == Heard::Badly {
-                heard = how;
+                Contiguous::Gap { len, .. } => {
+                    session.skip(direction, len);
+                    missing = len;
+                }
             }
-            if read == 0 || self.is_deaf() {
+            // Holes of our own making say nothing about the ends.
+            if missing > 0
+                && self.gap(direction, missing, hearing) == Heard::Badly
+                && !session.has_missed_packets()
+            {
+                heard = Heard::Badly;
+            }
+            if self.is_deaf() {
                 break;
             }
-            session.read(direction, read);
         }
         if self.is_deaf() {
             for direction in PacketDirection::ALL {

@@ -447,3 +447,49 @@ fn a_literal_that_is_cut_by_segments_of_a_body_is_found() {
         assert_eq!(dropped_at, Some(16 / size), "{size}");
     }
 }
+
+#[test]
+fn what_waits_in_front_of_a_gap_does_not_wait_for_ever() {
+    let known = b"POST / HTTP/1.1\r\nHost".as_slice();
+    // What nobody knows, and what begins like something that is known.
+    for begin in [b"\xff\xff\xff\xff".as_slice(), b"POST", known] {
+        let mut options = InspectionOptions::default();
+        options.stream.midstream = true;
+        let mut inspection = with_options("", options);
+        // From the middle, as at a worker to which a flow has been moved.
+        feed(&mut inspection, &to_client(80, 7001, 5001, b""));
+        feed(&mut inspection, &to_server(80, 5001, begin));
+        // So much was delivered by somebody else.
+        let mut next = 5001 + begin.len() as u32 + 1000;
+        feed(&mut inspection, &to_client(80, 7001, next, b""));
+        for _ in 0..300 {
+            let data = [0xff; 10_000];
+            let found = feed(&mut inspection, &to_server(80, next, &data));
+            assert_eq!(found, Disposition::Accept);
+            next += data.len() as u32;
+            feed(&mut inspection, &to_client(80, 7001, next, b""));
+        }
+        let kept = inspection.counters().stream.reassembly_memuse;
+        assert!(kept < 100_000, "{begin:?}: {kept}");
+    }
+}
+
+#[test]
+fn what_is_incomplete_at_the_depth_does_not_keep_what_follows() {
+    let mut options = InspectionOptions::default();
+    options.stream.reassembly.depth = 10_000;
+    let mut inspection = with_options("", options);
+    // A record that is longer than what is read of the stream.
+    let begin = b"\x16\x03\x01\x3f\xff\x01\0\x3f\xfb\x03\x03".as_slice();
+    let hello = [begin, &[0; 15_000]].concat();
+    request(&mut inspection, &[b"", &hello]);
+    let mut next = 5001 + hello.len() as u32;
+    for _ in 0..300 {
+        let data = [0x16; 10_000];
+        feed(&mut inspection, &to_server(80, next, &data));
+        next += data.len() as u32;
+        feed(&mut inspection, &to_client(80, 7001, next, b""));
+    }
+    let kept = inspection.counters().stream.reassembly_memuse;
+    assert!(kept < 100_000, "{kept}");
+}

@@ -42,7 +42,7 @@ pub use event::{StreamEvent, StreamEvents};
 pub use memory::{StreamCounters, StreamMemory};
 pub use opening::{Begun, track};
 pub use options::{ReassemblyOptions, StreamOptions, UrgentPolicy};
-pub use raw::{Contiguous, QuietBefore, QuietWindow, RawView};
+pub use raw::{Behind, Contiguous, QuietBefore, QuietWindow, RawView};
 pub use rewrite::{Replacement, write_checksum};
 pub use segment::Segment;
 pub use session::{

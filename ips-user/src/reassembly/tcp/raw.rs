@@ -39,6 +39,8 @@ pub enum Contiguous<'a> {
         offset: u64,
         /// The bytes, without those that are out of band.
         data: Cow<'a, [u8]>,
+        /// What follows them.
+        behind: Behind,
     },
     /// So many bytes were missed.
     Gap {
@@ -78,6 +80,17 @@ impl QuietBefore {
         let known = self.0.to.saturating_sub(view.offset);
         usize::try_from(known).map_or(0, |known| known.min(view.fresh_from))
     }
+}
+
+/// What follows data that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// What comes next.
+    More,
+    /// Bytes that were missed.
+    Gap,
+    /// Nothing: here is the depth.
+    End,
 }
 
 impl Session {
@@ -335,18 +348,26 @@ impl Session {
             false => side.acked.min(side.next),
         }
         .max(0) as u64;
-        end = end.min(self.readable_end(number, options));
+        let readable_end = self.readable_end(number, options);
+        end = end.min(readable_end);
         let piece = stream.buffer.piece_from(offset);
         let data_from = piece.map_or(end, Piece::start);
         match piece {
             Some(piece) if data_from <= offset && offset < end => {
-                let data = piece.slice(offset, piece.end().min(end));
+                let data_to = piece.end().min(end);
+                let data = piece.slice(offset, data_to);
+                let behind = match data_to {
+                    to if to >= readable_end => Behind::End,
+                    // Up to `next` a hole has been given up.
+                    to if to < end.min(side.next.max(0) as u64) => Behind::Gap,
+                    _ => Behind::More,
+                };
                 Some(Contiguous::Data {
                     offset,
                     data: stream.in_band(offset, data),
+                    behind,
                 })
             }
-            // Up to `next` a hole has been given up.
             _ => {
                 let gap_end = data_from.min(end).min(side.next.max(0) as u64);
                 (gap_end > offset).then(|| Contiguous::Gap {

@@ -211,7 +211,8 @@ fn beyond_the_depth_the_window_slides_on() {
         next,
         Some(Contiguous::Data {
             offset: 0,
-            data: data.into()
+            data: data.into(),
+            behind: Behind::End,
         })
     );
     bench.session().read(PacketDirection::ToServer, 4);
@@ -257,10 +258,14 @@ fn a_reader_gets_all_of_it_in_order_and_the_gaps() {
     bench.session().start_reading(TO, Some(0));
     bench.check(&[("c PA 1 1 one", ""), ("c PA 7 1 three", "")]);
     let next = |bench: &mut Bench| match bench.session().contiguous(TO, &options) {
-        Some(Contiguous::Data { offset, data }) => {
+        Some(Contiguous::Data {
+            offset,
+            data,
+            behind,
+        }) => {
             let (len, text) = (data.len(), String::from_utf8_lossy(&data).into_owned());
             bench.session().read(TO, len as u64);
-            format!("{offset} {text}")
+            format!("{offset} {text}, then {behind:?}")
         }
         Some(Contiguous::Gap { offset, len }) => {
             bench.session().read(TO, len);
@@ -268,13 +273,13 @@ fn a_reader_gets_all_of_it_in_order_and_the_gaps() {
         }
         None => "-".into(),
     };
-    assert_eq!(next(&mut bench), "0 one");
+    assert_eq!(next(&mut bench), "0 one, then More");
     assert_eq!(next(&mut bench), "-");
     bench.check(&[("s A 1 20", "reassembly_seq_gap")]);
     assert_eq!(next(&mut bench), "3 gap of 3");
-    assert_eq!(next(&mut bench), "6 three");
+    assert_eq!(next(&mut bench), "6 three, then Gap");
     assert_eq!(next(&mut bench), "11 gap of 8");
     assert_eq!(next(&mut bench), "-");
     bench.check(&[("c PA 20 1 four", "")]);
-    assert_eq!(next(&mut bench), "19 four");
+    assert_eq!(next(&mut bench), "19 four, then More");
 }
