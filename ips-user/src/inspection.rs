@@ -150,6 +150,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Inspection<S, R, F> {
                 shed: false,
                 changed: None,
                 rejection: Vec::new(),
+                untold: None,
             },
             tables_expired: Timestamp::default(),
             trace,

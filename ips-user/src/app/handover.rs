@@ -5,7 +5,7 @@
 use super::conversation::{AppState, Hearing, Listening};
 use super::figures::Counted;
 use super::http1;
-use super::layer::AppLayer;
+use super::layer::{AppLayer, MAX_UNKNOWN};
 use super::protocol::AppProtocol;
 use super::recognition::Ports;
 use crate::flow::PacketDirection;
@@ -158,6 +158,7 @@ impl AppState {
                 };
                 match begins {
                     Some(begins) => begins,
+                    None if data.len() >= MAX_UNKNOWN => false,
                     None => {
                         self.listening = Listening::Inherited(Onward::Waits);
                         return None;

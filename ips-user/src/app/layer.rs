@@ -83,7 +83,7 @@ impl PartialEq for AppLayer {
 impl Eq for AppLayer {}
 
 /// Most bytes of a direction that wait until something tells what they are.
-const MAX_UNKNOWN: usize = 16 << 10;
+pub(super) const MAX_UNKNOWN: usize = 16 << 10;
 
 impl Default for AppLayer {
     fn default() -> Self {

@@ -1,5 +1,7 @@
 //! What applications say, from packet to decision and record.
 
+use std::net::IpAddr;
+
 use etherparse::PacketBuilder;
 use serde_json::Value;
 
@@ -537,4 +539,30 @@ fn fingerprints_of_ssh_are_made_when_somebody_asks() {
     options.hassh = Some(false);
     options.add_asked(Default::default(), false, true);
     assert_eq!(options.hassh, Some(false));
+}
+
+#[test]
+fn what_is_rejected_of_the_other_direction_is_told_with_the_packet_in_hand() {
+    for (action, ends) in [
+        ("rejectsrc", &[SERVER][..]),
+        ("rejectdst", &[CLIENT]),
+        ("rejectboth", &[CLIENT, SERVER]),
+    ] {
+        let rule = format!(
+            "{action} ssh any any -> any any (flow:to_client; ssh.software; content:\"evil\"; sid:1;)"
+        );
+        let mut inspection = with(&rule);
+        request(&mut inspection, &[b""]);
+        let greeting = b"hello\r\nSSH-2.0-evil\r\n";
+        let packet = segment_of(80, false, "A", (7001, 5001), greeting);
+        assert_eq!(feed(&mut inspection, &packet), Disposition::Accept);
+        // Only this tells what the greeting was.
+        let next = 7001 + greeting.len() as u32;
+        let packet = segment_of(80, true, "A", (5001, next), b"SSH-2.0-a\r\n");
+        assert_eq!(feed(&mut inspection, &packet), Disposition::Drop);
+        let told = inspection.rejects().ends();
+        assert!(told.eq(ends.iter().map(|it| IpAddr::from(*it))), "{action}");
+        let counters = inspection.counters();
+        assert_eq!(counters.rejections, ends.len() as u64);
+    }
 }

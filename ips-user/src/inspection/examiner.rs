@@ -76,6 +76,8 @@ pub(super) struct Examiner<S, R, F> {
     pub(super) changed: Option<Vec<u8>>,
     /// Reused for every rejection.
     pub(super) rejection: Vec<u8>,
+    /// Who is to be told of a packet that nobody has sent.
+    pub(super) untold: Option<RejectTarget>,
 }
 
 impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
@@ -254,6 +256,7 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
     pub(super) fn reject(&mut self, case: &Case<'_>, target: RejectTarget) {
         // Of a packet that nobody has sent the numbers are nobody's.
         if case.pseudo {
+            self.untold = Some(target);
             return;
         }
         let ends: &[Toward] = match target {

@@ -274,7 +274,11 @@ impl<S: EventSink, R: RejectSender, F: Feedback> Examiner<S, R, F> {
             && in_flow.action == FlowAction::Inspect
             && in_flow.app.has_changed(direction.other())
         {
+            self.untold = None;
             self.inspect_apart(in_flow, direction.other(), case.now, memory);
+            if let Some(target) = self.untold.take() {
+                self.reject(case, target.turned());
+            }
             if let Some(decided) = self.decided_before(case, flow) {
                 end = decided;
             }

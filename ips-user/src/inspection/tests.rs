@@ -45,6 +45,13 @@ impl EventSink for Lines {
 #[derive(Default)]
 pub(super) struct Sent(Vec<(Vec<u8>, IpAddr)>);
 
+impl Sent {
+    /// Who was told.
+    pub(super) fn ends(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().map(|(_, to)| *to)
+    }
+}
+
 impl RejectSender for Sent {
     fn send(&mut self, packet: &[u8], to: IpAddr) {
         self.0.push((packet.to_vec(), to));

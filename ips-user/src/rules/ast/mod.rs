@@ -41,6 +41,18 @@ pub enum RejectTarget {
     Both,
 }
 
+impl RejectTarget {
+    /// The same ends, as seen from a packet of the other direction.
+    #[must_use]
+    pub const fn turned(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+            Self::Both => Self::Both,
+        }
+    }
+}
+
 /// The protocol of a rule's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleProtocol {
